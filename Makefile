@@ -1,0 +1,76 @@
+# The operator's verbs. `make` alone prints them.
+ENV ?= sandbox
+PYTHON ?= python3
+export PYTHON
+
+INVENTORY = inventories/$(ENV)
+STATE = .sandbox/$(SANDBOX_NAME)
+SSH = ssh -F $(STATE)/ssh_config sandbox
+
+# The sandbox host's name and its ports on loopback.
+export SANDBOX_NAME ?= coldframe-sandbox
+export SANDBOX_SSH_PORT ?= 2222
+export SANDBOX_HTTPS_PORT ?= 8443
+export SANDBOX_HTTP_PORT ?= 8080
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Ansible's steps over one connection; ANSIBLE_STRATEGY=linear is plain Ansible.
+export ANSIBLE_STRATEGY ?= mitogen_linear
+export ANSIBLE_STRATEGY_PLUGINS ?= $(wildcard $(CURDIR)/.venv/lib/python3*/site-packages/ansible_mitogen/plugins/strategy)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system tools image sandbox sandbox-down deploy verify ssh lint test-unit test-app test-hosts test
+
+help: ## Print this
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@echo
+	@echo "  ENV=sandbox           which of inventories/ (the default boots a host on this machine)"
+	@echo "  ARGS='...'            further arguments of ansible-playbook, such as --check --diff or --limit"
+	@echo "  SANDBOX_SSH_PORT=2222 SANDBOX_HTTPS_PORT=8443 SANDBOX_HTTP_PORT=8080 SANDBOX_NAME=coldframe-sandbox"
+
+setup: .venv/.ready ## Build .venv with the controller's tools (the other targets do it when needed)
+
+.venv/.ready: requirements/uv.txt requirements/controller.txt requirements/bootstrap
+	@requirements/bootstrap
+
+system:
+	@requirements/system
+
+# Two slow things at first use, at the same time.
+tools: system
+	@$(MAKE) --no-print-directory --jobs=2 .venv/.ready image
+
+image:
+	@docker/host/build >/dev/null
+
+sandbox: tools ## Boot the sandbox host, without deploying
+	@[ "$(ENV)" != sandbox ] || playbooks/sandbox-answers || ansible-playbook -i $(INVENTORY) playbooks/sandbox.yml
+
+sandbox-down: .venv/.ready ## Remove the sandbox host with all it holds
+	@ansible-playbook -i inventories/sandbox playbooks/sandbox_down.yml
+
+deploy: sandbox ## Bring the servers of ENV up to date and show that they work
+	@ansible-playbook -i $(INVENTORY) playbooks/site.yml $(ARGS)
+
+verify: .venv/.ready ## Ask the servers of ENV whether they are right, changing nothing
+	@molecule/verify $(ENV)
+
+ssh: ## A root shell on the sandbox host, or one command: make ssh CMD="systemctl status"
+	@[ -e $(STATE)/ssh_config ] || { echo "There is no sandbox host $(SANDBOX_NAME): run 'make sandbox' first." >&2; exit 1; }
+	@$(if $(CMD),printf '%s\n' '$(subst ','\'',$(value CMD))' | $(SSH) sudo bash -l,$(SSH) -t sudo -i)
+
+lint: .venv/.ready ## Style and errors of roles, playbooks and Python
+	@ruff check .
+	@ruff format --check .
+	@ansible-lint --offline -q
+
+test-unit: .venv/.ready ## Filters, modules, templates and house rules, without a host
+	@pytest -q tests
+
+test-app: sandbox ## The stub's own tests, against PostgreSQL and Redis on the sandbox host
+	@ansible-playbook -i inventories/sandbox playbooks/test_app.yml
+
+test-hosts: tools ## Every Molecule scenario
+	@molecule test --all
+
+test: lint test-unit test-hosts ## All of it

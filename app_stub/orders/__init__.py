@@ -1,0 +1,1 @@
+"""Takes orders and charges for each of them once."""

@@ -1,0 +1,65 @@
+"""The work that a request does not wait for.
+
+A task may be delivered twice, or twice at once: each is written so that it counts once.
+Arguments are primary keys, never objects: an object would be old when the task runs, and
+its content would lie about in the broker. Which queue a task goes to is the deployment's
+choice (task_routes).
+"""
+
+import logging
+from typing import Any
+
+from celery import shared_task
+from django.db import InterfaceError, OperationalError, transaction
+from django.utils import timezone
+
+from orders.models import Charge, Heartbeat, Order
+
+log = logging.getLogger(__name__)
+
+PRICE_CENTS = 250  # stands for a price list
+HEARTBEATS_KEPT = 100
+
+# A database that restarts is back soon: try again after some seconds, each time later and
+# at random, so that a full queue does not come back as one wave.
+RETRY_DATABASE: dict[str, Any] = {
+    "autoretry_for": (OperationalError, InterfaceError),
+    "retry_backoff": True,
+    "retry_backoff_max": 60,
+    "retry_jitter": True,
+    "max_retries": 10,
+}
+
+
+@shared_task(name="orders.tasks.charge_order", ignore_result=False, **RETRY_DATABASE)
+def charge_order(order_id: str) -> dict[str, Any]:
+    """Charge for the order, once; a repeat finds the charge and returns the same."""
+    with transaction.atomic():
+        order = Order.objects.get(pk=order_id)
+        charge, _ = Charge.objects.get_or_create(
+            order=order, defaults={"amount_cents": order.quantity * PRICE_CENTS}
+        )
+        transaction.on_commit(lambda: send_confirmation.delay(order_id))
+    return {"order_id": order_id, "charge_id": charge.pk, "amount_cents": charge.amount_cents}
+
+
+@shared_task(name="orders.tasks.send_confirmation", ignore_result=True, **RETRY_DATABASE)
+def send_confirmation(order_id: str) -> None:
+    """Confirm the order; of several deliveries only the first finds it unconfirmed."""
+    unconfirmed = Order.objects.filter(pk=order_id, confirmed_at=None)
+    if unconfirmed.update(confirmed_at=timezone.now()):
+        log.info("order %s confirmed", order_id)  # stands for sending the mail
+
+
+@shared_task(name="orders.tasks.heartbeat", ignore_result=True, **RETRY_DATABASE)
+def heartbeat() -> None:
+    """Leave a trace that the schedule runs; only the newest traces are kept."""
+    Heartbeat.objects.create()
+    newest = Heartbeat.objects.order_by("-pk").values("pk")[:HEARTBEATS_KEPT]
+    Heartbeat.objects.exclude(pk__in=newest).delete()
+
+
+@shared_task(name="orders.tasks.echo", ignore_result=False)
+def echo(value: Any) -> Any:
+    """Return what came: a check that the queue is served, all the way and back."""
+    return value

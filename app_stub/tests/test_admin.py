@@ -1,0 +1,64 @@
+"""The admin, with its static files collected as a deployment collects them."""
+
+import re
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+from django.urls import reverse
+from django_celery_beat.models import PeriodicTask
+
+from orders.models import Charge, Order
+
+PAGES = [
+    "orders_order",
+    "orders_charge",
+    "orders_heartbeat",
+    "django_celery_beat_periodictask",
+    "django_celery_results_taskresult",
+]
+
+
+@pytest.fixture(scope="module")
+def static_files():
+    call_command("collectstatic", interactive=False, verbosity=0)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("page", PAGES)
+def test_the_admin_lists(client, static_files, page):
+    order = Order.objects.create(idempotency_key="k", sku="s", quantity=1, email="a@example.org")
+    Charge.objects.create(order=order, amount_cents=1)
+    client.force_login(User.objects.create_superuser("gardener"))
+    answer = client.get(reverse(f"admin:{page}_changelist"))
+    assert answer.status_code == 200
+    assert re.search(r"/static/admin/css/base\.[0-9a-f]{12}\.css", answer.text)
+
+
+@pytest.mark.django_db
+def test_a_charge_is_read_only(client, static_files):
+    order = Order.objects.create(idempotency_key="k", sku="s", quantity=1, email="a@example.org")
+    charge = Charge.objects.create(order=order, amount_cents=1)
+    client.force_login(User.objects.create_superuser("gardener"))
+    url = reverse("admin:orders_charge_change", args=[charge.pk])
+    assert client.get(url).status_code == 200
+    assert client.post(url, {"amount_cents": 2}).status_code == 403
+    assert client.get(reverse("admin:orders_charge_add")).status_code == 403
+
+
+@pytest.mark.django_db
+def test_the_heartbeat_is_in_the_schedule():
+    entry = PeriodicTask.objects.get(name="heartbeat")
+    assert entry.enabled
+    assert entry.last_run_at
+    assert str(entry.interval) == "every minute"
+    assert entry.task == "orders.tasks.heartbeat"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_schedule_can_be_migrated_back_and_forth():
+    for target, entries in [("0001_initial", 0), ("0002_heartbeat_schedule", 1)]:
+        MigrationExecutor(connection).migrate([("orders", target)])
+        assert PeriodicTask.objects.filter(name="heartbeat").count() == entries

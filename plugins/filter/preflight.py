@@ -1,0 +1,105 @@
+"""Checks before anything is touched: each returns sentences that name the variable and the remedy."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+SUPPORTED = {"Debian": ("12", "13")}
+SECRET_LENGTH = 16  # characters; the sandbox makes 40
+REDIS_USERS = ("admin", "web", "worker", "beat", "flower", "exporter", "cache")
+
+
+def host_problems(facts: dict[str, Any]) -> list[str]:
+    """Refuse a distribution that the roles were not tried on."""
+    name, version = str(facts.get("distribution")), str(facts.get("distribution_major_version"))
+    if version in SUPPORTED.get(name, ()):
+        return []
+    return [f"This host runs {name} {version}. Supported are Debian 12 (bookworm) and 13 (trixie): reinstall it, or take it out of the inventory."]
+
+
+def name_problems(app_name: Any) -> list[str]:
+    """Refuse an application name that cannot begin a unit's, a user's and a database's name."""
+    if isinstance(app_name, str) and re.fullmatch(r"[a-z][a-z0-9]{0,19}", app_name):
+        return []
+    return [f"app_name is {app_name!r}; it must be lower-case letters and digits, at most 20, beginning with a letter."]
+
+
+def secret_problems(secrets: dict[str, Any]) -> list[str]:
+    """Refuse a missing or short secret, by the variable's name and never by its value.
+
+    :param secrets: variable name to value; `app_redis_passwords` holds one for each Redis user.
+    """
+    redis = secrets.get("app_redis_passwords") or {}
+    flat = {name: value for name, value in secrets.items() if name != "app_redis_passwords"}
+    flat |= {f"app_redis_passwords.{user}": redis.get(user) for user in REDIS_USERS}
+    problems = []
+    for name, value in flat.items():
+        if not value:
+            problems.append(f"{name} is missing: set it in the inventory's vault, at least {SECRET_LENGTH} random characters.")
+        elif not isinstance(value, str) or len(value) < SECRET_LENGTH:
+            problems.append(f"{name} is shorter than {SECRET_LENGTH} characters: set a longer random one in the inventory's vault.")
+        elif not value.isascii() or not value.isprintable() or " " in value:
+            problems.append(f"{name} holds a space or a character that is not printable ASCII: set one without.")
+    return problems
+
+
+def topology_problems(groups: dict[str, list[str]], queues: Any, hostvars: Any) -> list[str]:
+    """Refuse an inventory in which a part of the application runs nowhere, or one that must be alone does not.
+
+    :param groups: Ansible's groups.
+    :param queues: `celery_queues`.
+    :param hostvars: Ansible's hostvars, for `celery_host_queues`.
+    """
+    problems = []
+    limits = {"redis": (1, 1), "postgresql": (1, 1), "web": (1, 99), "workers": (1, 99), "beat": (1, 1), "flower": (0, 1), "edge": (1, 99)}
+    for group, (least, most) in limits.items():
+        hosts = groups.get(group, [])
+        if len(hosts) < least:
+            problems.append(f"The inventory group {group!r} has no host: put one in it.")
+        if len(hosts) > most:
+            why = ": two would send every periodic task twice" if group == "beat" else ""
+            problems.append(f"The inventory group {group!r} has {len(hosts)} hosts ({', '.join(hosts)}){why}. Leave {most} in it.")
+    if not isinstance(queues, dict):
+        return problems  # said elsewhere
+    served: set[str] = set()
+    for host in groups.get("workers", []):
+        own = hostvars[host].get("celery_host_queues", list(queues)) if host in hostvars else list(queues)
+        own = list(queues) if isinstance(own, str) else own
+        served |= set(own)
+        for queue in sorted(set(own) - set(queues)):
+            problems.append(f"celery_host_queues of {host} names {queue!r}, which is not in celery_queues: add it there or take it out here.")
+    if groups.get("workers"):
+        problems += [f"No host of the group 'workers' serves the queue {queue!r}: add it to a host's celery_host_queues or take it out of celery_queues."
+                     for queue in queues if queue not in served]
+    return problems
+
+
+def lock_problems(source: str, lock_file: str) -> list[str]:
+    """Refuse an application without a hash-locked requirements file that has what the units start.
+
+    :param source: `app_source`, the application's folder on the controller.
+    :param lock_file: `app_lock_file`, relative to it.
+    """
+    if not Path(source).is_dir():
+        return [f"app_source is {source!r}, which is not a folder on the controller."]
+    lock = Path(source, lock_file)
+    if not lock.is_file():
+        return [f"app_lock_file is {lock_file!r}, and there is no such file in app_source ({source}): make it with 'uv pip compile --generate-hashes requirements.in -o {lock_file}'."]
+    text = lock.read_text()
+    locked = {m.group(1).lower().replace("_", "-") for m in re.finditer(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==", text, re.M)}
+    problems = [f"{lock_file} does not lock {package!r}: add it to the requirements and lock again."
+                for package in ("celery", "django", "django-celery-beat", "gunicorn", "redis") if package not in locked]
+    if "--hash=" not in text:
+        problems.append(f"{lock_file} has no hashes: make it with 'uv pip compile --generate-hashes'.")
+    return problems
+
+
+class FilterModule:
+    """Filters of the preflight."""
+
+    def filters(self) -> dict[str, Any]:
+        """Name the filters for Ansible."""
+        checks = (host_problems, name_problems, secret_problems, topology_problems, lock_problems)
+        return {check.__name__: check for check in checks}

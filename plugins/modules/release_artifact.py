@@ -1,0 +1,145 @@
+#!/usr/bin/python
+"""Ansible module: one application release as one content-addressed file."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_artifact
+short_description: Builds a release's file and derives its id from the content
+description:
+  - Packs folders and generated files into C(<id>.tar.gz), on the controller.
+  - The id is a digest of paths, contents and O(salt), so the same input is the same release.
+options:
+  trees:
+    description: Folders to pack.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      src: {description: The folder on the controller., type: path, required: true}
+      dest: {description: Where it goes inside the release., type: str, default: ""}
+      exclude: {description: Names or globs that are left out at any depth., type: list, elements: str, default: []}
+  files:
+    description: Generated files, path inside the release to text.
+    type: dict
+    default: {}
+  salt:
+    description: What makes a new release besides the files, for example the units that run it.
+    type: dict
+    default: {}
+  secrets:
+    description: Secrets that the release is run with. They are not packed; a changed one is a new release.
+    type: dict
+    default: {}
+  dest:
+    description: Folder for the built files.
+    type: path
+    required: true
+author: Coldframe
+"""
+
+EXAMPLES = r"""
+- release_artifact:
+    trees: [{src: ../shop, exclude: [tests]}]
+    files: {.release/environment: "DEBUG=0\n"}
+    dest: .artifacts
+"""
+
+RETURN = r"""
+release_id: {description: Twelve hexadecimal digits., type: str, returned: always}
+path: {description: The built file., type: str, returned: always}
+"""
+
+import fnmatch
+import gzip
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def walk(root: Path, exclude: list[str]) -> Iterator[Path]:
+    """Yield the files and links under root in a stable order, passing over excluded names."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(n for n in folders if not any(fnmatch.fnmatch(n, e) for e in exclude))
+        linked = [n for n in folders if (Path(folder) / n).is_symlink()]
+        for name in sorted(files + linked):
+            if not any(fnmatch.fnmatch(name, e) for e in exclude):
+                yield Path(folder) / name
+
+
+def collect(trees: list[dict], files: dict[str, str]) -> dict[str, tuple[int, bytes, str]]:
+    """Map each path in the release to its mode, content and link target."""
+    members: dict[str, tuple[int, bytes, str]] = {}
+    for tree in trees:
+        root = Path(tree["src"])
+        for path in walk(root, tree["exclude"]):
+            name = str(Path(tree["dest"]) / path.relative_to(root))
+            if path.is_symlink():
+                members[name] = (0o777, b"", os.readlink(path))
+            else:
+                members[name] = (0o755 if os.access(path, os.X_OK) else 0o644, path.read_bytes(), "")
+    for name, text in files.items():
+        members[name] = (0o644, text.encode(), "")
+    return members
+
+
+def digest(members: dict[str, tuple[int, bytes, str]], salt: dict) -> str:
+    """Derive the release id."""
+    total = hashlib.sha256(json.dumps(salt, sort_keys=True).encode())
+    for name in sorted(members):
+        mode, content, link = members[name]
+        total.update(f"{name}\0{mode:o}\0{link}\0{hashlib.sha256(content).hexdigest()}\n".encode())
+    return total.hexdigest()[:12]
+
+
+def build(members: dict[str, tuple[int, bytes, str]], release_id: str, path: Path) -> None:
+    """Write the file; its last member, C(.release/id), tells that unpacking came to the end."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as zipped:
+        with tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for name, (mode, content, link) in [*sorted(members.items()), (".release/id", (0o644, release_id.encode(), ""))]:
+                info = tarfile.TarInfo(f"{release_id}/{name}")
+                info.mode, info.size = mode, len(content)
+                if link:
+                    info.type, info.linkname = tarfile.SYMTYPE, link
+                tar.addfile(info, io.BytesIO(content))
+    partial.replace(path)
+
+
+def main() -> None:
+    """Run the module."""
+    tree = {
+        "src": {"type": "path", "required": True},
+        "dest": {"type": "str", "default": ""},
+        "exclude": {"type": "list", "elements": "str", "default": []},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "trees": {"type": "list", "elements": "dict", "required": True, "options": tree},
+            "files": {"type": "dict", "default": {}},
+            "salt": {"type": "dict", "default": {}},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "dest": {"type": "path", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    for each in module.params["trees"]:
+        if not Path(each["src"]).is_dir():
+            module.fail_json(msg=f"trees.src is {each['src']!r}, which is not a folder on the controller.")
+    members = collect(module.params["trees"], module.params["files"])
+    release_id = digest(members, {"salt": module.params["salt"], "secrets": module.params["secrets"]})
+    path = Path(module.params["dest"]) / f"{release_id}.tar.gz"
+    if not path.exists():  # a cache: rebuilding it changes nothing anywhere
+        path.parent.mkdir(parents=True, exist_ok=True)
+        build(members, release_id, path)
+    module.exit_json(changed=False, release_id=release_id, path=str(path))
+
+
+if __name__ == "__main__":
+    main()

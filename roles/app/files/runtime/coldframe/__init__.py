@@ -1,0 +1,1 @@
+"""What Coldframe adds to an application's processes; the application imports none of it."""
