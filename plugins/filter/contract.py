@@ -120,6 +120,7 @@ def celery_settings(queues: dict[str, dict[str, Any]], routes: dict[str, str], d
             "priority_steps": [0],  # priorities are queues here
         },
         "broker_connection_retry_on_startup": True,
+        "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5},
         "task_queues": {name: {} for name in table},
         "task_default_queue": default_queue,
         "task_create_missing_queues": False,
@@ -139,6 +140,15 @@ def celery_settings(queues: dict[str, dict[str, Any]], routes: dict[str, str], d
     }
 
 
+def celery_web_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Shorten the waits on the broker for processes in which a user waits.
+
+    A publish waits up to about three times `socket_timeout` (seconds) on a broker that hangs.
+    """
+    options = settings["broker_transport_options"] | {"socket_timeout": 2, "socket_connect_timeout": 1}
+    return settings | {"broker_transport_options": options}
+
+
 class FilterModule:
     """Filters of the broker contract."""
 
@@ -148,4 +158,5 @@ class FilterModule:
             "celery_problems": celery_problems,
             "celery_queue_table": celery_queue_table,
             "celery_settings": celery_settings,
+            "celery_web_settings": celery_web_settings,
         }

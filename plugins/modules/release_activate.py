@@ -156,6 +156,9 @@ def main() -> None:
         pointer.write_text(pointer_text)
         host.systemctl("daemon-reload")
 
+    failed = [unit for unit, state in states.items() if state == "failed" and unit not in wanted]
+    if failed:  # leftovers of a release that is gone
+        host.systemctl("reset-failed", *failed, check=False)
     if web and not listening:  # the first release: the socket needs a service that exists
         point_socket()
         host.systemctl("enable", "--now", f"{app}-web.socket")

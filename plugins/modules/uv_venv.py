@@ -72,6 +72,7 @@ def main() -> None:
         code, _, errors = module.run_command(arguments, environ_update=environment)
         if code:
             module.fail_json(msg=f"The environment of {lock} was not built: {errors.strip()}", rc=code)
+    (path / ".lock").unlink(missing_ok=True)  # uv's, and writable by everyone
     stamp.write_text(wanted)
     module.exit_json(changed=True)
 

@@ -1,0 +1,102 @@
+"""The units that run, and the release that they run."""
+
+import json
+
+
+def wanted(deployment, release):
+    """The instances that this host must run."""
+    app, groups = deployment.app_name, deployment.group_names
+    units = []
+    if "web" in groups:
+        units.append(f"{app}-web@{release}.service")
+    if "workers" in groups:
+        units += [f"{app}-worker-{queue}@{release}.service" for queue in deployment.celery_queues]
+    if "beat" in groups:
+        units.append(f"{app}-beat@{release}.service")
+    return set(units)
+
+
+def running(host, app):
+    """The application's instances that are loaded and not stopped."""
+    lines = host.check_output(f"systemctl list-units --plain --no-legend --full '{app}-*@*.service'").splitlines()
+    return {line.split()[0] for line in lines}
+
+
+def current(host, app):
+    """The current release's id."""
+    return host.file(f"/srv/{app}/current").linked_to.rsplit("/", 1)[-1]
+
+
+def test_every_unit_runs_the_current_release_and_no_other(host, deployment):
+    app = deployment.app_name
+    assert running(host, app) == wanted(deployment, current(host, app))
+
+
+def test_every_unit_is_active_and_starts_at_boot(host, deployment):
+    app = deployment.app_name
+    services = ["redis-server@broker", "redis-server@cache", "postgresql@17-main", "nginx", f"{app}-flower", f"{app}-web.socket", f"{app}.target"]
+    for unit in [*wanted(deployment, current(host, app)), *services]:
+        assert host.check_output(f"systemctl is-active {unit}") == "active", unit
+        assert host.run(f"systemctl is-enabled {unit}").stdout.strip() in ("enabled", "enabled-runtime"), unit
+
+
+def test_nothing_failed_on_the_host(host):
+    assert host.check_output("systemctl list-units --failed --plain --no-legend") == ""
+
+
+def test_web_says_which_release_answers(host, deployment):
+    answer = deployment.request("/healthz/")
+    assert (answer.status, answer.json["release"]) == (200, current(host, deployment.app_name))
+
+
+def test_processes_run_the_code_of_their_release(host, deployment):
+    app = deployment.app_name
+    release = current(host, app)
+    for unit in wanted(deployment, release):
+        pid = host.check_output(f"systemctl show --property=MainPID --value {unit}")
+        assert host.check_output(f"readlink /proc/{pid}/cwd") == f"/srv/{app}/releases/{release}", unit
+
+
+def test_units_are_well_formed(host, deployment):
+    app = deployment.app_name
+    units = [*wanted(deployment, current(host, app)), f"{app}-flower.service", f"{app}-web.socket", f"{app}.target", f"{app}.slice"]
+    result = host.run(f"systemd-analyze verify {' '.join(units)}")
+    complaints = [line for line in (result.stdout + result.stderr).splitlines() if app in line]
+    assert (result.rc, complaints) == (0, [])
+
+
+def test_no_queue_has_a_unit_file_left_over(host, deployment):
+    found = host.check_output(f"cd /etc/systemd/system && ls -d {deployment.app_name}-worker-*@.service").split()
+    assert found == sorted(f"{deployment.app_name}-worker-{queue}@.service" for queue in deployment.celery_queues)
+
+
+def test_no_service_user_can_write_code_or_settings(host, deployment):
+    app = deployment.app_name
+    for user in ("web", "worker", "beat", "flower"):
+        places = f"/srv/{app}/releases /srv/{app}/venvs /etc/systemd /etc/{app}-flower /opt"
+        found = host.check_output(f"runuser -u {app}-{user} -- find {places} -writable ! -type l 2>/dev/null || true")
+        assert found == "", user
+
+
+def test_secrets_are_in_no_place_that_others_read(shell, deployment):
+    secrets = [deployment.app_secret_key, deployment.app_database_password, deployment.app_flower_password]
+    secrets += deployment.app_redis_passwords.values()
+    places = f"/srv/{deployment.app_name} /etc/systemd /etc/redis /etc/{deployment.app_name}-flower /etc/nginx"
+    found = shell(
+        "umask 077; patterns=$(mktemp)\n"
+        f"cat >$patterns <<'END'\n{chr(10).join(secrets)}\nEND\n"
+        f"grep -rlF -f $patterns {places}\n"
+        "for each in /proc/[0-9]*; do for what in cmdline environ; do\n"
+        "    grep -qF -f $patterns $each/$what 2>/dev/null && echo $each/$what; done; done\n"
+        "systemctl show '*' | grep -F -f $patterns\n"
+        "journalctl --no-pager --output=cat | grep -F -f $patterns\n"
+        "rm $patterns; echo searched\n"
+    )
+    assert found == "searched\n"
+
+
+def test_settings_of_every_process_agree_about_redelivery(host, deployment):
+    app = deployment.app_name
+    files = [f"/srv/{app}/current/.release/celery.json", f"/srv/{app}/current/.release/celery-web.json", f"/etc/{app}-flower/celery.json"]
+    seen = {json.loads(host.file(f).content_string)["broker_transport_options"]["visibility_timeout"] for f in files}
+    assert len(seen) == 1 and seen.pop() > 300

@@ -1,0 +1,61 @@
+"""The front door."""
+
+import http.client
+import socket
+import ssl
+from urllib.parse import urlsplit
+
+import pytest
+
+
+def test_alive_and_ready(deployment):
+    assert deployment.request("/healthz/").json["status"] == "ok"
+    ready = deployment.request("/readyz/")
+    assert (ready.status, ready.json) == (200, {"database": "ok", "broker": "ok"})
+
+
+def test_plain_http_leads_to_https(host, deployment):
+    answer = host.check_output(f"python3 -c %s", (
+        "import http.client; c = http.client.HTTPConnection('127.0.0.1', 80); "
+        f"c.request('GET', '/orders/?a=1', headers={{'Host': '{urlsplit(deployment.app_url).hostname}'}}); "
+        "r = c.getresponse(); print(r.status, r.headers['Location'])"
+    ))
+    assert answer == f"301 {deployment.app_url}/orders/?a=1"
+
+
+def test_static_files_come_from_nginx(deployment):
+    page = deployment.request("/admin/login/")
+    assert page.status == 200
+    style = page.body.split('rel="stylesheet" href="')[1].split('"')[0]
+    answer = deployment.request(style)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/css")
+    assert answer.headers["Server"] == "nginx"
+    assert "Cache-Control" in answer.headers
+
+
+def test_admin_has_the_beat_schedule(manage):
+    code = (
+        "from django.contrib import admin; "
+        "print(sorted(m._meta.label for m in admin.site._registry if m._meta.app_label == 'django_celery_beat'))"
+    )
+    assert "django_celery_beat.PeriodicTask" in manage(code)
+
+
+@pytest.mark.parametrize("name", ["stranger.example", "127.0.0.1"])
+def test_unknown_name_gets_no_page(deployment, name):
+    address = urlsplit(deployment.app_url)
+    context = ssl._create_unverified_context()
+    with socket.create_connection((address.hostname, address.port or 443), timeout=10) as raw:
+        with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+            context.wrap_socket(raw, server_hostname=name).close()
+
+
+def test_host_header_of_another_name_gets_no_answer(deployment):
+    with pytest.raises(http.client.RemoteDisconnected):
+        deployment.request("/healthz/", headers={"Host": "stranger.example"})
+
+
+def test_nothing_listens_but_ssh_and_the_edge(host):
+    lines = host.check_output("ss -Hltn").splitlines()
+    open_to_all = {line.split()[3].rsplit(":", 1)[1] for line in lines if not line.split()[3].startswith(("127.", "[::1]"))}
+    assert open_to_all == {"22", "80", "443"}
