@@ -4,6 +4,7 @@ PYTHON ?= python3
 export PYTHON
 
 INVENTORY = inventories/$(ENV)
+$(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV): there is no $(INVENTORY). Set ENV to one of: $(notdir $(wildcard inventories/*))))
 STATE = .sandbox/$(SANDBOX_NAME)
 SSH = ssh -F $(STATE)/ssh_config sandbox
 
@@ -44,12 +45,12 @@ image:
 	@docker/host/build >/dev/null
 
 sandbox: tools ## Boot the sandbox host, without deploying
-	@[ "$(ENV)" != sandbox ] || playbooks/sandbox-answers || ansible-playbook -i $(INVENTORY) playbooks/sandbox.yml
+	@playbooks/sandbox-answers || ansible-playbook -i inventories/sandbox playbooks/sandbox.yml
 
 sandbox-down: .venv/.ready ## Remove the sandbox host with all it holds
 	@ansible-playbook -i inventories/sandbox playbooks/sandbox_down.yml
 
-deploy: sandbox ## Bring the servers of ENV up to date and show that they work
+deploy: $(if $(filter sandbox,$(ENV)),sandbox,.venv/.ready) ## Bring the servers of ENV up to date and show that they work
 	@ansible-playbook -i $(INVENTORY) playbooks/site.yml $(ARGS)
 
 verify: .venv/.ready ## Ask the servers of ENV whether they are right, changing nothing

@@ -22,10 +22,20 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-VARIABLES = (
-    "app_name app_url app_celery celery_queues app_redis_passwords app_flower_password app_secret_key "
-    "app_database_password sandbox_name group_names groups inventory_hostname"
-).split()
+VARIABLES = [
+    "app_name",
+    "app_url",
+    "app_celery",
+    "celery_queues",
+    "app_redis_passwords",
+    "app_flower_password",
+    "app_secret_key",
+    "app_database_password",
+    "sandbox_name",
+    "group_names",
+    "groups",
+    "inventory_hostname",
+]
 
 
 def ansible(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -33,7 +43,9 @@ def ansible(*command: str, **environment: str) -> subprocess.CompletedProcess[st
     return subprocess.run(
         command,
         cwd=ROOT,
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"} | environment,
+        env=os.environ
+        | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+        | environment,
         capture_output=True,
         text=True,
         timeout=300,
@@ -63,8 +75,16 @@ class Deployment:
         self.inventory = inventory
         message = "{{ {" + ", ".join(f"'{v}': {v} | default(none)" for v in VARIABLES) + "} | to_json }}"
         result = ansible(
-            "ansible", host, "-i", inventory, "-m", "ansible.builtin.debug", "-a", "msg=" + json.dumps(message),
-            ANSIBLE_CALLBACK_RESULT_FORMAT="json", ANSIBLE_STRATEGY="linear",
+            "ansible",
+            host,
+            "-i",
+            inventory,
+            "-m",
+            "ansible.builtin.debug",
+            "-a",
+            "msg=" + json.dumps(message),
+            ANSIBLE_CALLBACK_RESULT_FORMAT="json",
+            ANSIBLE_STRATEGY="linear",
         )
         assert result.returncode == 0, result.stdout + result.stderr
         message = json.loads(result.stdout.split("=>", 1)[1])["msg"]
@@ -91,7 +111,7 @@ class Deployment:
         if login:
             request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
         opener = urllib.request.build_opener(
-            urllib.request.HTTPSHandler(context=ssl._create_unverified_context()),  # noqa: S323
+            urllib.request.HTTPSHandler(context=ssl._create_unverified_context()),
             NoRedirect(),
         )
         try:

@@ -22,13 +22,22 @@ def changed(result):
 
 SECRETS = dict.fromkeys(["admin", "web", "worker", "beat", "flower", "exporter", "cache"], "x" * 40)
 REFUSED = {
-    "unknown queue option": ({"celery_queues": {"default": {"concurency": 2}}}, "celery_queues.default.concurency is unknown"),
-    "wrong queue value": ({"celery_queues": {"default": {"concurrency": 0}}}, "celery_queues.default.concurrency is 0; it must be"),
+    "unknown queue option": (
+        {"celery_queues": {"default": {"concurency": 2}}},
+        "celery_queues.default.concurency is unknown",
+    ),
+    "wrong queue value": (
+        {"celery_queues": {"default": {"concurrency": 0}}},
+        "celery_queues.default.concurrency is 0; it must be",
+    ),
     "route to a missing queue": ({"celery_task_routes": {"a.b": "slow"}}, "celery_task_routes['a.b'] leads to 'slow'"),
     "missing default queue": ({"celery_default_queue": "nope"}, "celery_default_queue is 'nope'"),
     "missing secret": ({"app_secret_key": ""}, "app_secret_key is missing: set it in the inventory's vault"),
     "short secret": ({"app_flower_password": "short"}, "app_flower_password is shorter than 16 characters"),
-    "missing Redis password": ({"app_redis_passwords": SECRETS | {"worker": ""}}, "app_redis_passwords.worker is missing"),
+    "missing Redis password": (
+        {"app_redis_passwords": SECRETS | {"worker": ""}},
+        "app_redis_passwords.worker is missing",
+    ),
     "missing lock file": ({"app_lock_file": "absent.txt"}, "app_lock_file is 'absent.txt', and there is no such file"),
     "no application": ({"app_source": "/nowhere"}, "app_source is '/nowhere', which is not a folder"),
     "wrong type": ({"app_web": {"workers": "many"}}, "workers"),
@@ -102,7 +111,16 @@ def test_restart_of_the_host_brings_everything_back(host, deployment):
     wait_for(up, 90, "the host has booted")
     wait_for(lambda: deployment.request("/readyz/").status == 200, 60, "the application is ready")
     assert running(host, app) == wanted(deployment, release)
-    order = {"sku": "after-boot", "quantity": 1, "email": "a@example.com", "idempotency_key": f"boot-{release}-{host.check_output('cat /proc/sys/kernel/random/uuid')}"}
+    order = {
+        "sku": "after-boot",
+        "quantity": 1,
+        "email": "a@example.com",
+        "idempotency_key": f"boot-{release}-{host.check_output('cat /proc/sys/kernel/random/uuid')}",
+    }
     placed = deployment.request("/orders/", order)
     assert placed.status == 201
-    wait_for(lambda: deployment.request(placed.json["status_url"]).json["state"] == "SUCCESS", 30, "an order is charged after the boot")
+    wait_for(
+        lambda: deployment.request(placed.json["status_url"]).json["state"] == "SUCCESS",
+        30,
+        "an order is charged after the boot",
+    )

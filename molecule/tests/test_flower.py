@@ -24,7 +24,9 @@ def test_pages_without_login_stay_inside(deployment, path):
 
 def test_sees_the_worker_of_each_queue(deployment):
     def seen():
-        workers = deployment.request("/flower/api/workers?refresh=1", login=f"ops:{deployment.app_flower_password}").json
+        workers = deployment.request(
+            "/flower/api/workers?refresh=1", login=f"ops:{deployment.app_flower_password}"
+        ).json
         return {name.split("-")[0] for name in workers}
 
     wait_for(lambda: set(deployment.celery_queues) <= seen(), 20, "Flower names a worker of each queue")

@@ -2,16 +2,24 @@
 
 import pytest
 
-BROKER = {"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction", "databases": "2", "port": "0"}
+BROKER = {
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "maxmemory-policy": "noeviction",
+    "databases": "2",
+    "port": "0",
+}
 CACHE = {"appendonly": "no", "save": "", "maxmemory-policy": "allkeys-lru", "databases": "1", "port": "0"}
 
 
 def config(redis, instance, name):
     """One value of a running instance's configuration."""
-    return (redis(f"CONFIG GET {name}", instance=instance).splitlines() + ["", ""])[1]
+    return ([*redis(f"CONFIG GET {name}", instance=instance).splitlines(), "", ""])[1]
 
 
-@pytest.mark.parametrize("instance, name, value", [("broker", n, v) for n, v in BROKER.items()] + [("cache", n, v) for n, v in CACHE.items()])
+@pytest.mark.parametrize(
+    "instance, name, value", [("broker", n, v) for n, v in BROKER.items()] + [("cache", n, v) for n, v in CACHE.items()]
+)
 def test_running_configuration(redis, instance, name, value):
     assert config(redis, instance, name) == value
 
@@ -36,7 +44,9 @@ def test_stranger_is_refused(host, instance):
 
 
 @pytest.mark.parametrize("user", ["web", "worker", "beat", "flower", "exporter"])
-@pytest.mark.parametrize("command", ["FLUSHALL", "CONFIG SET dir /tmp", "SHUTDOWN NOSAVE", "SET stranger 1", "ACL LIST"])
+@pytest.mark.parametrize(
+    "command", ["FLUSHALL", "CONFIG SET dir /tmp", "SHUTDOWN NOSAVE", "SET stranger 1", "ACL LIST"]
+)
 def test_users_may_do_no_more_than_they_need(redis, user, command):
     try:
         assert redis(command, user=user).startswith("NOPERM")

@@ -20,7 +20,9 @@ def test_order_is_charged_and_confirmed(deployment, order):
     assert placed.status == 201
     assert set(placed.json) == {"id", "task_id", "status_url"}
     task = wait_for(
-        lambda: (t := deployment.request(placed.json["status_url"]).json)["state"] == "SUCCESS" and t, 15, "the order is charged"
+        lambda: (t := deployment.request(placed.json["status_url"]).json)["state"] == "SUCCESS" and t,
+        15,
+        "the order is charged",
     )
     assert task["result"]["order_id"] == placed.json["id"]
     path = f"/orders/{placed.json['id']}/"
@@ -31,8 +33,13 @@ def test_same_key_is_the_same_order(deployment, order, manage):
     first, second = deployment.request("/orders/", order), deployment.request("/orders/", order)
     assert (first.status, second.status) == (201, 200)
     assert first.json == second.json
-    wait_for(lambda: deployment.request(first.json["status_url"]).json["state"] == "SUCCESS", 15, "the order is charged")
-    assert manage(f"from orders.models import Charge; print(Charge.objects.filter(order_id='{first.json['id']}').count())") == "1"
+    wait_for(
+        lambda: deployment.request(first.json["status_url"]).json["state"] == "SUCCESS", 15, "the order is charged"
+    )
+    assert (
+        manage(f"from orders.models import Charge; print(Charge.objects.filter(order_id='{first.json['id']}').count())")
+        == "1"
+    )
 
 
 def test_bad_input_is_told_field_by_field(deployment):

@@ -34,7 +34,15 @@ def test_every_unit_runs_the_current_release_and_no_other(host, deployment):
 
 def test_every_unit_is_active_and_starts_at_boot(host, deployment):
     app = deployment.app_name
-    services = ["redis-server@broker", "redis-server@cache", "postgresql@17-main", "nginx", f"{app}-flower", f"{app}-web.socket", f"{app}.target"]
+    services = [
+        "redis-server@broker",
+        "redis-server@cache",
+        "postgresql@17-main",
+        "nginx",
+        f"{app}-flower",
+        f"{app}-web.socket",
+        f"{app}.target",
+    ]
     for unit in [*wanted(deployment, current(host, app)), *services]:
         assert host.check_output(f"systemctl is-active {unit}") == "active", unit
         assert host.run(f"systemctl is-enabled {unit}").stdout.strip() in ("enabled", "enabled-runtime"), unit
@@ -59,7 +67,13 @@ def test_processes_run_the_code_of_their_release(host, deployment):
 
 def test_units_are_well_formed(host, deployment):
     app = deployment.app_name
-    units = [*wanted(deployment, current(host, app)), f"{app}-flower.service", f"{app}-web.socket", f"{app}.target", f"{app}.slice"]
+    units = [
+        *wanted(deployment, current(host, app)),
+        f"{app}-flower.service",
+        f"{app}-web.socket",
+        f"{app}.target",
+        f"{app}.slice",
+    ]
     result = host.run(f"systemd-analyze verify {' '.join(units)}")
     complaints = [line for line in (result.stdout + result.stderr).splitlines() if app in line]
     assert (result.rc, complaints) == (0, [])
@@ -97,6 +111,10 @@ def test_secrets_are_in_no_place_that_others_read(shell, deployment):
 
 def test_settings_of_every_process_agree_about_redelivery(host, deployment):
     app = deployment.app_name
-    files = [f"/srv/{app}/current/.release/celery.json", f"/srv/{app}/current/.release/celery-web.json", f"/etc/{app}-flower/celery.json"]
+    files = [
+        f"/srv/{app}/current/.release/celery.json",
+        f"/srv/{app}/current/.release/celery-web.json",
+        f"/etc/{app}-flower/celery.json",
+    ]
     seen = {json.loads(host.file(f).content_string)["broker_transport_options"]["visibility_timeout"] for f in files}
     assert len(seen) == 1 and seen.pop() > 300

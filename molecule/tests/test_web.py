@@ -15,11 +15,14 @@ def test_alive_and_ready(deployment):
 
 
 def test_plain_http_leads_to_https(host, deployment):
-    answer = host.check_output(f"python3 -c %s", (
-        "import http.client; c = http.client.HTTPConnection('127.0.0.1', 80); "
-        f"c.request('GET', '/orders/?a=1', headers={{'Host': '{urlsplit(deployment.app_url).hostname}'}}); "
-        "r = c.getresponse(); print(r.status, r.headers['Location'])"
-    ))
+    answer = host.check_output(
+        "python3 -c %s",
+        (
+            "import http.client; c = http.client.HTTPConnection('127.0.0.1', 80); "
+            f"c.request('GET', '/orders/?a=1', headers={{'Host': '{urlsplit(deployment.app_url).hostname}'}}); "
+            "r = c.getresponse(); print(r.status, r.headers['Location'])"
+        ),
+    )
     assert answer == f"301 {deployment.app_url}/orders/?a=1"
 
 
@@ -45,9 +48,9 @@ def test_admin_has_the_beat_schedule(manage):
 def test_unknown_name_gets_no_page(deployment, name):
     address = urlsplit(deployment.app_url)
     context = ssl._create_unverified_context()
-    with socket.create_connection((address.hostname, address.port or 443), timeout=10) as raw:
-        with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
-            context.wrap_socket(raw, server_hostname=name).close()
+    refused = pytest.raises((ssl.SSLError, ConnectionError))
+    with socket.create_connection((address.hostname, address.port or 443), timeout=10) as raw, refused:
+        context.wrap_socket(raw, server_hostname=name).close()
 
 
 def test_host_header_of_another_name_gets_no_answer(deployment):
@@ -57,5 +60,7 @@ def test_host_header_of_another_name_gets_no_answer(deployment):
 
 def test_nothing_listens_but_ssh_and_the_edge(host):
     lines = host.check_output("ss -Hltn").splitlines()
-    open_to_all = {line.split()[3].rsplit(":", 1)[1] for line in lines if not line.split()[3].startswith(("127.", "[::1]"))}
+    open_to_all = {
+        line.split()[3].rsplit(":", 1)[1] for line in lines if not line.split()[3].startswith(("127.", "[::1]"))
+    }
     assert open_to_all == {"22", "80", "443"}

@@ -31,7 +31,13 @@ def _problem(where: str, seen: Any, right: str) -> str:
 def _queue_problems(name: Any, entry: Any) -> list[str]:
     where = f"celery_queues.{name}"
     if not isinstance(name, str) or not QUEUE_NAME.fullmatch(name):
-        return [_problem(f"The queue name {name!r} in celery_queues", name, "lower-case letters, digits and _, at most 32, beginning with a letter")]
+        return [
+            _problem(
+                f"The queue name {name!r} in celery_queues",
+                name,
+                "lower-case letters, digits and _, at most 32, beginning with a letter",
+            )
+        ]
     if not isinstance(entry, dict):
         return [_problem(where, entry, "a mapping of options, {} for the defaults")]
     problems = [
@@ -40,17 +46,19 @@ def _queue_problems(name: Any, entry: Any) -> list[str]:
     ]
     for option, (kind, default, right) in QUEUE_OPTIONS.items():
         value = entry.get(option, default)
-        lowest = {"nice": -20, "max_memory_per_child": 0}.get(option, 1)
+        lowest, highest = {"nice": (-20, 19), "max_memory_per_child": (0, 2**40)}.get(option, (1, 2**31))
         if option == "concurrency" and value == "auto":
             continue
-        if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < lowest):
-            problems.append(_problem(f"{where}.{option}", value, right))
-        elif (option == "pool" and value not in POOLS) or (option == "nice" and value > 19):
+        typed = isinstance(value, kind) and not isinstance(value, bool)
+        fits = typed and lowest <= value <= highest if kind is int else typed and value in POOLS
+        if not fits:
             problems.append(_problem(f"{where}.{option}", value, right))
     if not problems:
         soft, hard = (entry.get(o, QUEUE_OPTIONS[o][1]) for o in ("soft_time_limit", "time_limit"))
         if soft >= hard:
-            problems.append(f"{where}.soft_time_limit is {soft} and time_limit is {hard}; the soft limit must be the lower one.")
+            problems.append(
+                f"{where}.soft_time_limit is {soft} and time_limit is {hard}; the soft limit must be the lower one."
+            )
     return problems
 
 
@@ -67,7 +75,9 @@ def celery_problems(queues: Any, routes: Any, default_queue: Any) -> list[str]:
     problems = [problem for name, entry in queues.items() for problem in _queue_problems(name, entry)]
     known = ", ".join(map(str, queues))
     if default_queue not in queues:
-        problems.append(f"celery_default_queue is {default_queue!r}, which is not in celery_queues ({known}): name one that is, or add it.")
+        problems.append(
+            f"celery_default_queue is {default_queue!r}, which is not in celery_queues ({known}): name one that is, or add it."
+        )
     if not isinstance(routes, dict):
         return [*problems, _problem("celery_task_routes", routes, "a mapping of task name to queue name")]
     return problems + [
@@ -88,18 +98,27 @@ def celery_queue_table(queues: dict[str, dict[str, Any]]) -> dict[str, dict[str,
     for name, entry in queues.items():
         options = {option: default for option, (_, default, _) in QUEUE_OPTIONS.items()} | entry
         options["timeout_stop_sec"] = options["time_limit"] + STOP_MARGIN
-        arguments = [f"--queues={name}", f"--pool={options['pool']}", f"--prefetch-multiplier={options['prefetch_multiplier']}"]
+        arguments = [
+            f"--queues={name}",
+            f"--pool={options['pool']}",
+            f"--prefetch-multiplier={options['prefetch_multiplier']}",
+        ]
         if options["concurrency"] != "auto":
             arguments.append(f"--concurrency={options['concurrency']}")
         if options["pool"] == "prefork":  # the only pool that enforces limits and recycles
-            arguments += [f"--{o.replace('_', '-')}={options[o]}" for o in ("time_limit", "soft_time_limit", "max_tasks_per_child")]
+            arguments += [
+                f"--{o.replace('_', '-')}={options[o]}"
+                for o in ("time_limit", "soft_time_limit", "max_tasks_per_child")
+            ]
             if options["max_memory_per_child"]:
                 arguments.append(f"--max-memory-per-child={options['max_memory_per_child']}")
         table[name] = options | {"arguments": arguments}
     return table
 
 
-def celery_settings(queues: dict[str, dict[str, Any]], routes: dict[str, str], default_queue: str, broker_url: str) -> dict[str, Any]:
+def celery_settings(
+    queues: dict[str, dict[str, Any]], routes: dict[str, str], default_queue: str, broker_url: str
+) -> dict[str, Any]:
     """Derive the Celery settings that every process which speaks to the broker must share.
 
     :param broker_url: the broker's address, with no password in it: Celery shows it in `inspect conf`.

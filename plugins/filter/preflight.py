@@ -16,7 +16,9 @@ def host_problems(facts: dict[str, Any]) -> list[str]:
     name, version = str(facts.get("distribution")), str(facts.get("distribution_major_version"))
     if version in SUPPORTED.get(name, ()):
         return []
-    return [f"This host runs {name} {version}. Supported are Debian 12 (bookworm) and 13 (trixie): reinstall it, or take it out of the inventory."]
+    return [
+        f"This host runs {name} {version}. Supported are Debian 12 (bookworm) and 13 (trixie): reinstall it, or take it out of the inventory."
+    ]
 
 
 def name_problems(app_name: Any) -> list[str]:
@@ -37,9 +39,13 @@ def secret_problems(secrets: dict[str, Any]) -> list[str]:
     problems = []
     for name, value in flat.items():
         if not value:
-            problems.append(f"{name} is missing: set it in the inventory's vault, at least {SECRET_LENGTH} random characters.")
+            problems.append(
+                f"{name} is missing: set it in the inventory's vault, at least {SECRET_LENGTH} random characters."
+            )
         elif not isinstance(value, str) or len(value) < SECRET_LENGTH:
-            problems.append(f"{name} is shorter than {SECRET_LENGTH} characters: set a longer random one in the inventory's vault.")
+            problems.append(
+                f"{name} is shorter than {SECRET_LENGTH} characters: set a longer random one in the inventory's vault."
+            )
         elif not value.isascii() or not value.isprintable() or " " in value:
             problems.append(f"{name} holds a space or a character that is not printable ASCII: set one without.")
     return problems
@@ -53,14 +59,24 @@ def topology_problems(groups: dict[str, list[str]], queues: Any, hostvars: Any) 
     :param hostvars: Ansible's hostvars, for `celery_host_queues`.
     """
     problems = []
-    limits = {"redis": (1, 1), "postgresql": (1, 1), "web": (1, 99), "workers": (1, 99), "beat": (1, 1), "flower": (0, 1), "edge": (1, 99)}
+    limits = {
+        "redis": (1, 1),
+        "postgresql": (1, 1),
+        "web": (1, 99),
+        "workers": (1, 99),
+        "beat": (1, 1),
+        "flower": (0, 1),
+        "edge": (1, 99),
+    }
     for group, (least, most) in limits.items():
         hosts = groups.get(group, [])
         if len(hosts) < least:
             problems.append(f"The inventory group {group!r} has no host: put one in it.")
         if len(hosts) > most:
             why = ": two would send every periodic task twice" if group == "beat" else ""
-            problems.append(f"The inventory group {group!r} has {len(hosts)} hosts ({', '.join(hosts)}){why}. Leave {most} in it.")
+            problems.append(
+                f"The inventory group {group!r} has {len(hosts)} hosts ({', '.join(hosts)}){why}. Leave {most} in it."
+            )
     if not isinstance(queues, dict):
         return problems  # said elsewhere
     served: set[str] = set()
@@ -69,10 +85,15 @@ def topology_problems(groups: dict[str, list[str]], queues: Any, hostvars: Any) 
         own = list(queues) if isinstance(own, str) else own
         served |= set(own)
         for queue in sorted(set(own) - set(queues)):
-            problems.append(f"celery_host_queues of {host} names {queue!r}, which is not in celery_queues: add it there or take it out here.")
+            problems.append(
+                f"celery_host_queues of {host} names {queue!r}, which is not in celery_queues: add it there or take it out here."
+            )
     if groups.get("workers"):
-        problems += [f"No host of the group 'workers' serves the queue {queue!r}: add it to a host's celery_host_queues or take it out of celery_queues."
-                     for queue in queues if queue not in served]
+        problems += [
+            f"No host of the group 'workers' serves the queue {queue!r}: add it to a host's celery_host_queues or take it out of celery_queues."
+            for queue in queues
+            if queue not in served
+        ]
     return problems
 
 
@@ -86,11 +107,18 @@ def lock_problems(source: str, lock_file: str) -> list[str]:
         return [f"app_source is {source!r}, which is not a folder on the controller."]
     lock = Path(source, lock_file)
     if not lock.is_file():
-        return [f"app_lock_file is {lock_file!r}, and there is no such file in app_source ({source}): make it with 'uv pip compile --generate-hashes requirements.in -o {lock_file}'."]
+        return [
+            f"app_lock_file is {lock_file!r}, and there is no such file in app_source ({source}): make it with 'uv pip compile --generate-hashes requirements.in -o {lock_file}'."
+        ]
     text = lock.read_text()
-    locked = {m.group(1).lower().replace("_", "-") for m in re.finditer(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==", text, re.M)}
-    problems = [f"{lock_file} does not lock {package!r}: add it to the requirements and lock again."
-                for package in ("celery", "django", "django-celery-beat", "gunicorn", "redis") if package not in locked]
+    locked = {
+        m.group(1).lower().replace("_", "-") for m in re.finditer(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==", text, re.M)
+    }
+    problems = [
+        f"{lock_file} does not lock {package!r}: add it to the requirements and lock again."
+        for package in ("celery", "django", "django-celery-beat", "gunicorn", "redis")
+        if package not in locked
+    ]
     if "--hash=" not in text:
         problems.append(f"{lock_file} has no hashes: make it with 'uv pip compile --generate-hashes'.")
     return problems

@@ -147,7 +147,13 @@ def main() -> None:
     before = {"current": current, "running": sorted(running), "enabled": sorted(enabled)}
     after = {"current": release, "running": sorted(wanted), "enabled": sorted(wanted)}
     changed = before != after or bool(to_start or stale) or point or bool(web and not listening)
-    result = {"changed": changed, "started": to_start, "stopped": to_stop, "draining": [], "diff": {"before": before, "after": after}}
+    result = {
+        "changed": changed,
+        "started": to_start,
+        "stopped": to_stop,
+        "draining": [],
+        "diff": {"before": before, "after": after},
+    }
     if module.check_mode or not changed:
         module.exit_json(**result)
 
@@ -192,7 +198,14 @@ def main() -> None:
     deadline = time.monotonic() + parameters["drain_wait"]
     while stale:
         states = host.instances()
-        busy = [p for p in stale if any(re.fullmatch(re.escape(p.name).replace("@", "@.+", 1), u) and s not in ("inactive", "failed") for u, s in states.items())]
+        busy = [
+            p
+            for p in stale
+            if any(
+                re.fullmatch(re.escape(p.name).replace("@", "@.+", 1), u) and s not in ("inactive", "failed")
+                for u, s in states.items()
+            )
+        ]
         for path in set(stale) - set(busy):
             path.unlink()
         stale = busy

@@ -101,14 +101,18 @@ def digest(members: dict[str, tuple[int, bytes, str]], salt: dict) -> str:
 def build(members: dict[str, tuple[int, bytes, str]], release_id: str, path: Path) -> None:
     """Write the file; its last member, C(.release/id), tells that unpacking came to the end."""
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as zipped:
-        with tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for name, (mode, content, link) in [*sorted(members.items()), (".release/id", (0o644, release_id.encode(), ""))]:
-                info = tarfile.TarInfo(f"{release_id}/{name}")
-                info.mode, info.size = mode, len(content)
-                if link:
-                    info.type, info.linkname = tarfile.SYMTYPE, link
-                tar.addfile(info, io.BytesIO(content))
+    everything = [*sorted(members.items()), (".release/id", (0o644, release_id.encode(), ""))]
+    with (
+        partial.open("wb") as raw,
+        gzip.GzipFile("", "wb", 6, raw, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for name, (mode, content, link) in everything:
+            info = tarfile.TarInfo(f"{release_id}/{name}")
+            info.mode, info.size = mode, len(content)
+            if link:
+                info.type, info.linkname = tarfile.SYMTYPE, link
+            tar.addfile(info, io.BytesIO(content))
     partial.replace(path)
 
 

@@ -63,12 +63,10 @@ def main() -> None:
     if module.params["index_url"]:
         environment["UV_DEFAULT_INDEX"] = module.params["index_url"]
     uv = module.params["uv"]
-    for arguments in (
-        [uv, "venv", "--quiet", "--python", module.params["python"], str(path)],
-        # No source builds: a build runs the package's code as root, and needs compilers.
-        [uv, "pip", "sync", "--quiet", "--require-hashes", "--no-build", "--compile-bytecode",
-         "--python", str(path), str(lock)],
-    ):
+    create = [uv, "venv", "--quiet", "--python", module.params["python"], str(path)]
+    # No source builds: a build runs the package's code as root, and needs compilers.
+    install = [uv, "pip", "sync", "--quiet", "--require-hashes", "--no-build", "--compile-bytecode"]
+    for arguments in (create, [*install, "--python", str(path), str(lock)]):
         code, _, errors = module.run_command(arguments, environ_update=environment)
         if code:
             module.fail_json(msg=f"The environment of {lock} was not built: {errors.strip()}", rc=code)

@@ -1,0 +1,61 @@
+"""Write variables.md from the roles' argument specs: python docs/variables.py"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+HEAD = """# Variables
+
+Set them in the inventory. Generated from `roles/*/meta/argument_specs.yml` by `python docs/variables.py`;
+each role checks what it is given against the same file.
+"""
+
+
+def text(value: Any) -> str:
+    """Make a value fit into a table's cell."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def default(option: dict[str, Any]) -> str:
+    """Say an option's default, or that it has none."""
+    if option.get("required"):
+        return "required"
+    return f"`{text(option['default'])}`" if option.get("default") not in ("", None) else ""
+
+
+def queue_options() -> dict[str, tuple[type, Any, str]]:
+    """Read the options of a queue from the contract, where they are checked."""
+    spec = importlib.util.spec_from_file_location("contract", ROOT / "plugins/filter/contract.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.QUEUE_OPTIONS
+
+
+def render() -> str:
+    """Return the whole page."""
+    lines = [HEAD]
+    for path in sorted(ROOT.glob("roles/*/meta/argument_specs.yml")):
+        spec = yaml.safe_load(path.read_text())["argument_specs"]["main"]
+        lines += [f"## {path.parts[-3]}", "", f"{spec['short_description']}.", ""]
+        if not spec["options"]:
+            lines += ["No variables.", ""]
+            continue
+        lines += ["| variable | type | default | meaning |", "| --- | --- | --- | --- |"]
+        for name, option in spec["options"].items():
+            choices = f" One of {', '.join(option['choices'])}." if "choices" in option else ""
+            meaning = text(option["description"]) + choices
+            lines.append(f"| `{name}` | {option['type']} | {default(option)} | {meaning} |")
+        lines.append("")
+    lines += ["## An entry of celery_queues", "", "| option | default | what is right |", "| --- | --- | --- |"]
+    lines += [f"| `{name}` | `{value}` | {right} |" for name, (_, value, right) in queue_options().items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    (ROOT / "docs/variables.md").write_text(render())

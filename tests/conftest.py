@@ -1,0 +1,7 @@
+"""Makes the plugins importable as they are: files, not a package."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "plugins/filter"), str(ROOT / "plugins/modules"), str(ROOT / "docs")]

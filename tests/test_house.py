@@ -1,0 +1,69 @@
+"""House rules: what a newcomer may rely on in every role."""
+
+import re
+from pathlib import Path
+
+import pytest
+import variables
+import yaml
+
+ROOT = Path(__file__).parents[1]
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
+
+
+def load(path):
+    return yaml.safe_load(path.read_text()) or {}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_and_argument_specs_say_the_same(role):
+    defaults = load(ROOT / f"roles/{role}/defaults/main.yml")
+    options = load(ROOT / f"roles/{role}/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    described = {name: option["default"] for name, option in options.items() if not option.get("required")}
+    assert described == defaults
+    for name, option in options.items():
+        assert {"description", "type"} <= set(option), name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_main_is_phases_on_one_screen(role):
+    path = ROOT / f"roles/{role}/tasks/main.yml"
+    assert len(path.read_text().splitlines()) <= 40
+    for task in load(path):
+        assert {"ansible.builtin.import_tasks", "ansible.builtin.include_tasks"} & set(task), task["name"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_variables_bear_the_roles_name(role):
+    names = set(load(ROOT / f"roles/{role}/defaults/main.yml"))
+    file = ROOT / f"roles/{role}/vars/main.yml"
+    names |= set(load(file)) if file.exists() else set()
+    shared = "celery_" if role == "app" else f"{role}_"
+    assert [name for name in names if not name.lstrip("_").startswith((f"{role}_", shared))] == []
+
+
+def test_nothing_but_the_inventory_names_the_stub():
+    places = [*ROOT.glob("roles/**/*"), *ROOT.glob("systemd/*"), *ROOT.glob("plugins/*/*.py"), *ROOT.glob("playbooks/**/*")]
+    for path in places:
+        if path.is_file() and "__pycache__" not in path.parts:
+            text = re.sub(r'EXAMPLES = r""".*?"""', "", path.read_text(), flags=re.DOTALL)
+            text = re.sub(r"#.*|description:.*", "", text)
+            assert not re.search(r"\b(shop|orders|app_stub)\b", text), path
+
+
+def test_secret_tasks_log_nothing():
+    for path in ROOT.glob("roles/*/tasks/*.yml"):
+        for task in load(path):
+            if re.search(r"password|credentials\b|secret_key", str(task)) and "assert" not in str(task):
+                hidden = task.get("no_log") is True or "release_artifact" in task  # the module hides its secrets itself
+                assert hidden, f"{path.name}: {task['name']}"
+
+
+def test_lock_files_have_hashes_and_name_no_index():
+    for path in [*ROOT.glob("requirements/*.txt"), *ROOT.glob("app_stub/requirements*.txt")]:
+        text = path.read_text()
+        assert "--hash=sha256:" in text and "://" not in text and "--index" not in text, path
+
+
+def test_variables_page_is_current():
+    assert (ROOT / "docs/variables.md").read_text() == variables.render(), "run: python docs/variables.py"

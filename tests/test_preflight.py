@@ -1,0 +1,60 @@
+"""What is refused before anything is touched."""
+
+import pytest
+from preflight import host_problems, lock_problems, name_problems, secret_problems, topology_problems
+
+REDIS = dict.fromkeys(["admin", "web", "worker", "beat", "flower", "exporter", "cache"], "r" * 40)
+GROUPS = {group: ["one"] for group in ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")}
+LOCK = "".join(f"{p}==1 \\\n    --hash=sha256:00\n" for p in ("celery[redis]", "Django", "django-celery-beat", "gunicorn", "redis"))
+
+
+@pytest.mark.parametrize("version", ["12", "13"])
+def test_supported_distributions(version):
+    assert host_problems({"distribution": "Debian", "distribution_major_version": version}) == []
+
+
+@pytest.mark.parametrize("name, version", [("Debian", "11"), ("Ubuntu", "24"), ("Fedora", "43")])
+def test_other_distributions_are_refused(name, version):
+    assert f"{name} {version}" in host_problems({"distribution": name, "distribution_major_version": version})[0]
+
+
+@pytest.mark.parametrize("name", ["Shop", "my-app", "", "1shop", None, "a" * 21, "a/b"])
+def test_a_name_that_cannot_begin_a_units_name_is_refused(name):
+    assert "app_name" in name_problems(name)[0]
+    assert name_problems("shop") == []
+
+
+def test_secrets_are_named_and_never_shown():
+    secrets = {"app_secret_key": "", "app_database_password": "hunter2", "app_redis_passwords": REDIS | {"web": "with space " * 3}}
+    problems = secret_problems(secrets)
+    assert len(problems) == 3
+    assert "app_secret_key is missing" in problems[0]
+    assert "app_database_password is shorter" in problems[1] and "hunter2" not in problems[1]
+    assert "app_redis_passwords.web holds a space" in problems[2]
+    assert "app_redis_passwords.worker is missing" in " ".join(secret_problems({"app_redis_passwords": {}}))
+
+
+def test_topology():
+    assert topology_problems(GROUPS, {"a": {}}, {"one": {}}) == []
+    two = topology_problems(GROUPS | {"beat": ["one", "two"]}, {"a": {}}, {})
+    assert "'beat' has 2 hosts (one, two): two would send every periodic task twice" in two[0]
+    assert "'web' has no host" in topology_problems(GROUPS | {"web": []}, {"a": {}}, {})[0]
+
+
+def test_every_queue_is_served_and_every_served_queue_is_known():
+    own = {"one": {"celery_host_queues": ["a", "c"]}}
+    problems = topology_problems(GROUPS, {"a": {}, "b": {}}, own)
+    assert "celery_host_queues of one names 'c'" in problems[0]
+    assert "No host of the group 'workers' serves the queue 'b'" in problems[1]
+
+
+def test_lock_file(tmp_path):
+    lock = tmp_path / "requirements.txt"
+    assert "app_source is" in lock_problems(str(tmp_path / "absent"), "requirements.txt")[0]
+    assert "there is no such file in app_source" in lock_problems(str(tmp_path), "requirements.txt")[0]
+    lock.write_text(LOCK)
+    assert lock_problems(str(tmp_path), "requirements.txt") == []
+    lock.write_text(LOCK.replace("gunicorn", "uwsgi"))
+    assert "does not lock 'gunicorn'" in lock_problems(str(tmp_path), "requirements.txt")[0]
+    lock.write_text("celery==5\n")
+    assert "has no hashes" in lock_problems(str(tmp_path), "requirements.txt")[-1]
