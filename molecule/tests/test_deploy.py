@@ -67,8 +67,9 @@ def test_two_beats_are_refused(inventory, tmp_path):
     assert "'beat' has 2 hosts" in re.sub(r"\s+", " ", result.stdout) and changed(result) == 0
 
 
-def test_check_mode_with_diff_reports_no_change(inventory):
-    result = deploy(inventory, "--check", "--diff")
+def test_check_mode_with_diff_reports_no_change_in_plain_ansible_too(inventory):
+    command = ("ansible-playbook", "-i", inventory, "playbooks/site.yml", "--check", "--diff")
+    result = ansible(*command, ANSIBLE_STRATEGY="linear")
     assert (result.returncode, changed(result)) == (0, 0), result.stdout
 
 

@@ -37,6 +37,13 @@ def test_socket_is_closed_to_others(host, deployment):
     assert "Permission denied" in result.stderr
 
 
-def test_remembers_over_a_restart_no_more_than_it_should(host, deployment):
-    options = host.file(f"/etc/{deployment.app_name}-flower/flowerconfig.py").content_string
-    assert "persistent = True" in options and "max_tasks = 10000" in options
+@pytest.mark.changes
+def test_remembers_tasks_over_a_restart(host, deployment, manage):
+    def knows(task_id):
+        answer = deployment.request("/flower/api/tasks?limit=50", login=f"ops:{deployment.app_flower_password}")
+        return answer.status == 200 and task_id in answer.json
+
+    task_id = manage("from orders.tasks import echo; print(echo.delay('remember me').id)")
+    wait_for(lambda: knows(task_id), 20, "Flower has seen the task")
+    host.check_output(f"systemctl restart {deployment.app_name}-flower")
+    wait_for(lambda: knows(task_id), 20, "Flower still knows the task")

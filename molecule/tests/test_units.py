@@ -37,7 +37,7 @@ def test_every_unit_is_active_and_starts_at_boot(host, deployment):
     services = [
         "redis-server@broker",
         "redis-server@cache",
-        "postgresql@17-main",
+        "postgresql",
         "nginx",
         f"{app}-flower",
         f"{app}-web.socket",
