@@ -17,7 +17,7 @@ export SANDBOX_HTTP_PORT ?= 8080
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Ansible's steps over one connection; ANSIBLE_STRATEGY=linear is plain Ansible.
 export ANSIBLE_STRATEGY ?= mitogen_linear
-export ANSIBLE_STRATEGY_PLUGINS ?= $(wildcard $(CURDIR)/.venv/lib/python3*/site-packages/ansible_mitogen/plugins/strategy)
+export ANSIBLE_STRATEGY_PLUGINS ?= $(shell echo $(CURDIR)/.venv/lib/python3*/site-packages/ansible_mitogen/plugins/strategy)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system tools image sandbox sandbox-down deploy verify ssh lint test-unit test-app test-hosts test
