@@ -37,11 +37,11 @@ setup: .venv/.ready ## Build .venv with the controller's tools (the other target
 system:
 	@requirements/system
 
-# Two slow things at first use, at the same time.
-tools: system
+# The slow things of the first use, at the same time.
+tools:
 	@$(MAKE) --no-print-directory --jobs=2 .venv/.ready image
 
-image:
+image: system
 	@docker/host/build >/dev/null
 
 sandbox: tools ## Boot the sandbox host, without deploying

@@ -1,8 +1,9 @@
-"""Write variables.md from the roles' argument specs: python docs/variables.py"""
+"""Write variables.md from the roles' argument specs: python docs/variables.py."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ each role checks what it is given against the same file.
 
 
 def text(value: Any) -> str:
-    """Make a value fit into a table's cell."""
-    return " ".join(str(value).split()).replace("|", "\\|")
+    """Make a value fit into a table's cell, and Ansible's markup into Markdown's."""
+    return re.sub(r"\b[CO]\((.*?)\)", r"`\1`", " ".join(str(value).split()).replace("|", "\\|"))
 
 
 def default(option: dict[str, Any]) -> str:

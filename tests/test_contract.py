@@ -25,9 +25,15 @@ def test_a_right_table_has_no_problem():
         ({"critical": {"concurrency": True}}, "celery_queues.critical.concurrency is True"),
         ({"critical": {"concurrency": "2"}}, "celery_queues.critical.concurrency is '2'"),
         ({"critical": {"time_limit": "auto"}}, "celery_queues.critical.time_limit is 'auto'"),
-        ({"critical": {"pool": "gevent"}}, "celery_queues.critical.pool is 'gevent'; it must be prefork, threads or solo"),
+        (
+            {"critical": {"pool": "gevent"}},
+            "celery_queues.critical.pool is 'gevent'; it must be prefork, threads or solo",
+        ),
         ({"critical": {"nice": 20}}, "celery_queues.critical.nice is 20; it must be a whole number from -20 to 19"),
-        ({"critical": {"soft_time_limit": 300}}, "soft_time_limit is 300 and time_limit is 300; the soft limit must be"),
+        (
+            {"critical": {"soft_time_limit": 300}},
+            "soft_time_limit is 300 and time_limit is 300; the soft limit must be",
+        ),
         ({"critical": {}, "Bulk mail": {}}, "The queue name 'Bulk mail'"),
         ({"critical": {}, "a;b": {}}, "The queue name 'a;b'"),
     ],
@@ -37,7 +43,10 @@ def test_a_wrong_table_is_refused_with_the_variable_and_the_remedy(queues, said)
 
 
 def test_a_route_or_default_to_a_missing_queue_is_refused():
-    assert "celery_task_routes['x'] leads to 'slow', which is not in celery_queues (critical, bulk)" in problems(routes={"x": "slow"})[0]
+    assert (
+        "celery_task_routes['x'] leads to 'slow', which is not in celery_queues (critical, bulk)"
+        in problems(routes={"x": "slow"})[0]
+    )
     assert "celery_default_queue is 'default'" in problems(default="default")[0]
     assert "celery_task_routes is ['x']" in problems(routes=["x"])[0]
 
@@ -66,4 +75,7 @@ def test_web_waits_less_and_agrees_on_redelivery():
     settings = celery_settings(QUEUES, {}, "critical", "redis+socket:///s")
     web = celery_web_settings(settings)
     assert web["broker_transport_options"]["socket_timeout"] < settings["broker_transport_options"]["socket_timeout"]
-    assert web["broker_transport_options"]["visibility_timeout"] == settings["broker_transport_options"]["visibility_timeout"]
+    assert (
+        web["broker_transport_options"]["visibility_timeout"]
+        == settings["broker_transport_options"]["visibility_timeout"]
+    )

@@ -43,7 +43,12 @@ def test_variables_bear_the_roles_name(role):
 
 
 def test_nothing_but_the_inventory_names_the_stub():
-    places = [*ROOT.glob("roles/**/*"), *ROOT.glob("systemd/*"), *ROOT.glob("plugins/*/*.py"), *ROOT.glob("playbooks/**/*")]
+    places = [
+        *ROOT.glob("roles/**/*"),
+        *ROOT.glob("systemd/*"),
+        *ROOT.glob("plugins/*/*.py"),
+        *ROOT.glob("playbooks/**/*"),
+    ]
     for path in places:
         if path.is_file() and "__pycache__" not in path.parts:
             text = re.sub(r'EXAMPLES = r""".*?"""', "", path.read_text(), flags=re.DOTALL)

@@ -5,7 +5,9 @@ from preflight import host_problems, lock_problems, name_problems, secret_proble
 
 REDIS = dict.fromkeys(["admin", "web", "worker", "beat", "flower", "exporter", "cache"], "r" * 40)
 GROUPS = {group: ["one"] for group in ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")}
-LOCK = "".join(f"{p}==1 \\\n    --hash=sha256:00\n" for p in ("celery[redis]", "Django", "django-celery-beat", "gunicorn", "redis"))
+LOCK = "".join(
+    f"{p}==1 \\\n    --hash=sha256:00\n" for p in ("celery[redis]", "Django", "django-celery-beat", "gunicorn", "redis")
+)
 
 
 @pytest.mark.parametrize("version", ["12", "13"])
@@ -25,7 +27,11 @@ def test_a_name_that_cannot_begin_a_units_name_is_refused(name):
 
 
 def test_secrets_are_named_and_never_shown():
-    secrets = {"app_secret_key": "", "app_database_password": "hunter2", "app_redis_passwords": REDIS | {"web": "with space " * 3}}
+    secrets = {
+        "app_secret_key": "",
+        "app_database_password": "hunter2",
+        "app_redis_passwords": REDIS | {"web": "with space " * 3},
+    }
     problems = secret_problems(secrets)
     assert len(problems) == 3
     assert "app_secret_key is missing" in problems[0]

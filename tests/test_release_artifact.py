@@ -48,7 +48,12 @@ def test_any_change_is_another_release(source, change):
 
 
 def test_settings_and_secrets_count(source):
-    ids = {release(source), release(source, {".release/environment": "A=1"}), release(source, secret="a"), release(source, secret="b")}
+    ids = {
+        release(source),
+        release(source, {".release/environment": "A=1"}),
+        release(source, secret="a"),
+        release(source, secret="b"),
+    }
     assert len(ids) == 4
 
 
@@ -61,7 +66,9 @@ def test_file_holds_it_all_and_ends_with_its_id(source, tmp_path):
     with tarfile.open(first) as tar:
         names = tar.getnames()
         assert names[-1] == "abc/.release/id"
-        assert {"abc/manage.py", "abc/package/code.py", "abc/link", "abc/linked", "abc/.release/environment"} <= set(names)
+        assert {"abc/manage.py", "abc/package/code.py", "abc/link", "abc/linked", "abc/.release/environment"} <= set(
+            names
+        )
         assert tar.getmember("abc/manage.py").mode == 0o755
         assert tar.getmember("abc/linked").linkname == "package"
         assert all(member.uid == 0 for member in tar)
