@@ -73,6 +73,16 @@ def test_check_mode_with_diff_reports_no_change_in_plain_ansible_too(inventory):
     assert (result.returncode, changed(result)) == (0, 0), result.stdout
 
 
+def test_check_mode_foretells_a_new_release_and_makes_none(host, deployment, inventory):
+    app = deployment.app_name
+    before = current(host, app)
+    result = deploy(inventory, "--check", "--diff", app_environment={"CHANGED": "1"})
+    assert result.returncode == 0, result.stdout
+    assert changed(result) > 0
+    assert "-current: " + before in re.sub(r"^-\s+", "-", result.stdout, flags=re.MULTILINE)
+    assert running(host, app) == wanted(deployment, before) and current(host, app) == before
+
+
 def test_failed_smoke_is_a_failed_deploy_with_the_journal(inventory):
     result = deploy(inventory, smoke_request={"path": "/nowhere/"})
     assert result.returncode != 0

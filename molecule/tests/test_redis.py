@@ -56,7 +56,7 @@ def test_users_may_do_no_more_than_they_need(redis, user, command):
 
 def test_database_indexes_are_kept_apart(redis, manage):
     """Queues are in index 0, locks in index 1."""
-    redis("DEL lock:test")
+    redis("SELECT 1\nDEL lock:test")
     code = (
         "import os, redis; from coldframe.credentials import Redis; "
         "r = redis.Redis.from_url(os.environ['LOCKS_URL'], credential_provider=Redis()); "
