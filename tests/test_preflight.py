@@ -44,6 +44,8 @@ def test_topology():
     assert topology_problems(GROUPS, {"a": {}}, {"one": {}}) == []
     two = topology_problems(GROUPS | {"beat": ["one", "two"]}, {"a": {}}, {})
     assert "'beat' has 2 hosts (one, two): two would send every periodic task twice" in two[0]
+    spread = topology_problems(GROUPS | {"web": ["two"]}, {"a": {}}, {})
+    assert "over 2 hosts (one, two)" in spread[0]
     assert "'web' has no host" in topology_problems(GROUPS | {"web": []}, {"a": {}}, {})[0]
 
 

@@ -90,6 +90,18 @@ def test_failed_smoke_is_a_failed_deploy_with_the_journal(inventory):
     assert "Starting shop-web@" in result.stdout or "GET /nowhere/" in result.stdout
 
 
+def test_release_whose_workers_do_not_start_leaves_the_old_one_running(host, deployment, inventory):
+    app = deployment.app_name
+    before = current(host, app)
+    result = deploy(inventory, app_celery="absent.celery:app")
+    assert result.returncode != 0
+    said = re.sub(r"\s+", " ", result.stdout)
+    assert "The new release does not start; the one before it was left running" in said, said
+    assert f"Not ready: {app}-worker-" in said and "absent" in said
+    assert running(host, app) == wanted(deployment, before) and current(host, app) == before
+    assert deployment.request("/healthz/").json["release"] == before
+
+
 def test_removed_queue_loses_its_unit_and_comes_back(host, deployment, inventory):
     app, queues = deployment.app_name, deployment.celery_queues
     fewer = {name: options for name, options in queues.items() if name != "bulk"}

@@ -77,6 +77,12 @@ def topology_problems(groups: dict[str, list[str]], queues: Any, hostvars: Any) 
             problems.append(
                 f"The inventory group {group!r} has {len(hosts)} hosts ({', '.join(hosts)}){why}. Leave {most} in it."
             )
+    everywhere = sorted({host for group in limits for host in groups.get(group, [])})
+    if len(everywhere) > 1:
+        problems.append(
+            f"The inventory spreads the application over {len(everywhere)} hosts ({', '.join(everywhere)}). Its parts "
+            "talk through sockets in the file system, which needs one host: put every group on the same one."
+        )
     if not isinstance(queues, dict):
         return problems  # said elsewhere
     served: set[str] = set()
