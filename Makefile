@@ -39,7 +39,7 @@ system:
 
 # The slow things of the first use, at the same time.
 tools:
-	@$(MAKE) --no-print-directory --jobs=2 .venv/.ready image
+	@$(MAKE) --silent --jobs=2 .venv/.ready image
 
 image: system
 	@docker/host/build >/dev/null
