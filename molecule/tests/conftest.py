@@ -25,7 +25,6 @@ ROOT = Path(__file__).parents[2]
 VARIABLES = [
     "app_name",
     "app_url",
-    "app_celery",
     "celery_queues",
     "app_redis_passwords",
     "app_flower_password",
@@ -33,8 +32,6 @@ VARIABLES = [
     "app_database_password",
     "sandbox_name",
     "group_names",
-    "groups",
-    "inventory_hostname",
 ]
 
 

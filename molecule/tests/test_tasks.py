@@ -15,7 +15,7 @@ def order():
     return {"sku": "apple-1", "quantity": 2, "email": "someone@example.com", "idempotency_key": f"test-{uuid.uuid4()}"}
 
 
-def test_order_is_charged_and_confirmed(deployment, order):
+def test_order_is_charged_on_critical_and_confirmed(deployment, order, manage):
     placed = deployment.request("/orders/", order)
     assert placed.status == 201
     assert set(placed.json) == {"id", "task_id", "status_url"}
@@ -25,6 +25,11 @@ def test_order_is_charged_and_confirmed(deployment, order):
         "the order is charged",
     )
     assert task["result"]["order_id"] == placed.json["id"]
+    worker = manage(
+        "from django_celery_results.models import TaskResult; "
+        f"print(TaskResult.objects.get(task_id='{placed.json['task_id']}').worker)"
+    )
+    assert worker.startswith("critical-"), worker
     path = f"/orders/{placed.json['id']}/"
     wait_for(lambda: deployment.request(path).json["state"] == "confirmed", 15, "the order is confirmed")
 
@@ -90,13 +95,16 @@ def test_only_one_beat_runs(host):
     assert len(processes) == 1, processes
 
 
-def test_pickle_is_refused(manage):
+def test_pickle_is_refused_and_the_queue_goes_on(host, manage):
     code = (
-        "from kombu.exceptions import EncodeError\n"
-        "from shop.celery import app\n"
-        "print(app.conf.accept_content, app.conf.task_serializer)"
+        "from orders.tasks import echo; "
+        "bad = echo.apply_async(args=['pickled'], serializer='pickle', queue='bulk'); "
+        "good = echo.apply_async(args=['json'], queue='bulk'); "
+        "print(good.get(timeout=20), bad.state)"
     )
-    assert manage(code) == "['json'] json"
+    since = host.check_output("date +%s")
+    assert manage(code) == "json PENDING"
+    assert "Refusing to deserialize" in host.check_output(f"journalctl --unit='*-worker-bulk@*' --since=@{since}")
 
 
 def test_broker_refused_nothing_that_the_application_needs(redis):
