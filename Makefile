@@ -3,6 +3,7 @@ ENV ?= sandbox
 PYTHON ?= python3
 export PYTHON
 
+comma := ,
 INVENTORY = inventories/$(ENV)
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV): there is no $(INVENTORY). Set ENV to one of: $(notdir $(wildcard inventories/*))))
 STATE = .sandbox/$(SANDBOX_NAME)
@@ -20,12 +21,13 @@ export ANSIBLE_STRATEGY ?= mitogen_linear
 export ANSIBLE_STRATEGY_PLUGINS ?= $(shell echo $(CURDIR)/.venv/lib/python3*/site-packages/ansible_mitogen/plugins/strategy)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tools image sandbox sandbox-down deploy verify ssh lint test-unit test-app test-hosts test
+.PHONY: help setup system tools image sandbox sandbox-down deploy site rollback status unlock verify ssh lint test-unit test-app test-hosts test bench-deploy
 
 help: ## Print this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo
 	@echo "  ENV=sandbox           which of inventories/ (the default boots a host on this machine)"
+	@echo "  DRY_RUN=1             with deploy, site, rollback: what would change, changing nothing"
 	@echo "  ARGS='...'            further arguments of ansible-playbook, such as --check --diff or --limit"
 	@echo "  SANDBOX_SSH_PORT=2222 SANDBOX_HTTPS_PORT=8443 SANDBOX_HTTP_PORT=8080 SANDBOX_NAME=coldframe-sandbox"
 
@@ -50,8 +52,23 @@ sandbox: tools ## Boot the sandbox host, without deploying
 sandbox-down: .venv/.ready ## Remove the sandbox host with all it holds
 	@ansible-playbook -i inventories/sandbox playbooks/sandbox_down.yml
 
-deploy: $(if $(filter sandbox,$(ENV)),sandbox,.venv/.ready) ## Bring the servers of ENV up to date and show that they work
-	@ansible-playbook -i $(INVENTORY) playbooks/site.yml $(ARGS)
+HOSTS = $(if $(filter sandbox,$(ENV)),sandbox,.venv/.ready)
+PLAYBOOK = ansible-playbook -i $(INVENTORY) $(if $(DRY_RUN),--check --diff)
+
+deploy: $(HOSTS) ## Bring the servers of ENV up to date and show that they work (DRY_RUN=1 says what would change)
+	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e '{"release_allow_migrations": ["$(subst $(comma),"$(comma)",$(ALLOW_MIGRATIONS))"]}') $(ARGS)
+
+site: $(HOSTS) ## The same, and take back what was changed by hand on them
+	@$(PLAYBOOK) playbooks/site.yml $(ARGS)
+
+rollback: .venv/.ready ## Run the release before again, or RELEASE=id
+	@$(PLAYBOOK) playbooks/rollback.yml $(if $(RELEASE),-e release_rollback_to=$(RELEASE)) $(ARGS)
+
+status: .venv/.ready ## Say what runs where, what drains, what to go back to, and who deployed what when
+	@$(PLAYBOOK) playbooks/status.yml $(ARGS)
+
+unlock: .venv/.ready ## Break the lock of a deploy that is no more
+	@$(PLAYBOOK) playbooks/unlock.yml $(ARGS)
 
 verify: .venv/.ready ## Ask the servers of ENV whether they are right, changing nothing
 	@molecule/verify $(ENV)
@@ -75,3 +92,6 @@ test-hosts: tools ## Every Molecule scenario
 	@molecule test --all
 
 test: lint test-unit test-hosts ## All of it
+
+bench-deploy: tools ## Measure deploys and rollbacks on hosts of their own, 1 to 8; writes bench/README.md
+	@bench/deploy

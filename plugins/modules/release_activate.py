@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: release_activate
 short_description: Starts a release's units, passes traffic to them and stops the others
 description:
-  - The units are systemd template instances named after the release, so two releases can run side by side.
+  - The units are systemd instances named after the release, each with a unit file of its own that the release
+    brings along, so two releases run side by side and neither changes the other's definition.
   - New instances start first and must report that they are ready. If one does not, the new ones are
     stopped, the old ones go on untouched, and the module fails with the journal's last lines.
   - Then the web socket is pointed at the new instance, Beat changes over (the old one stops before the
@@ -19,10 +20,13 @@ options:
   web: {description: Whether Gunicorn runs on this host., type: bool, default: false}
   queues: {description: The queues that this host serves., type: list, elements: str, default: []}
   beat: {description: Whether Beat runs on this host., type: bool, default: false}
-  drain_wait:
-    description: Seconds to wait for the workers of a removed queue before their unit file is left to the next run.
-    type: int
-    default: 15
+  as_before:
+    description:
+      - Run the units that the release ran with on this host when it last was the running one, whatever
+        O(web), O(queues) and O(beat) say. Without such a time those count.
+    type: bool
+    default: false
+  deploy: {description: The deploy that this is a part of; for the history., type: str, default: ""}
 author: Coldframe
 """
 
@@ -33,80 +37,125 @@ EXAMPLES = r"""
 RETURN = r"""
 started: {description: Instances that were started., type: list, returned: always}
 stopped: {description: Instances that were asked to stop., type: list, returned: always}
-draining: {description: Removed queues whose workers still finish tasks., type: list, returned: always}
+queues: {description: Queues whose workers change., type: list, returned: always}
 """
 
-import os
-import re
-import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.coldframe import PARTS, RUNNING, Application, point, replace
 
-UNITS = Path("/etc/systemd/system")
 
+class Activation:
+    """One release on its way to be the running one."""
 
-class Host:
-    """What systemd on this host is asked and told about one application."""
+    def __init__(self, host: Application, release: str, parts: list[str]) -> None:
+        """Compare the host with what is wanted; nothing is touched yet."""
+        self.host, self.release = host, release
+        self.wanted = [host.unit(part, release) for part in parts]
+        self.states, self.enabled = host.instances(), host.enabled()
+        self.running = sorted(unit for unit, state in self.states.items() if state in RUNNING)
+        self.to_start = [unit for unit in self.wanted if self.states.get(unit) != "active"]
+        self.to_stop = [unit for unit in self.running if unit not in self.wanted]
+        self.web = "web" in parts
+        self.socket = f"{host.app}-web.socket"
+        self.pointer = host.units / f"{self.socket}.d" / "release.conf"
+        self.pointer_text = f"[Socket]\nService={host.unit('web', release)}\n"
+        self.listening = self.web and self.active(self.socket)
+        self.started = self.active(f"{host.app}.target")
 
-    def __init__(self, module: AnsibleModule) -> None:
-        """Keep the module for running commands."""
-        self.module = module
-        self.app = module.params["app"]
+    def active(self, unit: str) -> bool:
+        """Whether a unit is active."""
+        return self.host.systemctl("is-active", unit, check=False)[0] == 0
 
-    def systemctl(self, *arguments: str, check: bool = True) -> tuple[int, str]:
-        """Run systemctl; return its exit code and output.
+    @property
+    def files(self) -> dict[Path, str]:
+        """The unit files of the wanted instances: path to text."""
+        source = self.host.root / "releases" / self.release / ".release/units"
+        return {
+            self.host.units / unit: (source / f"{self.host.part(unit)}.service").read_text() for unit in self.wanted
+        }
 
-        Raises the module's failure when it exits with another code than 0, unless check is off.
-        """
-        code, output, errors = self.module.run_command(["systemctl", *arguments])
-        if check and code:
-            self.module.fail_json(msg=f"systemctl {' '.join(arguments)}: {errors.strip()}", rc=code)
-        return code, output if not code else output + errors
+    def pointed(self) -> bool:
+        """Whether the web socket, if there is one, leads to this release."""
+        return not self.web or (self.pointer.exists() and self.pointer.read_text() == self.pointer_text)
 
-    def instances(self) -> dict[str, str]:
-        """Map each loaded instance of the application to its active state."""
-        _, output = self.systemctl("list-units", "--all", "--plain", "--no-legend", "--full", f"{self.app}-*@*.service")
-        return {line.split()[0]: line.split()[2] for line in output.splitlines() if line.strip()}
+    def difference(self) -> dict[str, dict]:
+        """Say what is, and what will be."""
+        before = {"current": self.host.current, "running": self.running, "enabled": sorted(self.enabled)}
+        after = {"current": self.release, "running": sorted(self.wanted), "enabled": sorted(self.wanted)}
+        return {"before": before, "after": after}
 
-    def enabled(self) -> set[str]:
-        """List the instances that start at boot."""
-        return {path.name for path in (UNITS / f"{self.app}.target.wants").glob(f"{self.app}-*@*.service")}
+    def changes(self) -> bool:
+        """Whether there is anything to do."""
+        difference = self.difference()
+        unlike = difference["before"] != difference["after"] or not self.pointed()
+        return bool(unlike or self.to_start or not self.started or (self.web and not self.listening))
 
-    def journal(self, unit: str) -> str:
-        """Return the last lines that a unit logged."""
-        return self.module.run_command(["journalctl", "--no-pager", "--output=cat", "--lines=30", f"--unit={unit}"])[1]
+    def run(self) -> None:
+        """Do it, in the order that keeps the old release serving until the new one is ready."""
+        host = self.host
+        for path, text in self.files.items():
+            replace(path, text, 0o644)
+        if self.web and not self.listening:  # the first release: the socket needs a service that exists
+            self.point_socket()
+            host.systemctl("daemon-reload")
+            host.systemctl("enable", "--now", self.socket)
+        else:
+            host.systemctl("daemon-reload")
+        leftovers = [unit for unit, state in self.states.items() if state == "failed"]
+        if leftovers:
+            host.systemctl("reset-failed", *leftovers, check=False)
+        self.start([unit for unit in self.to_start if host.part(unit) != "beat"])
+        self.swap_beat()
+        if not self.pointed():
+            self.point_socket()
+            host.systemctl("daemon-reload")
+        if self.to_stop:
+            host.systemctl("stop", "--no-block", *self.to_stop)
+        if gone := sorted(self.enabled - set(self.wanted)):
+            host.systemctl("disable", "--no-reload", *gone)
+        if set(self.wanted) - self.enabled:
+            host.systemctl("enable", "--no-reload", *self.wanted)
+        if not self.started:
+            host.systemctl("enable", "--now", f"{host.app}.target")
+        release = host.root / "releases" / self.release
+        point(host.root / "current", f"releases/{self.release}")
+        (release / ".release/ready").touch()
 
-    def start(self, units: list[str], undo: list[str]) -> None:
-        """Start units and wait until all are ready; else stop everything in undo and fail."""
-        if not units:
-            return
-        self.systemctl("reset-failed", *units, check=False)
-        if self.systemctl("start", *units, check=False)[0] == 0:
-            return
-        failed = [unit for unit in units if self.systemctl("is-active", unit, check=False)[0]]
-        journals = {unit: self.journal(unit) for unit in failed}
-        self.systemctl("stop", *undo, check=False)
-        self.systemctl("reset-failed", *undo, check=False)
-        self.module.fail_json(
-            msg="The new release does not start; the one before it was left running. Not ready: "
-            + "".join(f"\n{unit}:\n{text}" for unit, text in journals.items()),
-            failed_units=failed,
+    def point_socket(self) -> None:
+        """Lead the web socket to this release, from systemd's next reload on."""
+        self.pointer.parent.mkdir(exist_ok=True)
+        replace(self.pointer, self.pointer_text, 0o644)
+
+    def start(self, units: list[str]) -> None:
+        """Start units and wait until all are ready; else undo and fail."""
+        if units and self.host.systemctl("start", *units, check=False)[0]:
+            failed = [unit for unit in units if not self.active(unit)]
+            self.give_up(failed)
+
+    def swap_beat(self) -> None:
+        """Start this release's Beat when the other one has stopped."""
+        old = [unit for unit in self.to_stop if self.host.part(unit) == "beat"]
+        new = [unit for unit in self.to_start if self.host.part(unit) == "beat"]
+        if old:
+            self.host.systemctl("stop", *old)
+        if new and self.host.systemctl("start", *new, check=False)[0]:
+            self.host.systemctl("stop", *new, check=False)
+            if old:
+                self.host.systemctl("start", *old, check=False)
+            self.give_up(new)
+
+    def give_up(self, failed: list[str]) -> None:
+        """Stop what was started, and fail with the journals of the units that did not become ready."""
+        journals = "".join(f"\n{unit}:\n{self.host.journal(unit)}" for unit in failed)
+        self.host.systemctl("stop", *self.to_start, check=False)
+        self.host.systemctl("reset-failed", *self.to_start, check=False)
+        before = self.host.current
+        rest = f"{before} was left running" if before else "nothing ran before it"
+        self.host.module.fail_json(
+            msg=f"The new release {self.release} does not start; {rest}. Not ready: {journals}", failed_units=failed
         )
-
-
-def stale_templates(app: str, queues: list[str]) -> list[Path]:
-    """List the unit files of queues that this host does not serve any more."""
-    keep = {f"{app}-worker-{queue}@.service" for queue in queues}
-    return [path for path in UNITS.glob(f"{app}-worker-*@.service") if path.name not in keep]
-
-
-def point_link(link: Path, target: str) -> None:
-    """Move a symbolic link in one step."""
-    partial = link.with_name(f".{link.name}.partial")
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(target)
-    partial.replace(link)
 
 
 def main() -> None:
@@ -116,105 +165,28 @@ def main() -> None:
             "app": {"type": "str", "required": True},
             "release": {"type": "str", "required": True},
             "root": {"type": "path", "required": True},
-            "web": {"type": "bool", "default": False},
-            "queues": {"type": "list", "elements": "str", "default": []},
-            "beat": {"type": "bool", "default": False},
-            "drain_wait": {"type": "int", "default": 15},
+            "deploy": {"type": "str", "default": ""},
+            **PARTS,
         },
         supports_check_mode=True,
     )
-    parameters = module.params
-    app, release = parameters["app"], parameters["release"]
-    host = Host(module)
-
-    web = [f"{app}-web@{release}.service"] if parameters["web"] else []
-    workers = [f"{app}-worker-{queue}@{release}.service" for queue in parameters["queues"]]
-    beat = [f"{app}-beat@{release}.service"] if parameters["beat"] else []
-    wanted = web + workers + beat
-
-    states, enabled = host.instances(), host.enabled()
-    running = [unit for unit, state in states.items() if state in ("active", "activating", "reloading")]
-    to_start = [unit for unit in wanted if states.get(unit) != "active"]
-    to_stop = [unit for unit in running if unit not in wanted]
-    link = Path(parameters["root"]) / "current"
-    current = os.path.basename(os.readlink(link)) if link.is_symlink() else ""
-    pointer = UNITS / f"{app}-web.socket.d" / "release.conf"
-    pointer_text = f"[Socket]\nService={app}-web@{release}.service\n"
-    point = bool(web) and (not pointer.exists() or pointer.read_text() != pointer_text)
-    listening = host.systemctl("is-active", f"{app}-web.socket", check=False)[0] == 0
-    stale = stale_templates(app, parameters["queues"])
-
-    before = {"current": current, "running": sorted(running), "enabled": sorted(enabled)}
-    after = {"current": release, "running": sorted(wanted), "enabled": sorted(wanted)}
-    changed = before != after or bool(to_start or stale) or point or bool(web and not listening)
+    p = module.params
+    host = Application(module, p["app"], p["root"])
+    parts = host.parts(p["release"], **{name: p[name] for name in PARTS})
+    activation = Activation(host, p["release"], parts)
+    changing = [host.part(unit) for unit in activation.to_start + activation.to_stop]
     result = {
-        "changed": changed,
-        "started": to_start,
-        "stopped": to_stop,
-        "draining": [],
-        "diff": {"before": before, "after": after},
+        "changed": activation.changes(),
+        "started": activation.to_start,
+        "stopped": activation.to_stop,
+        "queues": sorted({part.removeprefix("worker-") for part in changing if part.startswith("worker-")}),
+        "diff": activation.difference(),
     }
-    if module.check_mode or not changed:
-        module.exit_json(**result)
-
-    def point_socket() -> None:
-        pointer.parent.mkdir(exist_ok=True)
-        pointer.write_text(pointer_text)
-        host.systemctl("daemon-reload")
-
-    failed = [unit for unit, state in states.items() if state == "failed" and unit not in wanted]
-    if failed:  # leftovers of a release that is gone
-        host.systemctl("reset-failed", *failed, check=False)
-    if web and not listening:  # the first release: the socket needs a service that exists
-        point_socket()
-        host.systemctl("enable", "--now", f"{app}-web.socket")
-    host.start([unit for unit in to_start if unit not in beat], undo=to_start)
-
-    new_beat = [unit for unit in beat if unit in to_start]
-    old_beat = [unit for unit in to_stop if unit.startswith(f"{app}-beat@")]
-    if old_beat:
-        host.systemctl("stop", *old_beat)
-    if new_beat:
-        host.systemctl("reset-failed", *new_beat, check=False)
-        if host.systemctl("start", *new_beat, check=False)[0]:
-            journal = host.journal(new_beat[0])
-            host.systemctl("stop", *to_start, check=False)
-            if old_beat:
-                host.systemctl("start", *old_beat, check=False)
-            module.fail_json(msg=f"Beat of the new release does not start; the one before it runs again.\n{journal}")
-
-    if point:
-        point_socket()
-    if to_stop:
-        host.systemctl("stop", "--no-block", *to_stop)
-    gone = sorted(enabled - set(wanted))
-    if gone:
-        host.systemctl("disable", "--no-reload", *gone)
-    if set(wanted) - enabled:
-        host.systemctl("enable", "--no-reload", *wanted)
-    point_link(link, f"releases/{release}")
-
-    # A unit file goes when nothing runs from it: without it, systemd would forget how long to wait.
-    deadline = time.monotonic() + parameters["drain_wait"]
-    while stale:
-        states = host.instances()
-        busy = [
-            p
-            for p in stale
-            if any(
-                re.fullmatch(re.escape(p.name).replace("@", "@.+", 1), u) and s not in ("inactive", "failed")
-                for u, s in states.items()
-            )
-        ]
-        for path in set(stale) - set(busy):
-            path.unlink()
-        stale = busy
-        if time.monotonic() > deadline:
-            result["draining"] = sorted(path.name for path in stale)
-            break
-        if stale:
-            time.sleep(0.5)
-    host.systemctl("daemon-reload")
+    if result["changed"] and not module.check_mode:
+        if not (host.root / "releases" / p["release"] / ".release/id").exists():
+            module.fail_json(msg=f"release is {p['release']!r}, which is not in {host.root}/releases.")
+        activation.run()
+        host.note(p["deploy"], "activated", release=p["release"], parts=parts)
     module.exit_json(**result)
 
 

@@ -1,15 +1,22 @@
-"""Runs the `celery` command and tells systemd when it does its work (sd_notify(3)).
+"""Runs the `celery` command and tells systemd what it does (sd_notify(3)).
 
 A worker is ready when it consumes from the broker; Beat, when its scheduler is loaded.
+From then on a worker's status names the tasks that it runs, while it drains too.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 
 from celery.__main__ import main
 from celery.signals import beat_init, worker_ready, worker_shutting_down
+from celery.worker import state
+
+STATUS_INTERVAL = 1.0  # seconds between two looks at the running tasks
+STATUS_TASKS = 10  # tasks that the status names, at most
 
 
 def notify(message: str) -> None:
@@ -23,16 +30,42 @@ def notify(message: str) -> None:
         channel.sendto(message.encode(), address)
 
 
+class Worker:
+    """What a worker is at: consuming or draining, and which tasks it runs."""
+
+    phase = "consuming"
+
+    def status(self) -> str:
+        """One line for systemd."""
+        tasks = sorted(f"{request.name}[{request.id}]" for request in tuple(state.active_requests))
+        more = f" and {len(tasks) - STATUS_TASKS} more" if len(tasks) > STATUS_TASKS else ""
+        return self.phase + (", running " + ", ".join(tasks[:STATUS_TASKS]) + more if tasks else "")
+
+    def report(self) -> None:
+        """Keep systemd's status line current, for as long as the process lives."""
+        last = ""
+        while True:
+            if (status := self.status()) != last:
+                notify(f"STATUS={status}")
+                last = status
+            time.sleep(STATUS_INTERVAL)
+
+
+worker = Worker()
+
+
 @worker_ready.connect
 def on_worker_ready(**_: object) -> None:
     """Report a worker that consumes."""
     notify("READY=1\nSTATUS=consuming")
+    threading.Thread(target=worker.report, name="status", daemon=True).start()
 
 
 @worker_shutting_down.connect
 def on_worker_shutting_down(**_: object) -> None:
     """Report a worker that finishes what it has and takes no more."""
-    notify("STOPPING=1\nSTATUS=draining")
+    worker.phase = "draining"
+    notify(f"STOPPING=1\nSTATUS={worker.status()}")
 
 
 @beat_init.connect

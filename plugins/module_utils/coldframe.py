@@ -1,0 +1,230 @@
+"""What one host knows of one application: its releases, their units, its history and its lock."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import syslog
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+UNITS = Path("/etc/systemd/system")
+STATE = Path("/var/lib/coldframe")
+CREDENTIALS = Path("/etc/credstore")
+HISTORY_LINES = 1000
+# The options that say what runs on a host, for the modules that ask.
+PARTS: dict[str, dict[str, Any]] = {
+    "web": {"type": "bool", "default": False},
+    "queues": {"type": "list", "elements": "str", "default": []},
+    "beat": {"type": "bool", "default": False},
+    "as_before": {"type": "bool", "default": False},
+}
+RUNNING = ("active", "activating", "reloading")
+ENDED = ("inactive", "failed")
+
+
+class Application:
+    """One application on this host, as systemd and the file system tell it."""
+
+    def __init__(self, module: AnsibleModule, app: str, root: str) -> None:
+        """Remember the module (it runs commands), the application's name and its folder."""
+        self.module, self.app, self.root = module, app, Path(root)
+        self.units, self.credentials, self.state = UNITS, CREDENTIALS / app, STATE / app
+        self.lock_file, self.history_file = self.state / "lock.json", self.state / "history.jsonl"
+        self.stamp_file = self.state / "converged"
+
+    # --- systemd ---------------------------------------------------------------------------
+
+    def systemctl(self, *arguments: str, check: bool = True) -> tuple[int, str]:
+        """Run systemctl; return its exit code and output.
+
+        Fails the module when the code is not 0, unless check is off.
+        """
+        code, output, errors = self.module.run_command(["systemctl", *arguments])
+        if check and code:
+            self.module.fail_json(msg=f"systemctl {' '.join(arguments)}: {errors.strip()}", rc=code)
+        return code, output if not code else output + errors
+
+    def instances(self) -> dict[str, str]:
+        """Map each loaded instance of the application to its active state."""
+        _, output = self.systemctl("list-units", "--all", "--plain", "--no-legend", "--full", f"{self.app}-*@*.service")
+        return {line.split()[0]: line.split()[2] for line in output.splitlines() if line.strip()}
+
+    def enabled(self) -> set[str]:
+        """List the instances that start at boot."""
+        return {path.name for path in (self.units / f"{self.app}.target.wants").glob(f"{self.app}-*@*.service")}
+
+    def unit(self, part: str, release: str) -> str:
+        """Name the unit of a part (web, beat, worker-QUEUE) of a release."""
+        return f"{self.app}-{part}@{release}.service"
+
+    def part(self, unit: str) -> str:
+        """Name the part that a unit runs; the opposite of `unit`."""
+        return unit.removeprefix(f"{self.app}-").partition("@")[0]
+
+    def parts(self, release: str, web: bool, queues: list[str], beat: bool, as_before: bool) -> list[str]:
+        """List the parts of a release that run here: those it last ran with, if asked for and known; else as said."""
+        before = next((event["parts"] for event in self.activations() if event["release"] == release), [])
+        if as_before and before:
+            return before
+        return ["web"] * web + [f"worker-{queue}" for queue in queues] + ["beat"] * beat
+
+    def journal(self, unit: str) -> str:
+        """Return the last lines that a unit logged."""
+        return self.module.run_command(["journalctl", "--no-pager", "--output=cat", "--lines=30", f"--unit={unit}"])[1]
+
+    def status(self) -> list[dict[str, str]]:
+        """Say of each instance that is not stopped its release, its state and what it does now."""
+        units = [unit for unit, state in self.instances().items() if state != "inactive"]
+        if not units:
+            return []
+        properties = "Id,ActiveState,SubState,StatusText,StateChangeTimestamp"
+        _, output = self.systemctl("show", f"--property={properties}", *units)
+        shown = [dict(line.split("=", 1) for line in block.splitlines()) for block in output.strip().split("\n\n")]
+        return [
+            {
+                "unit": each["Id"],
+                "part": self.part(each["Id"]),
+                "release": release_of(each["Id"]),
+                "state": "draining" if each["ActiveState"] == "deactivating" else each["ActiveState"],
+                "doing": each.get("StatusText", ""),
+                "since": each.get("StateChangeTimestamp", ""),
+            }
+            for each in shown
+        ]
+
+    # --- releases --------------------------------------------------------------------------
+
+    @property
+    def current(self) -> str:
+        """The id of the running release; empty before the first."""
+        link = self.root / "current"
+        return os.path.basename(os.readlink(link)) if link.is_symlink() else ""
+
+    def releases(self) -> list[str]:
+        """List the ids of the releases that are whole on this host, the newest first."""
+        whole = [p for p in (self.root / "releases").glob("*") if (p / ".release/ready").exists()]
+        return [p.name for p in sorted(whole, key=lambda p: (p / ".release/ready").stat().st_mtime, reverse=True)]
+
+    def activations(self) -> list[dict[str, Any]]:
+        """List the history's activations, the newest first."""
+        return [event for event in reversed(self.history()) if event["event"] == "activated"]
+
+    def previous(self) -> str:
+        """Name the release that ran before the current one and is still here; empty when there is none."""
+        current, present = self.current, set(self.releases())
+        for event in self.activations():
+            if event["release"] != current and event["release"] in present:
+                return event["release"]
+        return ""
+
+    def prunable(self, keep: int) -> list[Path]:
+        """List what may go.
+
+        That is: releases beyond the newest `keep` that neither run, drain, start at boot nor are the current or
+        previous one, with their units and secrets, and environments that no release uses.
+        """
+        holding = {release_of(u) for u, state in self.instances().items() if state not in ENDED}
+        holding |= (
+            {release_of(u) for u in self.enabled()} | {self.current, self.previous()} | set(self.releases()[:keep])
+        )
+        folders = {p.name: p for p in (self.root / "releases").glob("*")}
+        gone = set(folders) - holding
+        paths = [folders[name] for name in gone]
+        paths += [p for p in self.units.glob(f"{self.app}-*@*.service") if release_of(p.name) not in holding]
+        paths += [p for p in self.credentials.glob("*") if p.name not in holding]
+        used = {(folders[name] / ".venv").resolve().name for name in set(folders) - gone}
+        paths += [p for p in (self.root / "venvs").glob("*") if p.name not in used]
+        return sorted(paths)
+
+    # --- history and lock ------------------------------------------------------------------
+
+    def history(self) -> list[dict[str, Any]]:
+        """Read the events of all deploys, the oldest first. A line that a crash cut off is passed over."""
+        if not self.history_file.exists():
+            return []
+        events = []
+        for line in self.history_file.read_text().splitlines():
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                continue
+        return events
+
+    def note(self, deploy: str, event: str, **facts: Any) -> None:
+        """Add an event to the history, and to the host's journal."""
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        line = {"deploy": deploy, "event": event, "when": int(time.time()), **facts}
+        lines = self.history_file.read_text().splitlines() if self.history_file.exists() else []
+        if len(lines) > HISTORY_LINES:
+            replace(self.history_file, "\n".join(lines[-HISTORY_LINES // 2 :]) + "\n")
+        with self.history_file.open("a") as file:
+            file.write("\n" + json.dumps(line))  # first the end of a line that a crash may have cut off
+        syslog.openlog(f"coldframe-{self.app}")
+        syslog.syslog(" ".join(f"{name}={value}" for name, value in line.items() if name != "units"))
+
+    def lock(self) -> dict[str, Any]:
+        """Read who holds the lock; empty when nobody does."""
+        try:
+            return json.loads(self.lock_file.read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            return {"deploy": "", "who": "nobody knows whom", "since": int(self.lock_file.stat().st_mtime)}
+
+    def take_lock(self, holder: dict[str, Any]) -> bool:
+        """Take the lock unless somebody has it; say whether it is ours now."""
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        own = self.state / f"lock.{holder['deploy']}"
+        replace(own, json.dumps(holder))
+        try:
+            os.link(own, self.lock_file)  # whole or not at all
+        except FileExistsError:
+            return self.lock().get("deploy") == holder["deploy"]
+        finally:
+            own.unlink()
+        return True
+
+    def finish(self, deploy: str, outcome: str, **facts: Any) -> None:
+        """Note how a deploy ended, and give its lock back."""
+        self.note(deploy, "ended", outcome=outcome, **facts)
+        if self.lock().get("deploy") == deploy:
+            self.lock_file.unlink(missing_ok=True)
+
+
+def release_of(unit: str) -> str:
+    """Read the release from a unit's name."""
+    return unit.partition("@")[2].removesuffix(".service")
+
+
+def replace(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file in one step: readers see the old text or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.chmod(mode)
+    partial.replace(path)
+
+
+def point(link: Path, target: str) -> None:
+    """Move a symbolic link in one step."""
+    partial = link.with_name(f".{link.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target)
+    partial.replace(link)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, whatever was there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+#!/usr/bin/python
+"""Ansible module: takes a host's lock for one deploy and says what there is to do."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: deploy_begin
+short_description: Locks a host for one deploy, notes it in the history, and compares the host with what is wanted
+description:
+  - Fails, naming the holder and the time, when another deploy has the lock. A lock whose deploy ran on this
+    same controller and is no more is taken over. The lock is given back by M(deploy_end).
+  - In check mode nothing is locked or noted.
+options:
+  app: {description: The application's name., type: str, required: true}
+  root: {description: The application's folder., type: path, required: true}
+  action: {description: What is being done., type: str, choices: [deploy, rollback], default: deploy}
+  release: {description: The release that shall run., type: str, required: true}
+  source: {description: Where it comes from; for the history., type: str, default: ""}
+  converged: {description: "A digest of all that the host's configuration follows from. Empty: do not compare.", type: str, default: ""}
+  web: {description: Whether Gunicorn runs on this host., type: bool, default: false}
+  queues: {description: The queues that this host serves., type: list, elements: str, default: []}
+  beat: {description: Whether Beat runs on this host., type: bool, default: false}
+  as_before: {description: Compare with the units that the release last ran with here., type: bool, default: false}
+  holder: {description: Who deploys; the action plugin fills it in., type: dict, default: {}}
+  take_over: {description: The deploy whose lock is stale; the action plugin fills it in., type: str, default: ""}
+author: Coldframe
+"""
+
+EXAMPLES = r"""
+- deploy_begin: {app: shop, root: /srv/shop, release: 3f2a9c1b7d04, web: true, queues: [default]}
+"""
+
+RETURN = r"""
+deploy: {description: The deploy's own id., type: str, returned: always}
+current: {description: The release that runs now., type: str, returned: always}
+converge: {description: Whether the host's configuration must be converged., type: bool, returned: always}
+place: {description: Whether the release must be put in place first., type: bool, returned: always}
+activate: {description: Whether units must start or stop., type: bool, returned: always}
+lock: {description: The lock that was found., type: dict, returned: always}
+converged: {description: "O(converged), for M(deploy_end).", type: str, returned: always}
+"""
+
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.coldframe import PARTS, RUNNING, Application
+
+
+def as_wanted(host: Application, release: str, parts: list[str]) -> bool:
+    """Whether exactly the wanted units run and start at boot. What drains counts as gone."""
+    wanted = {host.unit(part, release) for part in parts}
+    states = host.instances()
+    return (
+        host.current == release
+        and {unit for unit, state in states.items() if state in RUNNING} == wanted
+        and all(states[unit] == "active" for unit in wanted)
+        and host.enabled() == wanted
+    )
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "app": {"type": "str", "required": True},
+            "root": {"type": "path", "required": True},
+            "action": {"type": "str", "choices": ["deploy", "rollback"], "default": "deploy"},
+            "release": {"type": "str", "required": True},
+            "source": {"type": "str", "default": ""},
+            "converged": {"type": "str", "default": ""},
+            "holder": {"type": "dict", "default": {}},
+            "take_over": {"type": "str", "default": ""},
+            **PARTS,
+        },
+        supports_check_mode=True,
+    )
+    p = module.params
+    host = Application(module, p["app"], p["root"])
+    deploy = p["holder"].get("deploy", "")
+    lock = host.lock()
+    if not module.check_mode:
+        if p["take_over"] and lock.get("deploy") == p["take_over"]:
+            host.finish(p["take_over"], "cut off")
+        if not host.take_lock(p["holder"] | {"since": int(time.time())}):
+            lock = host.lock()
+            since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(lock.get("since", 0)))
+            module.fail_json(
+                msg=f"{lock.get('who')} has been deploying {p['app']} since {since}. Wait until that is done. If it is "
+                "certain that it is no more, break its lock with 'make unlock' (playbooks/unlock.yml), then deploy again.",
+                lock=lock,
+            )
+
+    stamp = host.stamp_file.read_text() if host.stamp_file.exists() else ""
+    converge = bool(p["converged"]) and stamp != p["converged"]
+    parts = host.parts(p["release"], **{name: p[name] for name in PARTS})
+    place = p["release"] != host.current
+    activate = not as_wanted(host, p["release"], parts)
+    if not module.check_mode:
+        if converge:  # until it came to its end the host is neither as before nor as wanted
+            host.stamp_file.unlink(missing_ok=True)
+        host.note(
+            deploy,
+            "begun",
+            action=p["action"],
+            who=p["holder"].get("who", ""),
+            release=p["release"],
+            before=host.current,
+            source=p["source"],
+        )
+    module.exit_json(
+        changed=False,
+        deploy=deploy,
+        current=host.current,
+        converge=converge,
+        place=place,
+        activate=activate,
+        lock=lock,
+        converged=p["converged"],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+#!/usr/bin/python
+"""Ansible module: ends a deploy on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: deploy_end
+short_description: Notes how a deploy ended, removes old releases, and gives the lock back
+options:
+  app: {description: The application's name., type: str, required: true}
+  root: {description: The application's folder., type: path, required: true}
+  deploy: {description: "The deploy that ends. Empty: whichever has the lock (breaks it).", type: str, default: ""}
+  outcome: {description: How it ended., type: str, choices: [done, failed, lock broken], default: done}
+  reason: {description: Why it failed., type: str, default: ""}
+  converged: {description: "The digest that the host's configuration now follows from. Empty: as before.", type: str, default: ""}
+  keep:
+    description:
+      - How many releases stay for a rollback. What runs, drains or starts at boot, and the current and the
+        previous release, always stay, with their environments. 0 removes nothing.
+    type: int
+    default: 0
+author: Coldframe
+"""
+
+EXAMPLES = r"""
+- deploy_end: {app: shop, root: /srv/shop, deploy: "{{ release_begun.deploy }}", keep: 5}
+"""
+
+RETURN = r"""
+removed: {description: What was removed., type: list, returned: always}
+units: {description: "Instances that are not stopped: unit, release, state, doing, since.", type: list, returned: always}
+lock: {description: The lock that was found., type: dict, returned: always}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.coldframe import Application, remove, replace
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "app": {"type": "str", "required": True},
+            "root": {"type": "path", "required": True},
+            "deploy": {"type": "str", "default": ""},
+            "outcome": {"type": "str", "choices": ["done", "failed", "lock broken"], "default": "done"},
+            "reason": {"type": "str", "default": ""},
+            "converged": {"type": "str", "default": ""},
+            "keep": {"type": "int", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    p = module.params
+    host = Application(module, p["app"], p["root"])
+    lock = host.lock()
+    deploy = p["deploy"] or lock.get("deploy", "")
+    paths = host.prunable(p["keep"]) if p["keep"] else []
+    if not module.check_mode:
+        if p["outcome"] == "failed":  # a release that had to go again is nothing to roll back to
+            for event in host.activations():
+                if event["deploy"] == deploy and event["release"] != host.current:
+                    remove(host.root / "releases" / event["release"] / ".release/ready")
+        for path in paths:
+            remove(path)
+        if any(path.parent == host.units for path in paths):
+            host.systemctl("daemon-reload")
+        if p["converged"]:
+            replace(host.stamp_file, p["converged"])
+        if p["deploy"] or lock:
+            host.finish(deploy, p["outcome"], **({"reason": p["reason"]} if p["reason"] else {}))
+            host.lock_file.unlink(missing_ok=True) if not p["deploy"] else None
+    module.exit_json(
+        changed=bool(paths) or bool(lock and not p["deploy"]),
+        removed=[str(path) for path in paths],
+        units=host.status(),
+        lock=lock,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The order in which a release becomes the running one, and what stays when it cannot."""
+
+import pytest
+from ansible.module_utils import coldframe
+from fake_systemd import Failure, FakeModule, place
+from release_activate import Activation
+
+PARTS = ["web", "worker-default", "beat"]
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    for name in ("UNITS", "STATE", "CREDENTIALS"):
+        monkeypatch.setattr(coldframe, name, tmp_path / name)
+        (tmp_path / name).mkdir()
+    for release in ("r1", "r2", "r3"):
+        place(tmp_path, release, *PARTS)
+    return coldframe.Application(FakeModule(), "shop", tmp_path)
+
+
+def activate(host, release, parts=PARTS):
+    host.module.calls.clear()
+    activation = Activation(host, release, parts)
+    activation.run()
+    return activation
+
+
+def active(host):
+    return sorted(u for u, s in host.module.states.items() if s == "active" and "@" in u)
+
+
+def test_first_release_listens_runs_and_starts_at_boot(host, tmp_path):
+    activate(host, "r1")
+    assert active(host) == ["shop-beat@r1.service", "shop-web@r1.service", "shop-worker-default@r1.service"]
+    assert host.current == "r1" and host.enabled() == set(active(host))
+    assert host.module.states["shop-web.socket"] == "active" and host.module.states["shop.target"] == "active"
+    assert "Service=shop-web@r1.service" in (tmp_path / "UNITS/shop-web.socket.d/release.conf").read_text()
+    assert (tmp_path / "UNITS/shop-web@r1.service").read_text() == "web of r1\n"
+
+
+def test_second_time_there_is_nothing_to_do(host):
+    activate(host, "r1")
+    assert not Activation(host, "r1", PARTS).changes()
+
+
+def test_new_units_are_ready_before_an_old_one_is_asked_to_stop(host):
+    activate(host, "r1")
+    activate(host, "r2")
+    calls = host.module.calls
+    start = calls.index(("start", "shop-web@r2.service", "shop-worker-default@r2.service"))
+    stop = next(i for i, call in enumerate(calls) if call[0] == "stop" and "shop-web@r1.service" in call)
+    assert start < stop
+    assert host.module.states["shop-web@r1.service"] == "deactivating", "stopped without waiting"
+    assert host.enabled() == {f"shop-{part}@r2.service" for part in PARTS} and host.current == "r2"
+
+
+def test_two_beats_never_run(host):
+    activate(host, "r1")
+    activate(host, "r2")
+    calls = host.module.calls
+    assert calls.index(("stop", "shop-beat@r1.service")) < calls.index(("start", "shop-beat@r2.service"))
+    assert not any(
+        "shop-beat@r2.service" in call
+        for call in calls[: calls.index(("stop", "shop-beat@r1.service"))]
+        if call[0] == "start"
+    )
+
+
+@pytest.mark.parametrize("broken", PARTS)
+def test_unit_that_does_not_start_leaves_the_old_release_as_it_was(host, tmp_path, broken):
+    activate(host, "r1")
+    before, pointer = active(host), (tmp_path / "UNITS/shop-web.socket.d/release.conf").read_text()
+    host.module.broken = {f"shop-{broken}@r2.service"}
+    with pytest.raises(Failure) as failure:
+        activate(host, "r2")
+    assert f"shop-{broken}@r2.service:\njournal of --unit=shop-{broken}@r2.service" in str(failure.value)
+    assert "r1 was left running" in str(failure.value)
+    assert active(host) == before and host.current == "r1" and host.enabled() == set(before)
+    assert (tmp_path / "UNITS/shop-web.socket.d/release.conf").read_text() == pointer
+    assert not any(call[0] == "stop" and "shop-web@r1.service" in call for call in host.module.calls)
+
+
+def test_unit_that_was_stopped_by_hand_is_a_difference(host):
+    activate(host, "r1")
+    host.module.states["shop-worker-default@r1.service"] = "inactive"
+    activation = Activation(host, "r1", PARTS)
+    assert activation.changes() and activation.to_start == ["shop-worker-default@r1.service"]
+    assert activation.difference()["before"]["running"] == ["shop-beat@r1.service", "shop-web@r1.service"]
+
+
+def test_rollback_runs_the_parts_that_the_release_ran_with(host):
+    host.note("d1", "activated", release="r1", parts=["web"])
+    asked = {"web": True, "queues": ["default"], "beat": True}
+    assert host.parts("r1", as_before=True, **asked) == ["web"]
+    assert host.parts("r1", as_before=False, **asked) == PARTS
+    assert host.parts("r2", as_before=True, **asked) == PARTS, "it never ran here"
+
+
+def test_previous_is_the_release_that_ran_before_and_is_still_whole(host, tmp_path):
+    for deploy, release in (("d1", "r1"), ("d2", "r2"), ("d3", "r3")):
+        activate(host, release)
+        host.note(deploy, "activated", release=release, parts=PARTS)
+    assert host.previous() == "r2"
+    (tmp_path / "releases/r2/.release/ready").unlink()
+    assert host.previous() == "r1"
+
+
+def test_pruning_keeps_what_runs_drains_and_may_be_gone_back_to(host, tmp_path):
+    for number, release in enumerate(["r1", "r2", "r3"]):
+        (tmp_path / "venvs" / release).mkdir(parents=True)
+        (tmp_path / "releases" / release / ".venv").symlink_to(tmp_path / "venvs" / release)
+        (tmp_path / "CREDENTIALS/shop" / release).mkdir(parents=True)
+        activate(host, release)
+        host.note(f"d{number}", "activated", release=release, parts=PARTS)
+    place(tmp_path, "never-ran")
+    gone = {str(p.relative_to(tmp_path)) for p in host.prunable(1)}
+    assert gone == {"releases/never-ran"}, "r1 drains still, r2 is the one before"
+    for part in PARTS:
+        host.module.states[f"shop-{part}@r1.service"] = "inactive"
+    gone = {str(p.relative_to(tmp_path)) for p in host.prunable(1)}
+    assert gone == {"releases/never-ran", "releases/r1", "venvs/r1", "CREDENTIALS/shop/r1"} | {
+        f"UNITS/shop-{part}@r1.service" for part in PARTS
+    }
+    (tmp_path / "releases/r3/.venv").unlink()
+    (tmp_path / "releases/r3/.venv").symlink_to(tmp_path / "venvs/r1")
+    assert tmp_path / "venvs/r1" not in host.prunable(1), "another release uses that environment"
+
+
+def test_lock_is_one_deploys_alone(host):
+    assert host.take_lock({"deploy": "a", "who": "anna"})
+    assert host.take_lock({"deploy": "a", "who": "anna"}), "its own again"
+    assert not host.take_lock({"deploy": "b", "who": "ben"})
+    assert host.lock()["who"] == "anna"
+    host.finish("b", "done")
+    assert host.lock(), "only its holder gives it back"
+    host.finish("a", "done")
+    assert host.take_lock({"deploy": "b", "who": "ben"})
+
+
+def test_history_survives_a_line_that_a_crash_cut_off(host):
+    host.note("a", "begun", release="r1")
+    with host.history_file.open("a") as file:
+        file.write('\n{"deploy": "b", "ev')
+    host.note("c", "begun", release="r2")
+    assert [event["deploy"] for event in host.history()] == ["a", "c"]
