@@ -4,4 +4,5 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "plugins/filter"), str(ROOT / "plugins/modules"), str(ROOT / "docs")]
+FOLDERS = ["plugins/filter", "plugins/modules", "docs", "roles/app/files/runtime"]
+sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
