@@ -3,7 +3,6 @@ ENV ?= sandbox
 PYTHON ?= python3
 export PYTHON
 
-comma := ,
 INVENTORY = inventories/$(ENV)
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV): there is no $(INVENTORY). Set ENV to one of: $(notdir $(wildcard inventories/*))))
 STATE = .sandbox/$(SANDBOX_NAME)
@@ -56,7 +55,7 @@ HOSTS = $(if $(filter sandbox,$(ENV)),sandbox,.venv/.ready)
 PLAYBOOK = ansible-playbook -i $(INVENTORY) $(if $(DRY_RUN),--check --diff)
 
 deploy: $(HOSTS) ## Bring the servers of ENV up to date and show that they work (DRY_RUN=1 says what would change)
-	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e '{"release_allow_migrations": ["$(subst $(comma),"$(comma)",$(ALLOW_MIGRATIONS))"]}') $(ARGS)
+	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e release_allow_migrations=$(ALLOW_MIGRATIONS)) $(ARGS)
 
 site: $(HOSTS) ## The same, and take back what was changed by hand on them
 	@$(PLAYBOOK) playbooks/site.yml $(ARGS)

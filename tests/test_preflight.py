@@ -1,7 +1,14 @@
 """What is refused before anything is touched."""
 
 import pytest
-from preflight import host_problems, lock_problems, name_problems, secret_problems, topology_problems
+from preflight import (
+    host_problems,
+    lock_problems,
+    migration_problems,
+    name_problems,
+    secret_problems,
+    topology_problems,
+)
 
 REDIS = dict.fromkeys(["admin", "web", "worker", "beat", "flower", "exporter", "cache"], "r" * 40)
 GROUPS = {group: ["one"] for group in ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")}
@@ -66,3 +73,11 @@ def test_lock_file(tmp_path):
     assert "does not lock 'gunicorn'" in lock_problems(str(tmp_path), "requirements.txt")[0]
     lock.write_text("celery==5\n")
     assert "has no hashes" in lock_problems(str(tmp_path), "requirements.txt")[-1]
+
+
+def test_names_of_migrations():
+    assert (
+        migration_problems([]) == migration_problems(["blog.0007_title"]) == migration_problems("a.0001,b.0002_x") == []
+    )
+    for wrong in ("0007_title", "blog", "blog 0007", "blog.0007; rm", 7, ""):
+        assert "app_label.migration_name" in migration_problems([wrong])[0], wrong

@@ -130,10 +130,23 @@ def lock_problems(source: str, lock_file: str) -> list[str]:
     return problems
 
 
+def migration_problems(names: Any) -> list[str]:
+    """Refuse a name in `release_allow_migrations` that no migration can have.
+
+    :param names: a list, or one string with commas as the command line gives it.
+    """
+    names = names.split(",") if isinstance(names, str) else names
+    return [
+        f"release_allow_migrations holds {name!r}; it must be app_label.migration_name, such as blog.0007_title."
+        for name in names
+        if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z_]\w*\.\w+", name))
+    ]
+
+
 class FilterModule:
     """Filters of the preflight."""
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
-        checks = (host_problems, name_problems, secret_problems, topology_problems, lock_problems)
+        checks = (host_problems, name_problems, secret_problems, topology_problems, lock_problems, migration_problems)
         return {check.__name__: check for check in checks}

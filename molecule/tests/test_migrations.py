@@ -1,0 +1,217 @@
+"""Migrations of a deploy: shown, refused when the running release could not survive them, harmless when they fail.
+
+These tests change the host, and leave it with its release and its schema.
+"""
+
+import json
+import re
+import shutil
+import textwrap
+
+import pytest
+from conftest import ROOT
+from test_deploy import deploy
+from test_units import current, running, wanted
+
+pytestmark = pytest.mark.changes
+
+NULLABLE = 'migrations.AddField("order", "note", models.CharField(max_length=20, null=True))'
+COLUMN = "    note = models.CharField(max_length=20, null=True)\n"
+
+
+@pytest.fixture
+def variant(tmp_path):
+    """Make variants of the application: further migrations, name to operation, and a line of its model."""
+
+    def make(name, line="", **operations):
+        folder = tmp_path / name
+        shutil.copytree(ROOT / "app_stub", folder)
+        before = "0002_heartbeat_schedule"
+        for migration, operation in operations.items():
+            text = f"""
+            from django.db import migrations, models
+
+            def fail(apps, editor):
+                raise RuntimeError("the migration's own reason")
+
+            class Migration(migrations.Migration):
+                dependencies = [("orders", "{before}")]
+                operations = [{operation}]
+            """
+            before = migration.removeprefix("m")
+            (folder / f"orders/migrations/{before}.py").write_text(textwrap.dedent(text))
+        models = folder / "orders/models.py"
+        models.write_text(models.read_text().replace("    confirmed_at = ", line + "    confirmed_at = ", 1))
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture
+def schema(host, deployment):
+    """Tell the columns of the orders and the migrations that are applied."""
+
+    def ask():
+        query = (
+            "SELECT attname FROM pg_attribute WHERE attrelid = 'orders_order'::regclass AND attnum > 0 AND NOT attisdropped"
+            " UNION ALL SELECT name FROM django_migrations WHERE app = 'orders' ORDER BY 1"
+        )
+        return host.check_output(f"runuser -u postgres -- psql -AtXc %s {deployment.app_name}", query).split()
+
+    return ask
+
+
+@pytest.fixture
+def restored(host, deployment, inventory, schema):
+    """Give the host its release and its schema back, through the newest release on it, which knows the way."""
+    app, before, columns = deployment.app_name, current(host, deployment.app_name), schema()
+    yield before
+    if schema() != columns:
+        newest = host.check_output(f"ls -t /srv/{app}/releases").split()[0]
+        result = host.run(f"{app}-manage --release {newest} migrate --no-input orders 0002")
+        assert result.rc == 0, result.stderr
+    if current(host, app) != before:
+        result = deploy(inventory)
+        assert result.returncode == 0, result.stdout
+    assert schema() == columns and current(host, app) == before
+
+
+def said(result):
+    """What a deploy said, on one line."""
+    return re.sub(r"\s+", " ", result.stdout)
+
+
+def test_column_comes_in_one_release_and_goes_in_another(host, deployment, inventory, variant, schema, restored):
+    app, before = deployment.app_name, schema()
+    expanded = variant("expanded", COLUMN, m0003_note=NULLABLE)
+    result = deploy(inventory, app_source=expanded)
+    assert result.returncode == 0, result.stdout
+    assert "orders.0003_note: - Add field note to order" in said(result)
+    assert set(schema()) - set(before) == {"note", "0003_note"}
+
+    again = deploy(inventory, app_source=expanded)
+    assert "changed=0 " in again.stdout and "Add field note" not in again.stdout, again.stdout
+
+    old, shape = current(host, app), schema()
+    contracted = variant("contracted", m0003_note=NULLABLE, m0004_gone='migrations.RemoveField("order", "note")')
+    result = deploy(inventory, app_source=contracted)
+    assert result.returncode != 0
+    assert f"The running release {old} could not survive 1 of the 1 unapplied" in said(result), result.stdout
+    assert "orders.0004_gone: Remove field note from order: drops a column" in said(result)
+    assert "release_allow_migrations: [orders.0004_gone]" in said(result)
+    assert schema() == shape and current(host, app) == old
+    assert running(host, app) == wanted(deployment, old) and deployment.request("/readyz/").status == 200
+
+    result = deploy(inventory, app_source=contracted, release_allow_migrations=["orders.0004_gone"])
+    assert result.returncode == 0, result.stdout
+    assert "orders.0004_gone: - Remove field note from order" in said(result)
+    assert "note" not in schema() and current(host, app) != old
+
+
+def test_refused_is_the_whole_plan_and_what_is_safe_is_not_accused(host, inventory, variant, schema, restored):
+    before = schema()
+    source = variant(
+        "unsafe",
+        m0003_note=NULLABLE,
+        m0004_size='migrations.AddField("order", "size", models.IntegerField(default=0))',
+        m0005_colour='migrations.AddField("order", "colour", models.IntegerField(default=0, db_default=0))',
+        m0006_rows="migrations.RunPython(fail)",
+    )
+    result = deploy(inventory, app_source=source)
+    assert result.returncode != 0
+    assert "could not survive 1 of the 4 unapplied" in said(result), result.stdout
+    assert "orders.0004_size: Add field size to order: makes a column NOT NULL that has no default" in said(result)
+    assert "orders.0006_rows: Raw Python operation: runs Python code" in said(result)
+    assert "release_allow_migrations: [orders.0004_size]" in said(result)
+    assert schema() == before
+
+
+def test_failing_migration_leaves_the_old_release_serving(host, deployment, inventory, variant, schema, restored):
+    source = variant("failing", COLUMN, m0003_note=NULLABLE, m0004_rows="migrations.RunPython(fail)", m0005_more="")
+    result = deploy(inventory, app_source=source)
+    assert result.returncode != 0
+    assert "The migration orders.0004_rows failed" in said(result), result.stdout
+    assert "the migration's own reason" in said(result)
+    assert "Applied before it: orders.0003_note. Not applied: orders.0004_rows, orders.0005_more." in said(result)
+    assert "0003_note" in schema() and "0004_rows" not in schema()
+    app = deployment.app_name
+    assert running(host, app) == wanted(deployment, restored) and current(host, app) == restored
+    assert deployment.request("/healthz/").json["release"] == restored
+
+
+def test_migration_does_not_wait_long_for_a_lock(host, deployment, inventory, variant, schema, restored):
+    before = schema()
+    holder = "BEGIN; LOCK TABLE orders_order IN ACCESS SHARE MODE; SELECT pg_sleep(600)"
+    host.check_output(
+        f"systemd-run --quiet --collect --unit=lock-holder --uid=postgres psql -Xc %s {deployment.app_name}", holder
+    )
+    try:
+        result = deploy(
+            inventory, app_source=variant("waiting", COLUMN, m0003_note=NULLABLE), release_migration_lock_timeout=1
+        )
+    finally:
+        host.check_output("systemctl stop lock-holder")
+    assert result.returncode != 0
+    assert "The migration orders.0003_note failed" in said(result), result.stdout
+    assert "longer than release_migration_lock_timeout, 1 s" in said(result)
+    assert schema() == before and current(host, deployment.app_name) == restored
+
+
+def test_name_that_no_migration_has_is_refused(inventory):
+    result = deploy(inventory, release_allow_migrations=["0003"])
+    assert "release_allow_migrations holds '0003'; it must be app_label.migration_name" in said(result)
+    assert "changed=0 " in result.stdout
+
+
+JUDGED = {
+    'AddField("order", "x", models.IntegerField(null=True))': False,
+    'AddField("order", "x", models.IntegerField(db_default=5))': False,
+    'AddField("order", "x", models.IntegerField(default=5))': True,
+    'AddField("order", "x", models.ForeignKey("orders.Charge", models.CASCADE, null=True))': False,
+    'AddField("order", "x", models.ManyToManyField("orders.Charge"))': False,
+    'AddField("order", "x", models.GeneratedField(expression=models.F("quantity"), output_field=models.IntegerField(), db_persist=True))': False,
+    'AlterField("order", "sku", models.CharField(max_length=99))': False,
+    'AlterField("order", "sku", models.CharField(max_length=9))': True,
+    'AlterField("order", "sku", models.TextField())': False,
+    'AlterField("order", "quantity", models.PositiveSmallIntegerField(null=True))': False,
+    'AlterField("order", "quantity", models.PositiveIntegerField())': True,
+    'AlterField("order", "confirmed_at", models.DateTimeField(auto_now_add=True))': True,
+    'AlterField("order", "sku", models.CharField(max_length=64, unique=True))': True,
+    'AlterField("order", "task_id", models.UUIDField())': False,
+    'AlterField("charge", "order", models.OneToOneField("orders.Order", models.CASCADE))': False,
+    'RemoveField("order", "email")': True,
+    'RenameField("order", "email", "mail")': True,
+    'RenameModel("Heartbeat", "Beat")': True,
+    'DeleteModel("Heartbeat")': True,
+    'AlterModelTable("heartbeat", "beats")': True,
+    'CreateModel("Thing", [("id", models.BigAutoField(primary_key=True)), ("order", models.ForeignKey("orders.Order", models.CASCADE))])': False,
+    'AddIndex("order", models.Index(fields=["sku"], name="order_sku"))': False,
+    'AddConstraint("order", models.CheckConstraint(condition=models.Q(quantity__gt=0), name="some"))': True,
+    'AlterModelOptions("order", {"ordering": ["sku"]})': False,
+    'SeparateDatabaseAndState([], [migrations.RemoveField("order", "email")])': False,
+    'SeparateDatabaseAndState([migrations.RemoveField("order", "email")], [])': True,
+    "SeparateDatabaseAndState([migrations.RunPython(migrations.RunPython.noop)], [])": True,
+    'RunSQL("alter table orders_order drop email")': True,
+    'RunSQL(["UPDATE orders_order SET sku = %s" % "\'DROP TABLE x\'"])': False,
+    "RunPython(migrations.RunPython.noop)": False,
+}
+
+
+def test_operations_of_django_are_judged_by_the_sql_they_become(manage):
+    """Needs the linter, which the deploys above have brought."""
+    found = json.loads(
+        manage(
+            "import glob, json, sys; sys.path += glob.glob('/opt/migrations-*/lib/python*/site-packages')\n"
+            "from django.db import connection, migrations, models\n"
+            "from django.db.migrations.executor import MigrationExecutor\n"
+            "from coldframe import judge\n"
+            "answers = {}\n"
+            f"for text in {list(JUDGED)!r}:\n"
+            "    migration = migrations.Migration('0003_x', 'orders')\n"
+            "    migration.operations = [eval('migrations.' + text)]\n"
+            "    answers[text] = list(judge.findings(MigrationExecutor(connection), [migration]))\n"
+            "print(json.dumps(answers))"
+        )
+    )
+    wrong = {text: found[text] for text in JUDGED if any(each["fatal"] for each in found[text]) != JUDGED[text]}
+    assert wrong == {}

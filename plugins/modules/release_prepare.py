@@ -1,0 +1,196 @@
+#!/usr/bin/python
+"""Ansible module: what a release's code does once before its units start."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_prepare
+short_description: Checks a release, collects its static files and migrates the database
+description:
+  - Runs the release's code in one process, through C(<app>-manage), as the web user with its secrets.
+  - A migration that the running release could not survive is refused before the database is touched,
+    unless it is named in O(allow).
+  - Whatever fails leaves the running release as it is.
+  - In check mode nothing is run, for the release is mostly not on the host then.
+options:
+  app: {description: The application's name., type: str, required: true}
+  release: {description: The release id., type: str, required: true}
+  root: {description: The application's folder., type: path, required: true}
+  check: {description: Whether to run Django's C(check --deploy); warnings fail., type: bool, default: true}
+  migrate: {description: Whether to migrate. One host of a deploy does., type: bool, default: true}
+  running:
+    description: The release that serves now. Without one nothing is refused.
+    type: str
+    default: ""
+  allow:
+    description: Migrations, as C(app_label.migration_name), that are applied although they are judged unsafe.
+    type: list
+    elements: str
+    default: []
+  linter:
+    description:
+      - The environment with django-migration-linter. It is needed only when a migration is to be judged;
+        when it is not there, RV(linter_missing) tells so and nothing is migrated.
+    type: path
+    required: true
+  lock_timeout:
+    description: Seconds that a migration waits for a lock, with the running release's queries behind it; 0 means for ever.
+    type: int
+    default: 5
+author: Coldframe
+"""
+
+EXAMPLES = r"""
+- release_prepare: {app: shop, release: 3f2a9c1b7d04, root: /srv/shop, running: 6b0d52f1c7aa, linter: /opt/migrations}
+"""
+
+RETURN = r"""
+collected: {description: Whether static files were collected., type: bool, returned: always}
+plan:
+  description: The unapplied migrations in order, each with its C(migration), C(atomic) and C(operations).
+  type: list
+  returned: always
+applied: {description: The migrations that were applied., type: list, returned: always}
+warnings: {description: What may disturb the running release., type: list, returned: when there are some}
+linter_missing: {description: Whether the plan waits for the linter., type: bool, returned: always}
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+NAME = re.compile(r"[A-Za-z_]\w*\.\w+")
+FAILED = {
+    "": "The new release does not start",
+    "load": "The new release cannot be loaded",
+    "check": "The new release does not pass Django's check --deploy",
+    "static": "The static files of the new release cannot be collected",
+    "plan": "The migrations of the new release cannot be listed",
+    "judge": "The migrations of the new release cannot be judged",
+}
+
+
+def wrong_names(names: list[str]) -> list[str]:
+    """List the names that are no migration's."""
+    return [name for name in names if not NAME.fullmatch(name)]
+
+
+def described(plan: list[dict[str, Any]]) -> str:
+    """Write a plan as people read it: each migration, and its operations below."""
+    return "".join(f"{m['migration']}\n" + "".join(f"    {each}\n" for each in m["operations"]) for m in plan)
+
+
+def findings(items: list[dict[str, Any]]) -> list[str]:
+    """Write findings about migrations, a line each."""
+    return [f"{item['migration']}: {item['operation']}: {item['reason']}" for item in items]
+
+
+def refusal(result: dict[str, Any], running: str) -> str:
+    """Say which migrations are refused, why, and the ways out."""
+    names = list(dict.fromkeys(item["migration"] for item in result["refused"]))
+    return "\n".join(
+        [
+            f"The running release {running} could not survive {len(names)} of the {len(result['plan'])} unapplied "
+            "migrations. None was applied, and it goes on:",
+            *findings(result["refused"]),
+            "Either expand first and contract later: a release that no longer uses it, then one that takes it away.",
+            "Or let requests of the running release fail until the new one has taken over, by naming "
+            f"{'it' if len(names) == 1 else 'them'}:",
+            f"    release_allow_migrations: [{', '.join(names)}]",
+            f"or once, make deploy ALLOW_MIGRATIONS={','.join(names)}",
+        ]
+    )
+
+
+def failure(result: dict[str, Any], lock_timeout: int) -> str:
+    """Say what failed and what was done before it."""
+    error, plan = result["error"], result["plan"]
+    if result["step"] != "migrate":
+        return f"{FAILED[result['step']]}; the one before it was left running.\n{error['text']}"
+    left = [m for m in plan if m["migration"] not in result["applied"]]
+    if not left or error["type"] == "CommandError":
+        what = "The database was not migrated to the end"
+    else:
+        what = f"The migration {left[0]['migration']} failed"
+    text = [f"{what}; the release before it was left running."]
+    if error["lock"]:
+        text.append(
+            f"It waited for a lock longer than release_migration_lock_timeout, {lock_timeout} s: something else uses the "
+            "table for longer. Deploy again when it does not, or raise release_migration_lock_timeout "
+            "(the running release's queries wait behind the migration for as long)."
+        )
+    if left and not left[0]["atomic"]:
+        text.append("It is not atomic: a part of it may be in the database.")
+    text.append(f"Applied before it: {', '.join(result['applied']) or 'none'}.")
+    text.append(f"Not applied: {', '.join(m['migration'] for m in left) or 'none'}.")
+    return "\n".join([*text, error["text"]])
+
+
+def run(module: AnsibleModule, order: dict[str, Any]) -> dict[str, Any]:
+    """Run the release's process; return what it did. Fails when it ends without saying so."""
+    app, release = module.params["app"], module.params["release"]
+    command = [f"/usr/local/bin/{app}-manage", "--release", release, "--module", "coldframe.prepare"]
+    code, output, errors = module.run_command(command, data=json.dumps(order))
+    try:
+        return json.loads(output)
+    except ValueError:
+        module.fail_json(
+            msg=f"{FAILED['']}; the one before it was left running.\n" + "\n".join(errors.splitlines()[-15:]), rc=code
+        )
+        raise  # fail_json does not return
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "app": {"type": "str", "required": True},
+            "release": {"type": "str", "required": True},
+            "root": {"type": "path", "required": True},
+            "check": {"type": "bool", "default": True},
+            "migrate": {"type": "bool", "default": True},
+            "running": {"type": "str", "default": ""},
+            "allow": {"type": "list", "elements": "str", "default": []},
+            "linter": {"type": "path", "required": True},
+            "lock_timeout": {"type": "int", "default": 5},
+        },
+        supports_check_mode=True,
+    )
+    parameters = module.params
+    if wrong := wrong_names(parameters["allow"]):
+        module.fail_json(msg=f"allow holds {wrong[0]!r}; it must be app_label.migration_name, such as blog.0007_title.")
+    folder = Path(parameters["root"], "releases", parameters["release"], ".release")
+    static, stamp = folder / "static", folder / "static-collected"
+    order = {name: parameters[name] for name in ("check", "migrate", "running", "allow", "linter", "lock_timeout")}
+    order["static"] = not stamp.exists()
+    if module.check_mode:
+        module.exit_json(changed=order["static"], collected=order["static"], plan=[], applied=[], linter_missing=False)
+
+    if order["static"]:
+        module.run_command(["chown", "-R", f"{parameters['app']}-web:", str(static)], check_rc=True)
+    try:
+        result = run(module, order)
+    finally:
+        if order["static"]:  # out of the application's reach from now on
+            module.run_command(["chown", "-R", "root:root", str(static)], check_rc=True)
+    if result["collected"]:
+        stamp.touch()
+
+    for line in findings(result["warnings"]):
+        module.warn(line)
+    answer = {name: result[name] for name in ("collected", "plan", "applied", "linter_missing")}
+    answer["changed"] = bool(result["collected"] or result["applied"])
+    if result["plan"]:
+        answer["diff"] = {"before_header": "unapplied migrations", "before": described(result["plan"]), "after": ""}
+    if result["error"]:
+        module.fail_json(msg=failure(result, parameters["lock_timeout"]), **answer)
+    if result["refused"]:
+        module.fail_json(msg=refusal(result, parameters["running"]), refused=result["refused"], **answer)
+    module.exit_json(**answer)
+
+
+if __name__ == "__main__":
+    main()
