@@ -153,6 +153,48 @@ def test_removed_queue_loses_its_unit_and_comes_back(host, deployment, inventory
     wait_for(lambda: running(host, app) == wanted(deployment, before), 30, "the old instances are gone")
 
 
+# A package that nothing else here wants, so no host has it in a cache.
+FURTHER_LOCK = """
+unidecode==1.4.0 \\
+    --hash=sha256:c3c7606c27503ad8d501270406e345ddb480a7b5f38827eafe4fa82a137f0021 \\
+    --hash=sha256:ce35985008338b676573023acc382d62c264f307c8f7963733405add37ea2b23
+"""
+
+
+def test_host_that_reaches_no_index_gets_its_packages_from_the_controller(
+    host, deployment, inventory, manage, tmp_path
+):
+    app = deployment.app_name
+    shutil.copytree(deployment.app_source, tmp_path / "app")
+    with (tmp_path / "app" / "requirements.txt").open("a") as lock:
+        lock.write(FURTHER_LOCK)
+    installed = f"/opt/uv-* /opt/{app}-flower-*"
+    before = current(host, app)
+    kept = set(host.file(f"/srv/{app}/venvs").listdir())
+    route = host.check_output("ip route show default")
+    assert route
+    try:
+        host.check_output("ip route del default")
+        result = deploy(inventory, app_source=str(tmp_path / "app"))
+        said = re.sub(r"\s+", " ", result.stdout)
+        assert result.returncode != 0 and current(host, app) == before
+        assert "If this host reaches no package index, set app_packages_from to 'controller'" in said, said
+        host.check_output(f"rm -rf {installed}")
+        result = deploy(inventory, app_source=str(tmp_path / "app"), app_packages_from="controller")
+        assert result.returncode == 0, result.stdout
+        assert host.run(f"ls -d {installed}").stdout.count("\n") == 2
+        assert manage("from unidecode import unidecode; print(unidecode('\u00e9'))") == "e"
+        after = current(host, app)
+        assert deployment.request("/healthz/").json["release"] == after != before
+    finally:
+        host.check_output(f"ip route replace {route}")
+        result = deploy(inventory)
+        for venv in set(host.file(f"/srv/{app}/venvs").listdir()) - kept:
+            host.check_output(f"rm -rf /srv/{app}/venvs/{venv}")
+    assert result.returncode == 0, result.stdout
+    wait_for(lambda: running(host, app) == wanted(deployment, before), 30, "the old instances are gone")
+
+
 def test_restart_of_the_host_brings_everything_back(host, deployment):
     app = deployment.app_name
     release = current(host, app)

@@ -102,14 +102,12 @@ class ActionModule(ActionBase):
         if "packages_for" not in result:
             return result
         try:
-            archive = collect(arguments["lock"], result["packages_for"], Path(arguments["wheel_cache"]).resolve())
+            cache = Path(arguments.get("wheel_cache", ".cache/wheels")).resolve()
+            archive = collect(arguments["lock"], result["packages_for"], cache)
         except ValueError as error:
             raise AnsibleActionFail(str(error)) from error
-        folder = self._make_tmp_path()
-        try:
-            sent = self._connection._shell.join_path(folder, "wheels.zip")
-            self._transfer_file(str(archive), sent)
-            self._fixup_perms2((folder, sent))
-            return self._execute_module(module_args=arguments | {"wheels": sent}, task_vars=task_vars)
-        finally:
-            self._remove_tmp_path(folder)
+        folder = self._connection._shell.tmpdir or self._make_tmp_path()  # removed by cleanup(), like any action's
+        sent = self._connection._shell.join_path(folder, "wheels.zip")
+        self._transfer_file(str(archive), sent)
+        self._fixup_perms2((folder, sent))
+        return self._execute_module(module_args=arguments | {"wheels": sent}, task_vars=task_vars)
