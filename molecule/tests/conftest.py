@@ -24,6 +24,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 VARIABLES = [
     "app_name",
+    "app_source",
     "app_url",
     "celery_queues",
     "app_redis_passwords",

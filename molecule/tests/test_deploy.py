@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 
 import pytest
 from conftest import ROOT, ansible, wait_for
@@ -40,6 +42,14 @@ REFUSED = {
     ),
     "missing lock file": ({"app_lock_file": "absent.txt"}, "app_lock_file is 'absent.txt', and there is no such file"),
     "no application": ({"app_source": "/nowhere"}, "app_source is '/nowhere', which is not a folder"),
+    "version without repository": (
+        {"app_version": "v1"},
+        "app_version is 'v1' and app_repository_folder '', while app_repository is empty",
+    ),
+    "no such repository": (
+        {"app_repository": "/nowhere.git", "app_version": "v1"},
+        "app_repository is '/nowhere.git', which git cannot read",
+    ),
     "wrong type": ({"app_web": {"workers": "many"}}, "workers"),
     "memory beyond the host": ({"redis_broker_maxmemory_mb": 10**9}, "redis_broker_maxmemory_mb is 1000000000"),
     "half a certificate": ({"nginx_tls_key": "/x.key"}, "nginx_tls_certificate is ''"),
@@ -65,6 +75,30 @@ def test_two_beats_are_refused(inventory, tmp_path):
     result = ansible("ansible-playbook", "-i", inventory, "-i", str(second), "playbooks/site.yml", "--limit=!another")
     assert result.returncode != 0
     assert "'beat' has 2 hosts" in re.sub(r"\s+", " ", result.stdout) and changed(result) == 0
+
+
+def git(folder, *arguments):
+    """Run git as nobody in particular; return what it prints."""
+    author = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.com")
+    command = ["git", "-C", str(folder), *author, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_same_files_from_a_repository_are_the_running_release(deployment, inventory, tmp_path):
+    """The version is deployed as it was committed, not as the folder is now; a wrong one is refused."""
+    shutil.copytree(deployment.app_source, tmp_path / "work" / "site")
+    git(tmp_path / "work", "init", "--quiet")
+    git(tmp_path / "work", "add", "--force", ".")
+    git(tmp_path / "work", "commit", "--quiet", "--message=as deployed")
+    git(tmp_path / "work", "tag", "v1")
+    (tmp_path / "work" / "site" / "manage.py").unlink()
+    git(tmp_path, "clone", "--quiet", "--bare", "work", "application.git")
+    repository = {"app_repository": str(tmp_path / "application.git"), "app_repository_folder": "site"}
+    result = deploy(inventory, **repository, app_version="v1", app_source="")
+    assert (result.returncode, changed(result)) == (0, 0), result.stdout
+    result = deploy(inventory, **repository, app_version="v2")
+    assert result.returncode != 0 and changed(result) == 0
+    assert "app_version is 'v2', which is no branch, tag or commit of" in re.sub(r"\s+", " ", result.stdout)
 
 
 def test_check_mode_with_diff_reports_no_change_in_plain_ansible_too(inventory):
@@ -116,6 +150,48 @@ def test_removed_queue_loses_its_unit_and_comes_back(host, deployment, inventory
         result = deploy(inventory)
     assert result.returncode == 0, result.stdout
     assert current(host, app) == before, "the same input is the same release"
+    wait_for(lambda: running(host, app) == wanted(deployment, before), 30, "the old instances are gone")
+
+
+# A package that nothing else here wants, so no host has it in a cache.
+FURTHER_LOCK = """
+unidecode==1.4.0 \\
+    --hash=sha256:c3c7606c27503ad8d501270406e345ddb480a7b5f38827eafe4fa82a137f0021 \\
+    --hash=sha256:ce35985008338b676573023acc382d62c264f307c8f7963733405add37ea2b23
+"""
+
+
+def test_host_that_reaches_no_index_gets_its_packages_from_the_controller(
+    host, deployment, inventory, manage, tmp_path
+):
+    app = deployment.app_name
+    shutil.copytree(deployment.app_source, tmp_path / "app")
+    with (tmp_path / "app" / "requirements.txt").open("a") as lock:
+        lock.write(FURTHER_LOCK)
+    installed = f"/opt/uv-* /opt/{app}-flower-*"
+    before = current(host, app)
+    kept = set(host.file(f"/srv/{app}/venvs").listdir())
+    route = host.check_output("ip route show default")
+    assert route
+    try:
+        host.check_output("ip route del default")
+        result = deploy(inventory, app_source=str(tmp_path / "app"))
+        said = re.sub(r"\s+", " ", result.stdout)
+        assert result.returncode != 0 and current(host, app) == before
+        assert "If this host reaches no package index, set app_packages_from to 'controller'" in said, said
+        host.check_output(f"rm -rf {installed}")
+        result = deploy(inventory, app_source=str(tmp_path / "app"), app_packages_from="controller")
+        assert result.returncode == 0, result.stdout
+        assert host.run(f"ls -d {installed}").stdout.count("\n") == 2
+        assert manage("from unidecode import unidecode; print(unidecode('\u00e9'))") == "e"
+        after = current(host, app)
+        assert deployment.request("/healthz/").json["release"] == after != before
+    finally:
+        host.check_output(f"ip route replace {route}")
+        result = deploy(inventory)
+        for venv in set(host.file(f"/srv/{app}/venvs").listdir()) - kept:
+            host.check_output(f"rm -rf /srv/{app}/venvs/{venv}")
+    assert result.returncode == 0, result.stdout
     wait_for(lambda: running(host, app) == wanted(deployment, before), 30, "the old instances are gone")
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 FOLDERS = ("roles", "systemd", "plugins", "requirements")
 # What a run finds out, and what makes a release rather than a host (with all that begins with release_).
-NOT_INPUT = {"app_packages", "app_preflight_passed", "app_state", "app_source", "app_repository", "app_version"}
+NOT_INPUT = {"app_packages", "app_preflight_passed", "app_state", "app_checkout", "app_folder", "app_origin"}
+NOT_INPUT |= {"app_source", "app_repository", "app_version", "app_repository_folder"}
 
 
 def converged_digest(hostvars: Mapping[str, Any], groups: Mapping[str, list[str]], facts: Any, project: str) -> str:

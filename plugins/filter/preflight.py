@@ -103,18 +103,20 @@ def topology_problems(groups: dict[str, list[str]], queues: Any, hostvars: Any) 
     return problems
 
 
-def lock_problems(source: str, lock_file: str) -> list[str]:
+def lock_problems(source: str, lock_file: str, version: str = "") -> list[str]:
     """Refuse an application without a hash-locked requirements file that has what the units start.
 
-    :param source: `app_source`, the application's folder on the controller.
+    :param source: the application's folder on the controller.
     :param lock_file: `app_lock_file`, relative to it.
+    :param version: `app_version`, when the folder was checked out from `app_repository`.
     """
     if not Path(source).is_dir():
         return [f"app_source is {source!r}, which is not a folder on the controller."]
     lock = Path(source, lock_file)
+    place = f"app_version {version!r} of app_repository" if version else f"app_source ({source})"
     if not lock.is_file():
         return [
-            f"app_lock_file is {lock_file!r}, and there is no such file in app_source ({source}): make it with 'uv pip compile --generate-hashes requirements.in -o {lock_file}'."
+            f"app_lock_file is {lock_file!r}, and there is no such file in {place}: make it with 'uv pip compile --generate-hashes requirements.in -o {lock_file}'."
         ]
     text = lock.read_text()
     locked = {

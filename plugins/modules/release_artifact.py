@@ -83,7 +83,8 @@ def collect(trees: list[dict], files: dict[str, str]) -> dict[str, tuple[int, by
             if path.is_symlink():
                 members[name] = (0o777, b"", os.readlink(path))
             else:
-                members[name] = (0o755 if os.access(path, os.X_OK) else 0o644, path.read_bytes(), "")
+                executable = path.stat().st_mode & 0o100  # git's own rule, whatever the umask was
+                members[name] = (0o755 if executable else 0o644, path.read_bytes(), "")
     for name, text in files.items():
         members[name] = (0o644, text.encode(), "")
     return members

@@ -7,27 +7,59 @@ DOCUMENTATION = r"""
 module: uv_venv
 short_description: Builds a read-only virtual environment from a hash-locked requirements file
 description:
-  - Builds the environment once with uv; a stamp inside tells that it is whole and from which lock.
+  - Builds the environment once; a stamp inside tells that it is whole and from which lock.
   - A build that was cut off is begun again. An environment in use is never changed.
+  - The host asks a package index, or the controller collects what this host's Python needs and sends it.
 options:
   path: {description: Where the environment goes., type: path, required: true}
-  requirements: {description: The lock file on the host., type: path, required: true}
-  uv: {description: The uv program., type: path, default: /opt/uv/bin/uv}
+  lock: {description: The text of the lock file., type: str, required: true}
+  uv: {description: The uv program; pip builds the environment when empty., type: path, default: ""}
   python: {description: The interpreter., type: path, default: /usr/bin/python3}
-  index_url: {description: "Package index; uv's own default when empty.", type: str, default: ""}
+  packages_from:
+    description: Who asks a package index, the host or the controller. The controller asks the one that its pip is set to.
+    type: str
+    choices: [index, controller]
+    default: index
+  index_url: {description: "The index that the host asks; the program's own default when empty.", type: str, default: ""}
+  wheel_cache: {description: Where the controller keeps what it collected., type: path, default: .cache/wheels}
+  wheels: {description: The collected packages on the host; the action sets it., type: path, default: ""}
 author: Coldframe
 """
 
 EXAMPLES = r"""
-- uv_venv: {path: /srv/shop/venvs/3f2a9c1b7d04, requirements: /srv/shop/releases/1/requirements.txt}
+- uv_venv:
+    path: /srv/shop/venvs/3f2a9c1b7d04
+    lock: "{{ lookup('ansible.builtin.file', 'requirements.txt', rstrip=false) }}"
+    uv: /opt/uv/bin/uv
 """
 
 import hashlib
+import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+
+# The environment markers of PEP 508, and the C library's version.
+TARGET = """
+import json, os, platform, sys
+print(json.dumps({
+    "implementation_name": sys.implementation.name,
+    "implementation_version": platform.python_version(),
+    "os_name": os.name,
+    "platform_machine": platform.machine(),
+    "platform_python_implementation": platform.python_implementation(),
+    "platform_release": platform.release(),
+    "platform_system": platform.system(),
+    "platform_version": platform.version(),
+    "python_full_version": platform.python_version(),
+    "python_version": "%d.%d" % sys.version_info[:2],
+    "sys_platform": sys.platform,
+    "glibc": os.confstr("CS_GNU_LIBC_VERSION").split()[-1],
+}))
+"""
 
 
 def main() -> None:
@@ -35,43 +67,67 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "requirements": {"type": "path", "required": True},
-            "uv": {"type": "path", "default": "/opt/uv/bin/uv"},
+            "lock": {"type": "str", "required": True},
+            "uv": {"type": "path", "default": ""},
             "python": {"type": "path", "default": "/usr/bin/python3"},
+            "packages_from": {"type": "str", "choices": ["index", "controller"], "default": "index"},
             "index_url": {"type": "str", "default": ""},
+            "wheel_cache": {"type": "path", "default": ".cache/wheels"},
+            "wheels": {"type": "path", "default": ""},
         },
         supports_check_mode=True,
     )
-    path, lock = Path(module.params["path"]), Path(module.params["requirements"])
+    path, lock, python = Path(module.params["path"]), module.params["lock"], module.params["python"]
     stamp = path / ".lock-sha256"
-    wanted = hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else "not there yet"
-    if stamp.exists() and stamp.read_text() == wanted:
+    digest = hashlib.sha256(lock.encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
         module.exit_json(changed=False)
     if module.check_mode:
         module.exit_json(changed=True)
-    if not lock.exists():
-        module.fail_json(msg=f"requirements is {lock}, which is not on the host.")
+    from_controller, wheels = module.params["packages_from"] == "controller", module.params["wheels"]
+    if from_controller and not wheels:
+        _, target, _ = module.run_command([python, "-c", TARGET], check_rc=True)
+        module.exit_json(changed=False, packages_for=json.loads(target))
 
     shutil.rmtree(path, ignore_errors=True)
     os.umask(0o022)
+    work = Path(module.tmpdir)
+    requirements = work / "requirements.txt"
+    requirements.write_text(lock)
     environment = {
         "UV_CACHE_DIR": "/var/cache/uv",
         "UV_SYSTEM_CERTS": "1",  # a company's own authority counts where the host trusts it
         "UV_NO_PROGRESS": "1",
         "UV_PYTHON_DOWNLOADS": "never",
+        "PIP_CERT": "/etc/ssl/certs/ca-certificates.crt",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
-    if module.params["index_url"]:
-        environment["UV_DEFAULT_INDEX"] = module.params["index_url"]
-    uv = module.params["uv"]
-    create = [uv, "venv", "--quiet", "--python", module.params["python"], str(path)]
+    source = []
+    if from_controller:
+        with zipfile.ZipFile(wheels) as together:
+            together.extractall(work / "wheels")
+        source = ["--no-index", f"--find-links={work / 'wheels'}"]
+        environment["UV_CACHE_DIR"] = str(work / "cache")
+    elif module.params["index_url"]:
+        environment |= dict.fromkeys(["UV_DEFAULT_INDEX", "PIP_INDEX_URL"], module.params["index_url"])
     # No source builds: a build runs the package's code as root, and needs compilers.
-    install = [uv, "pip", "sync", "--quiet", "--require-hashes", "--no-build", "--compile-bytecode"]
-    for arguments in (create, [*install, "--python", str(path), str(lock)]):
+    uv = module.params["uv"]
+    if uv:
+        create = [uv, "venv", "--quiet", "--python", python, str(path)]
+        install = [uv, "pip", "sync", "--quiet", "--require-hashes", "--no-build", "--compile-bytecode"]
+        install += [*source, "--python", str(path), str(requirements)]
+    else:
+        create = [python, "-m", "venv", str(path)]
+        install = [str(path / "bin/python"), "-m", "pip", "--quiet", "install", "--require-hashes", "--no-deps"]
+        install += [*source, "--only-binary=:all:", "--requirement", str(requirements)]
+    for arguments in (create, install):
         code, _, errors = module.run_command(arguments, environ_update=environment)
         if code:
-            module.fail_json(msg=f"The environment of {lock} was not built: {errors.strip()}", rc=code)
+            hint = "If this host reaches no package index, set app_packages_from to 'controller'."
+            msg = f"{path} was not built from its lock file: {errors.strip()}"
+            module.fail_json(msg=msg if from_controller else f"{msg}\n{hint}", rc=code)
     (path / ".lock").unlink(missing_ok=True)  # uv's, and writable by everyone
-    stamp.write_text(wanted)
+    stamp.write_text(digest)
     module.exit_json(changed=True)
 
 
