@@ -79,9 +79,15 @@ def test_units_are_well_formed(host, deployment):
     assert (result.rc, complaints) == (0, [])
 
 
-def test_no_queue_has_a_unit_file_left_over(host, deployment):
-    found = host.check_output(f"cd /etc/systemd/system && ls -d {deployment.app_name}-worker-*@.service").split()
-    assert found == sorted(f"{deployment.app_name}-worker-{queue}@.service" for queue in deployment.celery_queues)
+def test_every_instance_has_the_unit_file_of_its_release(host, deployment):
+    app = deployment.app_name
+    release = current(host, app)
+    for unit in wanted(deployment, release):
+        part = unit.removeprefix(f"{app}-").partition("@")[0]
+        assert (
+            host.check_output(f"systemctl show --property=FragmentPath --value {unit}") == f"/etc/systemd/system/{unit}"
+        )
+        host.check_output(f"cmp /etc/systemd/system/{unit} /srv/{app}/releases/{release}/.release/units/{part}.service")
 
 
 def test_no_service_user_can_write_code_or_settings(host, deployment):

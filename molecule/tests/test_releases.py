@@ -1,0 +1,233 @@
+"""Going back, looking, pruning, and deploys that meet or die. These tests change the host."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import ROOT, ansible, wait_for
+from test_deploy import changed, deploy
+from test_units import current, running, wanted
+
+pytestmark = pytest.mark.changes
+
+
+def play(inventory, verb, *arguments):
+    """Run one of the playbooks; return the finished process."""
+    return ansible("ansible-playbook", "-i", inventory, f"playbooks/{verb}.yml", *arguments)
+
+
+def said(result):
+    """What a run printed, on one line."""
+    return re.sub(r"\s+", " ", result.stdout)
+
+
+def state(host, app, name):
+    """A file of the host's state, as text."""
+    return host.check_output(f"cat /var/lib/coldframe/{app}/{name}")
+
+
+def history(host, app):
+    """The history's events."""
+    return [json.loads(line) for line in state(host, app, "history.jsonl").splitlines() if line]
+
+
+@pytest.fixture
+def elsewhere(host, deployment):
+    """Somebody else's deploy has the lock."""
+    path = f"/var/lib/coldframe/{deployment.app_name}/lock.json"
+    lock = {
+        "deploy": "x",
+        "who": "anna@elsewhere",
+        "controller": "another",
+        "pid": 1,
+        "started": "1",
+        "since": 1700000000,
+    }
+    host.check_output(f"printf %s '{json.dumps(lock)}' >{path}")
+    yield
+    host.run(f"rm -f {path}")
+
+
+@pytest.fixture
+def original(host, deployment, inventory):
+    """The release that runs; it runs again after the test."""
+    app = deployment.app_name
+    before = current(host, app)
+    yield before
+    result = deploy(inventory)
+    assert result.returncode == 0 and current(host, app) == before, result.stdout
+    wait_for(lambda: running(host, app) == wanted(deployment, before), 60, f"only {before} runs")
+
+
+def test_deploy_is_refused_while_another_has_the_lock(host, deployment, inventory, elsewhere):
+    app = deployment.app_name
+    before = running(host, app)
+    for verb in (["deploy"], ["rollback", "-e", f"release_rollback_to={current(host, app)}"]):
+        result = play(inventory, *verb)
+        assert result.returncode != 0 and changed(result) == 0
+        assert f"anna@elsewhere has been deploying {app} since 2023-11-14 22:13:20 UTC" in said(result)
+        assert "make unlock" in said(result)
+    assert running(host, app) == before
+    assert "anna@elsewhere has been deploying since 2023-11-14" in said(play(inventory, "status"))
+    assert "The lock of anna@elsewhere, taken at 2023-11-14 22:13:20 UTC, is broken" in said(play(inventory, "unlock"))
+    assert "Nobody had the lock" in said(play(inventory, "unlock"))
+    assert play(inventory, "deploy").returncode == 0
+
+
+def start(inventory, **variables):
+    """Begin a deploy that goes on while the test does; Python writes out each line at once."""
+    command = ["ansible-playbook", "-i", inventory, "playbooks/deploy.yml", "-e", json.dumps(variables)]
+    environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def read_until(process, text):
+    """Read what a deploy prints until it prints the text."""
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if text in line:
+            return
+    raise AssertionError(f"{text!r} was never said:\n{seen}")
+
+
+def test_of_two_deploys_at_once_the_second_is_refused(host, deployment, inventory, original):
+    first = start(inventory, app_environment={"CHANGED": "first"})
+    try:
+        read_until(first, "TASK [release : Release unpacked]")
+        second = deploy(inventory, app_environment={"CHANGED": "second"})
+        assert first.poll() is None, "the first was done already: this test shows nothing"
+        assert second.returncode != 0 and changed(second) == 0
+        assert f"has been deploying {deployment.app_name} since" in said(second)
+        first.communicate(timeout=120)
+        assert first.returncode == 0
+    finally:
+        first.kill()
+
+
+KILLED = ["Release unpacked", "Release checked, static files collected", "Release is the running one", "Deploy ended"]
+
+
+@pytest.mark.parametrize("moment", KILLED)
+def test_killed_deploy_is_repaired_by_running_it_again(host, deployment, inventory, original, moment):
+    app = deployment.app_name
+    variables = {"app_environment": {"CHANGED": f"{moment} {time.time()}"}}
+    killed = start(inventory, **variables)
+    read_until(killed, f"TASK [release : {moment}")
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert deployment.request("/healthz/").status == 200
+    result = deploy(inventory, **variables)
+    assert result.returncode == 0, result.stdout
+    release = current(host, app)
+    assert release != original
+    wait_for(lambda: running(host, app) == wanted(deployment, release), 60, f"only {release} runs")
+    assert deployment.request("/healthz/").json["release"] == release
+    assert not host.file(f"/var/lib/coldframe/{app}/lock.json").exists
+    ends = [event["outcome"] for event in history(host, app) if event["event"] == "ended"]
+    assert ends[-1] == "done" and (moment == "Deploy ended" or ends[-2] == "cut off")
+
+
+def test_rollback_and_the_way_back_are_in_the_history(host, deployment, inventory, original):
+    app = deployment.app_name
+    result = deploy(inventory, app_environment={"CHANGED": "rolled back"})
+    newer = current(host, app)
+    assert result.returncode == 0 and newer != original, result.stdout
+    result = play(inventory, "rollback", "--check")
+    assert result.returncode == 0 and current(host, app) == newer, result.stdout
+    result = play(inventory, "rollback")
+    assert result.returncode == 0 and current(host, app) == original, result.stdout
+    wait_for(lambda: running(host, app) == wanted(deployment, original), 60, f"only {original} runs")
+    status = said(play(inventory, "status"))
+    assert f"release {original} to go back to: {newer}" in status and f"the one before: {newer}" in status
+    assert re.search(rf"\S+@\S+ rollback {original} done in \d+ s", status), status
+    assert re.search(rf"\S+@\S+ deploy {newer} done in \d+ s", status), status
+    result = play(inventory, "rollback", "-e", f"release_rollback_to={newer}")
+    assert result.returncode == 0 and current(host, app) == newer, result.stdout
+    result = play(inventory, "rollback", "-e", "release_rollback_to=absent")
+    assert result.returncode != 0 and changed(result) == 0
+    assert "release_rollback_to is absent, which is not on this host or never ran here" in said(result)
+
+
+def test_dry_run_names_the_units_and_queues_and_changes_nothing(host, deployment, inventory):
+    app, queues = deployment.app_name, deployment.celery_queues
+    before, events = current(host, app), history(host, app)
+    result = deploy(inventory, "--check", "--diff", app_environment={"CHANGED": "dry"})
+    assert result.returncode == 0, result.stdout
+    assert f"would start {app}-web@" in said(result) and f"would stop {app}-beat@{before}.service" in said(result)
+    assert f"queues whose workers change: {', '.join(sorted(queues))}" in said(result)
+    assert running(host, app) == wanted(deployment, before) and history(host, app) == events
+
+
+def test_status_names_the_tasks_of_a_worker_that_drains(host, deployment, inventory, original, manage, tmp_path):
+    app, name = deployment.app_name, "status.tasks.wait"
+    shutil.copytree(deployment.app_source, tmp_path / "app")
+    with (tmp_path / "app/orders/tasks.py").open("a") as file:
+        file.write(f"\n\n@shared_task(name={name!r})\ndef wait(seconds):\n    import time\n\n    time.sleep(seconds)\n")
+    assert deploy(inventory, app_source=str(tmp_path / "app")).returncode == 0
+    old = current(host, app)
+    manage("from orders.tasks import wait; wait.delay(40)")
+    unit = f"{app}-worker-{deployment.celery_queues and 'default'}@{old}.service"
+
+    def status_line():
+        return host.check_output(f"systemctl show --property=StatusText --value {unit}")
+
+    wait_for(lambda: f"running {name}[" in status_line(), 10, "the worker says what it runs")
+    assert deploy(inventory, app_source=str(tmp_path / "app"), app_environment={"CHANGED": "1"}).returncode == 0
+    status = said(play(inventory, "status"))
+    assert re.search(rf"{re.escape(unit)} draining draining, running {name}\[[0-9a-f-]+\]", status), status
+    removed = deploy(inventory, app_source=str(tmp_path / "app"), app_environment={"CHANGED": "1"}, release_keep=1)
+    assert removed.returncode == 0 and host.file(f"/srv/{app}/releases/{old}").exists, "it drains"
+    wait_for(lambda: not status_line(), 60, "the task has ended")
+
+
+def test_pruning_removes_what_nobody_needs(host, deployment, inventory, original):
+    app = deployment.app_name
+    for number in range(3):
+        result = deploy(inventory, app_environment={"CHANGED": f"prune {number}"})
+        assert result.returncode == 0, result.stdout
+    newest = current(host, app)
+    wait_for(lambda: running(host, app) == wanted(deployment, newest), 60, f"only {newest} runs")
+    result = deploy(inventory, app_environment={"CHANGED": "prune 2"}, release_keep=1)
+    assert result.returncode == 0, result.stdout
+    left = set(host.check_output(f"ls /srv/{app}/releases").split())
+    assert newest in left and len(left) == 2, "the newest, and the one before"
+    assert set(host.check_output(f"ls /etc/credstore/{app}").split()) == left
+    units = host.check_output(f"ls /etc/systemd/system | grep -E '^{app}-.*@.*service$'").split()
+    assert {unit.partition("@")[2].removesuffix(".service") for unit in units} == left
+    used = {host.check_output(f"readlink -f /srv/{app}/releases/{release}/.venv") for release in left}
+    assert set(host.check_output(f"ls -d /srv/{app}/venvs/*").split()) == used
+
+
+def test_by_hand_changes_are_found_by_site_and_only_there(host, inventory):
+    path = "/etc/systemd/journald.conf.d/coldframe.conf"
+    host.check_output(f"echo '# by hand' >>{path}")
+    result = deploy(inventory)
+    assert (result.returncode, changed(result)) == (0, 0), result.stdout
+    result = play(inventory, "site")
+    assert result.returncode == 0 and changed(result) >= 1, result.stdout
+    assert "by hand" not in host.file(path).content_string
+
+
+def test_changed_variable_of_a_service_is_converged(host, inventory):
+    path = "/etc/systemd/journald.conf.d/coldframe.conf"
+    try:
+        result = deploy(inventory, base_journal_max_use="900M")
+        assert result.returncode == 0, result.stdout
+        assert "SystemMaxUse=900M" in host.file(path).content_string
+    finally:
+        result = deploy(inventory)
+    assert result.returncode == 0 and "SystemMaxUse=1G" in host.file(path).content_string
