@@ -169,7 +169,8 @@ def test_host_that_reaches_no_index_gets_its_packages_from_the_controller(
         lock.write(FURTHER_LOCK)
     installed = f"/opt/uv-* /opt/{app}-flower-*"
     before = current(host, app)
-    kept = set(host.file(f"/srv/{app}/venvs").listdir())
+    folders = f"/srv/{app}/venvs/* /srv/{app}/releases/* /etc/credstore/{app}/*"
+    kept = host.check_output(f"ls -d {folders}").split()
     route = host.check_output("ip route show default")
     assert route
     try:
@@ -188,10 +189,10 @@ def test_host_that_reaches_no_index_gets_its_packages_from_the_controller(
     finally:
         host.check_output(f"ip route replace {route}")
         result = deploy(inventory)
-        for venv in set(host.file(f"/srv/{app}/venvs").listdir()) - kept:
-            host.check_output(f"rm -rf /srv/{app}/venvs/{venv}")
+        wait_for(lambda: running(host, app) == wanted(deployment, before), 60, f"only {before} runs: {result.stdout}")
+        new = set(host.check_output(f"ls -d {folders}").split()) - set(kept)
+        host.check_output("rm -rf " + " ".join(new))
     assert result.returncode == 0, result.stdout
-    wait_for(lambda: running(host, app) == wanted(deployment, before), 30, "the old instances are gone")
 
 
 def test_restart_of_the_host_brings_everything_back(host, deployment):

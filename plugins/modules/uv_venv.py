@@ -37,6 +37,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -62,6 +63,44 @@ print(json.dumps({
 """
 
 
+def build(module: AnsibleModule, path: Path, work: Path) -> None:
+    """Build the environment at path, with a folder to work in."""
+    requirements = work / "requirements.txt"
+    requirements.write_text(module.params["lock"])
+    environment = {
+        "UV_CACHE_DIR": "/var/cache/uv",
+        "UV_SYSTEM_CERTS": "1",  # a company's own authority counts where the host trusts it
+        "UV_NO_PROGRESS": "1",
+        "UV_PYTHON_DOWNLOADS": "never",
+        "PIP_CERT": "/etc/ssl/certs/ca-certificates.crt",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+    source = []
+    if module.params["wheels"]:
+        with zipfile.ZipFile(module.params["wheels"]) as together:
+            together.extractall(work / "wheels")
+        source = ["--no-index", f"--find-links={work / 'wheels'}"]
+        environment["UV_CACHE_DIR"] = str(work / "cache")
+    elif module.params["index_url"]:
+        environment |= dict.fromkeys(["UV_DEFAULT_INDEX", "PIP_INDEX_URL"], module.params["index_url"])
+    # No source builds: a build runs the package's code as root, and needs compilers.
+    uv, python = module.params["uv"], module.params["python"]
+    if uv:
+        create = [uv, "venv", "--quiet", "--python", python, str(path)]
+        install = [uv, "pip", "sync", "--quiet", "--require-hashes", "--no-build", "--compile-bytecode"]
+        install += [*source, "--python", str(path), str(requirements)]
+    else:
+        create = [python, "-m", "venv", str(path)]
+        install = [str(path / "bin/python"), "-m", "pip", "--quiet", "install", "--require-hashes", "--no-deps"]
+        install += [*source, "--only-binary=:all:", "--requirement", str(requirements)]
+    for arguments in (create, install):
+        code, _, errors = module.run_command(arguments, environ_update=environment)
+        if code:
+            hint = "If this host reaches no package index, set app_packages_from to 'controller'."
+            msg = f"{path} was not built from its lock file: {errors.strip()}"
+            module.fail_json(msg=msg if module.params["wheels"] else f"{msg}\n{hint}", rc=code)
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -77,55 +116,21 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    path, lock, python = Path(module.params["path"]), module.params["lock"], module.params["python"]
+    path = Path(module.params["path"])
     stamp = path / ".lock-sha256"
-    digest = hashlib.sha256(lock.encode()).hexdigest()
+    digest = hashlib.sha256(module.params["lock"].encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
         module.exit_json(changed=False)
     if module.check_mode:
         module.exit_json(changed=True)
-    from_controller, wheels = module.params["packages_from"] == "controller", module.params["wheels"]
-    if from_controller and not wheels:
-        _, target, _ = module.run_command([python, "-c", TARGET], check_rc=True)
+    if module.params["packages_from"] == "controller" and not module.params["wheels"]:
+        _, target, _ = module.run_command([module.params["python"], "-c", TARGET], check_rc=True)
         module.exit_json(changed=False, packages_for=json.loads(target))
 
     shutil.rmtree(path, ignore_errors=True)
     os.umask(0o022)
-    work = Path(module.tmpdir)
-    requirements = work / "requirements.txt"
-    requirements.write_text(lock)
-    environment = {
-        "UV_CACHE_DIR": "/var/cache/uv",
-        "UV_SYSTEM_CERTS": "1",  # a company's own authority counts where the host trusts it
-        "UV_NO_PROGRESS": "1",
-        "UV_PYTHON_DOWNLOADS": "never",
-        "PIP_CERT": "/etc/ssl/certs/ca-certificates.crt",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    }
-    source = []
-    if from_controller:
-        with zipfile.ZipFile(wheels) as together:
-            together.extractall(work / "wheels")
-        source = ["--no-index", f"--find-links={work / 'wheels'}"]
-        environment["UV_CACHE_DIR"] = str(work / "cache")
-    elif module.params["index_url"]:
-        environment |= dict.fromkeys(["UV_DEFAULT_INDEX", "PIP_INDEX_URL"], module.params["index_url"])
-    # No source builds: a build runs the package's code as root, and needs compilers.
-    uv = module.params["uv"]
-    if uv:
-        create = [uv, "venv", "--quiet", "--python", python, str(path)]
-        install = [uv, "pip", "sync", "--quiet", "--require-hashes", "--no-build", "--compile-bytecode"]
-        install += [*source, "--python", str(path), str(requirements)]
-    else:
-        create = [python, "-m", "venv", str(path)]
-        install = [str(path / "bin/python"), "-m", "pip", "--quiet", "install", "--require-hashes", "--no-deps"]
-        install += [*source, "--only-binary=:all:", "--requirement", str(requirements)]
-    for arguments in (create, install):
-        code, _, errors = module.run_command(arguments, environ_update=environment)
-        if code:
-            hint = "If this host reaches no package index, set app_packages_from to 'controller'."
-            msg = f"{path} was not built from its lock file: {errors.strip()}"
-            module.fail_json(msg=msg if from_controller else f"{msg}\n{hint}", rc=code)
+    with tempfile.TemporaryDirectory(dir=module.tmpdir) as work:
+        build(module, path, Path(work))
     (path / ".lock").unlink(missing_ok=True)  # uv's, and writable by everyone
     stamp.write_text(digest)
     module.exit_json(changed=True)
