@@ -78,7 +78,7 @@ def restored(host, deployment, inventory, schema):
 
 def said(result):
     """What a deploy said, on one line."""
-    return re.sub(r"\s+", " ", result.stdout)
+    return re.sub(r"\s+", " ", result.stdout + result.stderr)
 
 
 def test_column_comes_in_one_release_and_goes_in_another(host, deployment, inventory, variant, schema, restored):

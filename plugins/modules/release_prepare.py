@@ -51,6 +51,7 @@ plan:
   type: list
   returned: always
 applied: {description: The migrations that were applied., type: list, returned: always}
+output: {description: What Django's C(migrate) wrote., type: str, returned: when not in check mode}
 warnings: {description: What may disturb the running release., type: list, returned: when there are some}
 linter_missing: {description: Whether the plan waits for the linter., type: bool, returned: always}
 """
@@ -181,7 +182,7 @@ def main() -> None:
 
     for line in findings(result["warnings"]):
         module.warn(line)
-    answer = {name: result[name] for name in ("collected", "plan", "applied", "linter_missing")}
+    answer = {name: result[name] for name in ("collected", "plan", "applied", "output", "linter_missing")}
     answer["changed"] = bool(result["collected"] or result["applied"])
     if result["plan"]:
         answer["diff"] = {"before_header": "unapplied migrations", "before": described(result["plan"]), "after": ""}

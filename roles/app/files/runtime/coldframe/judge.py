@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import sqlparse
@@ -111,6 +112,17 @@ def runs_code(operation: Any) -> bool:
     return not operation.reduces_to_sql or any(map(runs_code, getattr(operation, "database_operations", [])))
 
 
+@contextmanager
+def read_only() -> Iterator[None]:
+    """Refuse writes: whatever an operation asks the database to learn its SQL."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+        try:
+            yield
+        finally:
+            cursor.execute("RESET default_transaction_read_only")
+
+
 def findings(executor: Any, plan: list[Any]) -> Iterator[dict[str, Any]]:
     """Judge the unapplied migrations in their order.
 
@@ -118,8 +130,6 @@ def findings(executor: Any, plan: list[Any]) -> Iterator[dict[str, Any]]:
     :param plan: the unapplied migrations.
     :returns: `migration`, `operation`, `reason`, and `fatal`: whether the running release could not survive it.
     """
-    with connection.cursor() as cursor:  # whatever an operation does to learn its SQL, it shall not write
-        cursor.execute("SET default_transaction_read_only = on")
     state = executor._create_project_state(with_applied_migrations=True)
     inhabited = {label for label, _ in state.models}
     made: set[str] = set()
@@ -135,7 +145,7 @@ def findings(executor: Any, plan: list[Any]) -> Iterator[dict[str, Any]]:
                 continue
             ignore = ["ALTER_COLUMN"] if is_widening(operation, migration.app_label, old) else []
             try:
-                with connection.schema_editor(collect_sql=True, atomic=False) as editor:
+                with read_only(), connection.schema_editor(collect_sql=True, atomic=False) as editor:
                     operation.database_forwards(migration.app_label, editor, old, state)
                 fatal, disturbing = judged(editor.collected_sql, made, ignore)
             except Exception as error:
