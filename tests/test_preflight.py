@@ -2,10 +2,13 @@
 
 import pytest
 from preflight import (
+    host_port,
     host_problems,
+    interface_problems,
     lock_problems,
     migration_problems,
     name_problems,
+    private_addresses,
     secret_problems,
     topology_problems,
 )
@@ -51,9 +54,53 @@ def test_topology():
     assert topology_problems(GROUPS, {"a": {}}, {"one": {}}) == []
     two = topology_problems(GROUPS | {"beat": ["one", "two"]}, {"a": {}}, {})
     assert "'beat' has 2 hosts (one, two): two would send every periodic task twice" in two[0]
-    spread = topology_problems(GROUPS | {"web": ["two"]}, {"a": {}}, {})
-    assert "over 2 hosts (one, two)" in spread[0]
     assert "'web' has no host" in topology_problems(GROUPS | {"web": []}, {"a": {}}, {})[0]
+
+
+SPREAD = GROUPS | {"web": ["two"]}
+
+
+def spread(one, two):
+    """The problems of an inventory of two hosts with these addresses."""
+    hostvars = {"one": {"app_private_address": one}, "two": {"app_private_address": two}}
+    return topology_problems(SPREAD, {"a": {}}, hostvars)
+
+
+def test_several_hosts_each_have_an_address():
+    assert spread("10.0.0.1", "10.0.0.2") == [] == spread("fd00::1", "fd00::2")
+    assert (
+        "app_private_address of one is '', and the application runs on 2 hosts (one, two)" in spread("", "10.0.0.2")[0]
+    )
+    assert len(topology_problems(SPREAD, {"a": {}}, {"one": {}, "two": {}})) == 2
+    assert "app_private_address of two is 'two.example.com'" in spread("10.0.0.1", "two.example.com")[0]
+    assert "and so is that of two" in spread("10.0.0.1", "10.0.0.1")[0]
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "fe80::1"])  # noqa: S104
+def test_an_address_that_other_hosts_cannot_reach_is_refused(address):
+    assert spread(address, "10.0.0.2") == [
+        f"app_private_address of one is {address!r}, which other hosts cannot reach: set it to this host's address in your network."
+    ]
+
+
+def test_one_host_needs_no_address():
+    assert private_addresses(GROUPS | {"web": []}, {"one": {"app_private_address": "10.0.0.1"}}) == {}
+    addresses = private_addresses(SPREAD | {"all": ["three"]}, {"one": {"app_private_address": "10.0.0.1"}, "two": {}})
+    assert addresses == {"one": "10.0.0.1", "two": ""}
+
+
+def test_an_address_of_no_interface_is_refused():
+    facts = {"all_ipv4_addresses": ["10.0.0.1"], "all_ipv6_addresses": ["fd00::1"]}
+    assert interface_problems(facts, "10.0.0.1") == interface_problems(facts, "fd00::1") == []
+    assert interface_problems({}, "") == []
+    assert interface_problems(facts, "10.0.0.9")[0].startswith(
+        "app_private_address is '10.0.0.9', and this host has 10.0.0.1, fd00::1: set it to one of these"
+    )
+
+
+def test_address_with_port():
+    assert host_port("10.0.0.1", 80) == "10.0.0.1:80"
+    assert host_port("fd00::1", 80) == "[fd00::1]:80"
 
 
 def test_every_queue_is_served_and_every_served_queue_is_known():

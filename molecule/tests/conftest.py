@@ -7,6 +7,7 @@ variables, templated, from `COLDFRAME_INVENTORY`.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import ssl
@@ -33,6 +34,10 @@ VARIABLES = [
     "app_database_password",
     "sandbox_name",
     "group_names",
+    "groups",
+    "celery_host_queues",
+    "app_private_address",
+    "app_network",
 ]
 
 
@@ -92,6 +97,12 @@ class Deployment:
         """A variable of the inventory."""
         return self.variables[name]
 
+    @property
+    def hosts(self) -> set[str]:
+        """The hosts that the application runs on."""
+        groups = ("redis", "postgresql", "edge", "web", "workers", "beat", "flower")
+        return {host for group in groups for host in self.groups.get(group, [])}
+
     def request(
         self,
         path: str,
@@ -145,15 +156,31 @@ def inventory() -> str:
     return os.environ["COLDFRAME_INVENTORY"]
 
 
+@functools.cache
+def deployed(inventory: str, host: str) -> Deployment:
+    """Read each host's variables once."""
+    return Deployment(inventory, host)
+
+
 @pytest.fixture(scope="module")
 def deployment(host: Any, inventory: str) -> Deployment:
     """The deployed application, seen from one host."""
-    return Deployment(inventory, host.backend.get_hostname())
+    return deployed(inventory, host.backend.get_hostname())
+
+
+@pytest.fixture(autouse=True)
+def host_of_its_group(request: pytest.FixtureRequest) -> None:
+    """Skip what is about a group that the host is not in."""
+    for mark in request.node.iter_markers("group"):
+        if mark.args[0] not in request.getfixturevalue("deployment").group_names:
+            pytest.skip(f"host is not in the group {mark.args[0]}")
 
 
 @pytest.fixture
 def manage(host: Any, deployment: Deployment) -> Callable[[str], str]:
     """Run Python in the application, on the host, with the web unit's settings; return what it prints."""
+    if not {"web", "workers", "beat"} & set(deployment.group_names):
+        pytest.skip("the application does not run on this host")
 
     def run(code: str) -> str:
         result = host.run(f"{deployment.app_name}-manage shell --no-imports --command %s", code)

@@ -7,6 +7,7 @@ import pytest
 from conftest import wait_for
 
 pytestmark = pytest.mark.changes
+edge = pytest.mark.group("edge")
 
 
 @pytest.fixture
@@ -15,6 +16,7 @@ def order():
     return {"sku": "apple-1", "quantity": 2, "email": "someone@example.com", "idempotency_key": f"test-{uuid.uuid4()}"}
 
 
+@edge
 def test_order_is_charged_on_critical_and_confirmed(deployment, order, manage):
     placed = deployment.request("/orders/", order)
     assert placed.status == 201
@@ -34,6 +36,7 @@ def test_order_is_charged_on_critical_and_confirmed(deployment, order, manage):
     wait_for(lambda: deployment.request(path).json["state"] == "confirmed", 15, "the order is confirmed")
 
 
+@edge
 def test_same_key_is_the_same_order(deployment, order, manage):
     first, second = deployment.request("/orders/", order), deployment.request("/orders/", order)
     assert (first.status, second.status) == (201, 200)
@@ -47,6 +50,7 @@ def test_same_key_is_the_same_order(deployment, order, manage):
     )
 
 
+@edge
 def test_bad_input_is_told_field_by_field(deployment):
     answer = deployment.request("/orders/", {"sku": "", "quantity": 0, "email": "no"})
     assert answer.status == 400
@@ -54,6 +58,7 @@ def test_bad_input_is_told_field_by_field(deployment):
     assert deployment.request("/orders/", b"{").status == 400
 
 
+@edge
 def test_each_queue_executes_a_task_sent_to_it(deployment, manage):
     code = (
         "import json; from orders.tasks import echo; from django_celery_results.models import TaskResult; "
@@ -66,6 +71,7 @@ def test_each_queue_executes_a_task_sent_to_it(deployment, manage):
         assert worker.startswith(f"{queue}-"), f"{queue} was served by {worker}"
 
 
+@edge
 def test_a_queue_that_is_not_in_the_table_is_refused(manage):
     code = (
         "from orders.tasks import echo\n"
@@ -75,6 +81,7 @@ def test_a_queue_that_is_not_in_the_table_is_refused(manage):
     assert manage(code) == "QueueNotFound"
 
 
+@edge
 def test_beat_ticks(manage):
     """The periodic task of each minute leaves a trace that advances."""
     code = "from orders.models import Heartbeat; print(Heartbeat.objects.order_by('at').values_list('at', flat=True).last())"
@@ -82,6 +89,7 @@ def test_beat_ticks(manage):
     wait_for(lambda: manage(code) != before, 75, "a new heartbeat")
 
 
+@edge
 def test_beat_ticks_once_a_minute(manage):
     code = (
         "from orders.models import Heartbeat; t = list(Heartbeat.objects.order_by('at').values_list('at', flat=True)); "
@@ -90,23 +98,26 @@ def test_beat_ticks_once_a_minute(manage):
     assert float(manage(code)) > 50
 
 
+@pytest.mark.group("beat")
 def test_only_one_beat_runs(host):
     processes = host.check_output("pgrep --full --list-full '[c]oldframe.process --app=.* beat '").splitlines()
     assert len(processes) == 1, processes
 
 
+@edge
 def test_pickle_is_refused_and_the_queue_goes_on(host, manage):
     code = (
         "from orders.tasks import echo; "
-        "bad = echo.apply_async(args=['pickled'], serializer='pickle', queue='bulk'); "
-        "good = echo.apply_async(args=['json'], queue='bulk'); "
+        "bad = echo.apply_async(args=['pickled'], serializer='pickle', queue='default'); "
+        "good = echo.apply_async(args=['json'], queue='default'); "
         "print(good.get(timeout=20), bad.state)"
     )
     since = host.check_output("date +%s")
     assert manage(code) == "json PENDING"
-    assert "Refusing to deserialize" in host.check_output(f"journalctl --unit='*-worker-bulk@*' --since=@{since}")
+    assert "Refusing to deserialize" in host.check_output(f"journalctl --unit='*-worker-default@*' --since=@{since}")
 
 
+@pytest.mark.group("redis")
 def test_broker_refused_nothing_that_the_application_needs(redis):
     """After all of the above, no user of Redis has met a limit of its access list."""
     assert redis("ACL LOG") == ""

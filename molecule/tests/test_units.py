@@ -10,10 +10,17 @@ def wanted(deployment, release):
     if "web" in groups:
         units.append(f"{app}-web@{release}.service")
     if "workers" in groups:
-        units += [f"{app}-worker-{queue}@{release}.service" for queue in deployment.celery_queues]
+        units += [f"{app}-worker-{queue}@{release}.service" for queue in host_queues(deployment)]
     if "beat" in groups:
         units.append(f"{app}-beat@{release}.service")
     return set(units)
+
+
+def host_queues(deployment):
+    """The queues that this host serves."""
+    if "workers" not in deployment.group_names:
+        return []
+    return deployment.celery_host_queues or list(deployment.celery_queues)
 
 
 def running(host, app):
@@ -34,16 +41,15 @@ def test_every_unit_runs_the_current_release_and_no_other(host, deployment):
 
 def test_every_unit_is_active_and_starts_at_boot(host, deployment):
     app = deployment.app_name
-    services = [
-        "redis-server@broker",
-        "redis-server@cache",
-        "postgresql",
-        "nginx",
-        f"{app}-flower",
-        f"{app}-web.socket",
-        f"{app}.target",
-    ]
-    for unit in [*wanted(deployment, current(host, app)), *services]:
+    services = {
+        "redis": ["redis-server@broker", "redis-server@cache"],
+        "postgresql": ["postgresql"],
+        "edge": ["nginx"],
+        "flower": [f"{app}-flower"],
+        "web": [f"{app}-web.socket"],
+    }
+    expected = [unit for group in deployment.group_names for unit in services.get(group, [])]
+    for unit in [*wanted(deployment, current(host, app)), *expected, f"{app}.target"]:
         assert host.check_output(f"systemctl is-active {unit}") == "active", unit
         assert host.run(f"systemctl is-enabled {unit}").stdout.strip() in ("enabled", "enabled-runtime"), unit
 
@@ -67,13 +73,9 @@ def test_processes_run_the_code_of_their_release(host, deployment):
 
 def test_units_are_well_formed(host, deployment):
     app = deployment.app_name
-    units = [
-        *wanted(deployment, current(host, app)),
-        f"{app}-flower.service",
-        f"{app}-web.socket",
-        f"{app}.target",
-        f"{app}.slice",
-    ]
+    units = [*wanted(deployment, current(host, app)), f"{app}.target", f"{app}.slice"]
+    units += [f"{app}-flower.service"] if "flower" in deployment.group_names else []
+    units += [f"{app}-web.socket"] if "web" in deployment.group_names else []
     result = host.run(f"systemd-analyze verify {' '.join(units)}")
     complaints = [line for line in (result.stdout + result.stderr).splitlines() if app in line]
     assert (result.rc, complaints) == (0, [])
@@ -92,7 +94,8 @@ def test_every_instance_has_the_unit_file_of_its_release(host, deployment):
 
 def test_no_service_user_can_write_code_or_settings(host, deployment):
     app = deployment.app_name
-    for user in ("web", "worker", "beat", "flower"):
+    users = {"web": "web", "workers": "worker", "beat": "beat", "flower": "flower"}
+    for user in (users[group] for group in deployment.group_names if group in users):
         places = f"/srv/{app}/releases /srv/{app}/venvs /etc/systemd /etc/{app}-flower /opt"
         found = host.check_output(f"runuser -u {app}-{user} -- find {places} -writable ! -type l 2>/dev/null || true")
         assert found == "", user
@@ -120,7 +123,7 @@ def test_settings_of_every_process_agree_about_redelivery(host, deployment):
     files = [
         f"/srv/{app}/current/.release/celery.json",
         f"/srv/{app}/current/.release/celery-web.json",
-        f"/etc/{app}-flower/celery.json",
     ]
+    files += [f"/etc/{app}-flower/celery.json"] if "flower" in deployment.group_names else []
     seen = {json.loads(host.file(f).content_string)["broker_transport_options"]["visibility_timeout"] for f in files}
     assert len(seen) == 1 and seen.pop() > 300

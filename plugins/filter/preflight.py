@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 SUPPORTED = {"Debian": ("12", "13")}
 SECRET_LENGTH = 16  # characters; the sandbox makes 40
+# Group: least and most hosts in it.
+GROUPS = {
+    "redis": (1, 1),
+    "postgresql": (1, 1),
+    "web": (1, 99),
+    "workers": (1, 99),
+    "beat": (1, 1),
+    "flower": (0, 1),
+    "edge": (1, 99),
+}
 REDIS_USERS = ("admin", "web", "worker", "beat", "flower", "exporter", "cache")
 
 
@@ -56,19 +67,10 @@ def topology_problems(groups: dict[str, list[str]], queues: Any, hostvars: Any) 
 
     :param groups: Ansible's groups.
     :param queues: `celery_queues`.
-    :param hostvars: Ansible's hostvars, for `celery_host_queues`.
+    :param hostvars: Ansible's hostvars, for `celery_host_queues` and `app_private_address`.
     """
     problems = []
-    limits = {
-        "redis": (1, 1),
-        "postgresql": (1, 1),
-        "web": (1, 99),
-        "workers": (1, 99),
-        "beat": (1, 1),
-        "flower": (0, 1),
-        "edge": (1, 99),
-    }
-    for group, (least, most) in limits.items():
+    for group, (least, most) in GROUPS.items():
         hosts = groups.get(group, [])
         if len(hosts) < least:
             problems.append(f"The inventory group {group!r} has no host: put one in it.")
@@ -77,12 +79,7 @@ def topology_problems(groups: dict[str, list[str]], queues: Any, hostvars: Any) 
             problems.append(
                 f"The inventory group {group!r} has {len(hosts)} hosts ({', '.join(hosts)}){why}. Leave {most} in it."
             )
-    everywhere = sorted({host for group in limits for host in groups.get(group, [])})
-    if len(everywhere) > 1:
-        problems.append(
-            f"The inventory spreads the application over {len(everywhere)} hosts ({', '.join(everywhere)}). Its parts "
-            "talk through sockets in the file system, which needs one host: put every group on the same one."
-        )
+    problems += _address_problems(private_addresses(groups, hostvars))
     if not isinstance(queues, dict):
         return problems  # said elsewhere
     served: set[str] = set()
@@ -101,6 +98,57 @@ def topology_problems(groups: dict[str, list[str]], queues: Any, hostvars: Any) 
             if queue not in served
         ]
     return problems
+
+
+def private_addresses(groups: dict[str, list[str]], hostvars: Any) -> dict[str, str]:
+    """Map each host of the application to its `app_private_address`; nothing when all of it runs on one host.
+
+    :returns: the addresses as they stand in the inventory, unchecked; "" where there is none.
+    """
+    hosts = sorted({host for group in GROUPS for host in groups.get(group, [])})
+    if len(hosts) < 2:
+        return {}
+    return {host: str(hostvars[host].get("app_private_address") or "") if host in hostvars else "" for host in hosts}
+
+
+def _address_problems(addresses: dict[str, str]) -> list[str]:
+    problems = []
+    for host, address in addresses.items():
+        where = f"app_private_address of {host} is {address!r}"
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            problems.append(
+                f"{where}, and the application runs on {len(addresses)} hosts ({', '.join(addresses)}): "
+                "set it to the IP address under which the others reach this host."
+            )
+            continue
+        if parsed.is_unspecified or parsed.is_loopback or parsed.is_multicast or parsed.is_link_local:
+            problems.append(f"{where}, which other hosts cannot reach: set it to this host's address in your network.")
+        same = [other for other in addresses if other != host and addresses[other] == address]
+        if same:
+            problems.append(f"{where}, and so is that of {', '.join(same)}: each host has one of its own.")
+    return problems
+
+
+def interface_problems(facts: dict[str, Any], address: str) -> list[str]:
+    """Refuse a private address that is on none of the host's interfaces.
+
+    :param facts: with Ansible's network facts.
+    :param address: `app_private_address`, or "" where none is needed.
+    """
+    own = [*facts.get("all_ipv4_addresses", []), *facts.get("all_ipv6_addresses", [])]
+    if not address or address in own:
+        return []
+    return [
+        f"app_private_address is {address!r}, and this host has {', '.join(own) or 'none'}: set it to one of these, "
+        "as it is written here, or give the host that address."
+    ]
+
+
+def host_port(address: str, port: int) -> str:
+    """Join an IP address and a port; version 6 needs brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def lock_problems(source: str, lock_file: str, version: str = "") -> list[str]:
@@ -150,5 +198,6 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
-        checks = (host_problems, name_problems, secret_problems, topology_problems, lock_problems, migration_problems)
-        return {check.__name__: check for check in checks}
+        checks = (host_problems, name_problems, secret_problems, topology_problems, interface_problems)
+        more = (lock_problems, migration_problems, private_addresses, host_port)
+        return {filter_.__name__: filter_ for filter_ in (*checks, *more)}

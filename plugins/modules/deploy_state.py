@@ -9,7 +9,7 @@ short_description: Reads a host's releases, units, history and lock, and the few
 description:
   - Changes nothing. One round trip instead of fact gathering and several commands.
   - Sets the facts C(distribution), C(distribution_major_version), C(python_version), C(architecture),
-    C(memtotal_mb) and C(virtualization_type), each as ansible.builtin.setup names and writes it.
+    C(memtotal_mb), C(virtualization_type), C(all_ipv4_addresses) and C(all_ipv6_addresses), each as ansible.builtin.setup names and writes it.
 options:
   app: {description: The application's name., type: str, required: true}
   root: {description: The application's folder., type: path, required: true}
@@ -42,7 +42,10 @@ def facts(module: AnsibleModule) -> dict[str, object]:
     """Gather the facts that the roles use, in setup's words."""
     release = platform.freedesktop_os_release()
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    addresses = module.run_command(["hostname", "--all-ip-addresses"])[1].split()
     return {
+        "all_ipv4_addresses": [address for address in addresses if ":" not in address],
+        "all_ipv6_addresses": [address for address in addresses if ":" in address],
         "distribution": release.get("NAME", "").split(" ")[0],
         "distribution_major_version": release.get("VERSION_ID", "").split(".")[0],
         "python_version": platform.python_version(),
