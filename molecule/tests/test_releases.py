@@ -162,11 +162,14 @@ def test_rollback_and_the_way_back_are_in_the_history(host, deployment, inventor
     assert "release_rollback_to is absent, which is not on this host or never ran here" in said(result)
 
 
-def test_dry_run_names_the_units_and_queues_and_changes_nothing(host, deployment, inventory):
+def test_dry_run_names_units_queues_and_migrations_and_changes_nothing(host, deployment, inventory, tmp_path):
     app, queues = deployment.app_name, deployment.celery_queues
     before, events = current(host, app), history(host, app)
-    result = deploy(inventory, "--check", "--diff", app_environment={"CHANGED": "dry"})
+    shutil.copytree(deployment.app_source, tmp_path / "app")
+    shutil.copy(tmp_path / "app/orders/migrations/0001_initial.py", tmp_path / "app/orders/migrations/0009_more.py")
+    result = deploy(inventory, "--check", "--diff", app_source=str(tmp_path / "app"))
     assert result.returncode == 0, result.stdout
+    assert "new migrations: orders/migrations/0009_more.py" in said(result)
     assert f"would start {app}-web@" in said(result) and f"would stop {app}-beat@{before}.service" in said(result)
     assert f"queues whose workers change: {', '.join(sorted(queues))}" in said(result)
     assert running(host, app) == wanted(deployment, before) and history(host, app) == events

@@ -21,6 +21,7 @@ options:
   queues: {description: The queues that this host serves., type: list, elements: str, default: []}
   beat: {description: Whether Beat runs on this host., type: bool, default: false}
   as_before: {description: Compare with the units that the release last ran with here., type: bool, default: false}
+  migrations: {description: Files of migrations in the release., type: list, elements: str, default: []}
   holder: {description: Who deploys; the action plugin fills it in., type: dict, default: {}}
   take_over: {description: The deploy whose lock is stale; the action plugin fills it in., type: str, default: ""}
 author: Coldframe
@@ -37,6 +38,7 @@ converge: {description: Whether the host's configuration must be converged., typ
 place: {description: Whether the release must be put in place first., type: bool, returned: always}
 activate: {description: Whether units must start or stop., type: bool, returned: always}
 lock: {description: The lock that was found., type: dict, returned: always}
+migrations: {description: Those that the running release does not have., type: list, returned: always}
 converged: {description: "O(converged), for M(deploy_end).", type: str, returned: always}
 """
 
@@ -68,6 +70,7 @@ def main() -> None:
             "release": {"type": "str", "required": True},
             "source": {"type": "str", "default": ""},
             "converged": {"type": "str", "default": ""},
+            "migrations": {"type": "list", "elements": "str", "default": []},
             "holder": {"type": "dict", "default": {}},
             "take_over": {"type": "str", "default": ""},
             **PARTS,
@@ -115,6 +118,7 @@ def main() -> None:
         place=place,
         activate=activate,
         lock=lock,
+        migrations=[name for name in p["migrations"] if not (host.root / "current" / name).exists()],
         converged=p["converged"],
     )
 

@@ -48,6 +48,7 @@ EXAMPLES = r"""
 RETURN = r"""
 release_id: {description: Twelve hexadecimal digits., type: str, returned: always}
 path: {description: The built file., type: str, returned: always}
+migrations: {description: Files of Django's migrations in the release., type: list, returned: always}
 """
 
 import fnmatch
@@ -143,7 +144,8 @@ def main() -> None:
     if not path.exists():  # a cache: rebuilding it changes nothing anywhere
         path.parent.mkdir(parents=True, exist_ok=True)
         build(members, release_id, path)
-    module.exit_json(changed=False, release_id=release_id, path=str(path))
+    migrations = sorted(name for name in members if fnmatch.fnmatch(name, "*/migrations/[0-9]*.py"))
+    module.exit_json(changed=False, release_id=release_id, path=str(path), migrations=migrations)
 
 
 if __name__ == "__main__":
