@@ -54,6 +54,17 @@ def test_new_units_are_ready_before_an_old_one_is_asked_to_stop(host):
     assert host.enabled() == {f"shop-{part}@r2.service" for part in PARTS} and host.current == "r2"
 
 
+def test_going_back_to_a_release_that_drains_switches_the_web_first(host):
+    activate(host, "r1")
+    activate(host, "r2")
+    assert host.module.states["shop-worker-default@r1.service"] == "deactivating"
+    activate(host, "r1")
+    calls = host.module.calls
+    web_gone = next(i for i, call in enumerate(calls) if call[0] == "stop" and "shop-web@r2.service" in call)
+    worker_back = calls.index(("start", "shop-worker-default@r1.service"))
+    assert web_gone < worker_back < calls.index(("stop", "shop-worker-default@r2.service"))
+
+
 def test_two_beats_never_run(host):
     activate(host, "r1")
     activate(host, "r2")

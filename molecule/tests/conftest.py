@@ -33,6 +33,7 @@ VARIABLES = [
     "app_secret_key",
     "app_database_password",
     "sandbox_name",
+    "sandbox_state",
     "group_names",
     "groups",
     "celery_host_queues",

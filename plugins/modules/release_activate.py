@@ -11,6 +11,8 @@ description:
     brings along, so two releases run side by side and neither changes the other's definition.
   - New instances start first and must report that they are ready. If one does not, the new ones are
     stopped, the old ones go on untouched, and the module fails with the journal's last lines.
+  - A worker that still finishes tasks of that same release is awaited before it starts again; the web has
+    changed over by then, and the other release's worker serves the queue meanwhile.
   - Then the web socket is pointed at the new instance, Beat changes over (the old one stops before the
     new one starts), the old instances are asked to finish, and the new ones are enabled for boot.
 options:
@@ -106,13 +108,18 @@ class Activation:
         leftovers = [unit for unit, state in self.states.items() if state == "failed"]
         if leftovers:
             host.systemctl("reset-failed", *leftovers, check=False)
-        self.start([unit for unit in self.to_start if host.part(unit) != "beat"])
+        # Going back to a release whose workers still finish tasks: they start again when they have.
+        late = [unit for unit in self.to_start if self.states.get(unit) == "deactivating" and "-worker-" in unit]
+        self.start([unit for unit in self.to_start if unit not in late and host.part(unit) != "beat"])
         self.swap_beat()
         if not self.pointed():
             self.point_socket()
             host.systemctl("daemon-reload")
-        if self.to_stop:
-            host.systemctl("stop", "--no-block", *self.to_stop)
+        serving = {host.part(unit) for unit in late}
+        self.stop([unit for unit in self.to_stop if host.part(unit) not in serving])
+        if late:
+            host.systemctl("start", *late)
+            self.stop([unit for unit in self.to_stop if host.part(unit) in serving])
         if gone := sorted(self.enabled - set(self.wanted)):
             host.systemctl("disable", "--no-reload", *gone)
         if set(self.wanted) - self.enabled:
@@ -127,6 +134,11 @@ class Activation:
         """Lead the web socket to this release, from systemd's next reload on."""
         self.pointer.parent.mkdir(exist_ok=True)
         replace(self.pointer, self.pointer_text, 0o644)
+
+    def stop(self, units: list[str]) -> None:
+        """Ask units to finish what they are at, without waiting for it."""
+        if units:
+            self.host.systemctl("stop", "--no-block", *units)
 
     def start(self, units: list[str]) -> None:
         """Start units and wait until all are ready; else undo and fail."""

@@ -1,0 +1,58 @@
+"""On several hosts the first one goes alone, and the rest only when it stands."""
+
+import pytest
+from conftest import ROOT, deployed, wait_for
+from test_deploy import changed, deploy
+from testinfra import get_host
+
+pytestmark = [pytest.mark.changes, pytest.mark.group("web")]
+
+
+@pytest.fixture
+def hosts(host, inventory, deployment):
+    """The hosts with web, the canary first; its tests run once, on that one."""
+    names = deployment.groups["web"]
+    if len(names) < 2 or host.backend.get_hostname() != names[0]:
+        pytest.skip("not the first of several hosts with web")
+    config = ROOT / deployed(inventory, names[0]).sandbox_state / "ssh_config"
+    return [get_host(f"ssh://{name}", ssh_config=str(config), sudo=True) for name in names]
+
+
+def processes(host, app):
+    """Map each active instance to its main process."""
+    shown = host.check_output(f"systemctl show --property=Id,MainPID,ActiveState '{app}-*@*.service'").split("\n\n")
+    units = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in shown if unit]
+    return {unit["Id"]: unit["MainPID"] for unit in units if unit["ActiveState"] == "active"}
+
+
+def releases(hosts, app):
+    """The releases that run on each host."""
+    return [{unit.partition("@")[2] for unit in processes(host, app)} for host in hosts]
+
+
+@pytest.mark.parametrize("fault", ["no smoke", "no worker"])
+def test_release_that_fails_on_the_first_host_reaches_no_other(hosts, inventory, deployment, fault):
+    app = deployment.app_name
+    before, others = releases(hosts, app), [processes(host, app) for host in hosts[1:]]
+    variables = {"no smoke": {"smoke_request": {"path": "/nowhere/"}}, "no worker": {"app_celery": "absent:app"}}
+    result = deploy(inventory, app_environment={"CHANGED": fault}, **variables[fault])
+    assert result.returncode != 0, result.stdout
+    wait_for(lambda: releases(hosts, app) == before, 30, f"{before} run, not {releases(hosts, app)}")
+    assert [processes(host, app) for host in hosts[1:]] == others, "never touched"
+    assert deployment.request("/healthz/").status == 200
+    result = deploy(inventory)
+    assert (result.returncode, changed(result)) == (0, 0), result.stdout
+
+
+def test_release_that_stands_on_the_first_host_reaches_the_rest(hosts, inventory, deployment):
+    app = deployment.app_name
+    before = releases(hosts, app)
+    try:
+        result = deploy(inventory, app_environment={"CHANGED": "canary"})
+        assert result.returncode == 0, result.stdout
+        assert result.stdout.count("PLAY [Release activated]") == 2, "the first alone, then the rest"
+        wait_for(lambda: len(set.union(*releases(hosts, app))) == 1, 30, "every unit of every host runs one release")
+        assert releases(hosts, app) != before
+    finally:
+        result = deploy(inventory)
+    assert result.returncode == 0 and releases(hosts, app) == before, result.stdout
