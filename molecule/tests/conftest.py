@@ -173,8 +173,8 @@ def deployment(host: Any, inventory: str) -> Deployment:
 def host_of_its_group(request: pytest.FixtureRequest) -> None:
     """Skip what is about a group that the host is not in."""
     for mark in request.node.iter_markers("group"):
-        if mark.args[0] not in request.getfixturevalue("deployment").group_names:
-            pytest.skip(f"host is not in the group {mark.args[0]}")
+        if not set(mark.args) & set(request.getfixturevalue("deployment").group_names):
+            pytest.skip(f"host is not in the group {' or '.join(mark.args)}")
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ import uuid
 
 import pytest
 from conftest import deployed, wait_for
-from test_units import current
+from test_units import RELEASED, current
 
-RELEASED = {"web", "workers", "beat", "edge"}
 # Send a text to an address and port; print the answer, or the error's name.
 CONNECT = """
 import socket, sys
