@@ -60,6 +60,7 @@ class Load:
         """Prepare the load on the application at `url`; `queues` get long tasks, and may be changed any time."""
         self.address = urlsplit(url)
         self.queues = list(queues)
+        self.customer = f"{uuid.uuid4()}@example.com"  # the orders of this load
         self.requests: list[Request] = []
         self.orders: list[str] = []  # ids of those that were accepted
         self.holds: list[str] = []  # keys of the long tasks that were accepted
@@ -90,7 +91,7 @@ class Load:
 
     def place_order(self, ask: Ask) -> None:
         """Place a new order."""
-        body = {"sku": "apple", "quantity": 2, "email": "load@example.com", "idempotency_key": str(uuid.uuid4())}
+        body = {"sku": "apple", "quantity": 2, "email": self.customer, "idempotency_key": str(uuid.uuid4())}
         answer = ask("POST", "/orders/", body, expect=201)
         self.orders.append(answer["id"])
         self._statuses.append(answer["status_url"])

@@ -153,7 +153,8 @@ def test_nothing_was_lost_in_the_end(host, manage, scene, capsys):
     wait_for(lambda: set(scene.units()) == set(scene.processes()), 120, "what was replaced has finished")
     code = (
         "import json; from orders.models import Order; "
-        "print(json.dumps([[str(o.pk), o.state] for o in Order.objects.filter(email='load@example.com').select_related('charge')]))"
+        f"orders = Order.objects.filter(email={scene.load.customer!r}).select_related('charge'); "
+        "print(json.dumps([[str(order.pk), order.state] for order in orders]))"
     )
     wait_for(lambda: {s for _, s in json.loads(manage(code))} == {"confirmed"}, 30, "all orders are confirmed")
     orders = [order for order, _ in json.loads(manage(code))]
