@@ -114,8 +114,7 @@ class Load:
 
     def place_short_hold(self, ask: Ask) -> None:
         """Send a long task of some seconds to the next queue."""
-        queue = self.queues[len(self.holds) % len(self.queues)]
-        self.place_hold(ask, queue, random.randint(1, 20))  # noqa: S311
+        self.place_hold(ask, random.choice(self.queues), random.randint(1, 15))  # noqa: S311
 
     def place_hold(self, ask: Ask, queue: str, seconds: int) -> str:
         """Send a long task to a queue; return its key."""

@@ -7,9 +7,11 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from load import Load, Request, summary
 from test_units import current, wanted
 
 DEPLOY = "playbooks/site.yml"
-LONG = 60  # seconds of the task that each release's workers are busy with when they are replaced
+LONG = 60  # seconds of the tasks that workers are at when they are replaced
 P99_MS = 250
 MITOGEN = Path(importlib.util.find_spec("ansible_mitogen").origin).parent  # type: ignore[union-attr, arg-type]
 
@@ -118,39 +120,50 @@ class Scene:
         return notes
 
     def busy(self, queue: str, release: str, at: float) -> list[str]:
-        """List the long tasks that a release's worker of the queue was at, at a time."""
+        """List the tasks of a minute that a release's worker of the queue was at, at a time."""
         return [
             key
             for key, (begin, *end) in self.holds().items()
-            if begin["worker"].startswith(f"{queue}-{release}@")
+            if begin["seconds"] == LONG
+            and begin["worker"].startswith(f"{queue}-{release}@")
             and begin["at"] < at < (end[0]["at"] if end else float("inf"))
         ]
 
+    def keep_busy(self, done: threading.Event) -> None:
+        """Send each queue long tasks, the next before the last has ended, until that is done."""
+        while True:
+            for queue in list(self.load.queues):
+                self.load.once("hold", partial(self.load.place_hold, queue=queue, seconds=LONG))
+            if done.wait(LONG * 2 / 3):
+                return
+
     @contextmanager
     def step(self, name: str) -> Iterator[str]:
-        """Do something while the workers of the current release are at long tasks, and see that the load met no failure.
+        """Do something while the current release's workers are at long tasks, and see that the load met no failure.
 
         Gives the release that was current before.
         """
-        before = self.release
-        long = {
-            q: self.load.once("hold", lambda ask, q=q: self.load.place_hold(ask, q, LONG)) for q in self.load.queues
-        }
-        wait_for(lambda: set(long.values()) <= set(self.holds()), 30, "a long task runs on each queue")
-        began = time.time()
-        yield before
-        seconds = time.time() - began
-        after = self.release
-        if after != before:
-            units = self.units()
-            for queue in long:
-                unit = (
-                    units.get(f"{self.app}-worker-{queue}@{after}.service") or units[f"{self.app}-web@{after}.service"]
-                )
-                switched = float(unit["ActiveEnterTimestamp"].lstrip("@"))
-                assert self.busy(queue, before, switched), f"no long task was running on {queue} at the switch"
-        requests = self.load.since(began)
-        self.steps.append({"step": name, "seconds": round(seconds, 1), **summary(requests)})
+        before, queues, done = self.release, list(self.load.queues), threading.Event()
+        sender = threading.Thread(target=self.keep_busy, args=[done])
+        sender.start()
+        try:
+            wait_for(
+                lambda: all(self.busy(queue, before, time.time()) for queue in queues), 60, "each queue has a long task"
+            )
+            began = time.time()
+            yield before
+            ended = time.time()
+        finally:
+            done.set()
+            sender.join()
+        after, units = self.release, self.units()
+        for queue in queues if after != before else []:
+            # A queue that is gone has no new worker: its old one was asked to stop after the web was ready.
+            unit = units.get(f"{self.app}-worker-{queue}@{after}.service") or units[f"{self.app}-web@{after}.service"]
+            switched = float(unit["ActiveEnterTimestamp"].lstrip("@"))
+            assert self.busy(queue, before, switched), f"no long task was running on {queue} at the switch"
+        requests = [request for request in self.load.since(began) if request.at < ended]
+        self.steps.append({"step": name, "seconds": round(ended - began, 1), **summary(requests)})
         assert_served(requests)
         assert self.steps[-1]["p99_ms"] < P99_MS, self.steps[-1]
 
