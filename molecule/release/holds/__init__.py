@@ -1,0 +1,1 @@
+"""Long tasks, which the scenario adds to the application that it deploys."""

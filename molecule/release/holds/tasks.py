@@ -1,0 +1,25 @@
+"""A task that takes its time, and notes when it began and when it ended, in which process."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from celery import Task, shared_task
+from django.conf import settings
+
+
+@shared_task(name="holds.tasks.hold", bind=True, ignore_result=False)
+def hold(self: Task, key: str, seconds: int) -> str:
+    """Hold a place of a worker for some seconds."""
+    note(event="begin", key=key, seconds=seconds, worker=self.request.hostname)
+    time.sleep(seconds)
+    note(event="end", key=key, seconds=seconds, worker=self.request.hostname)
+    return key
+
+
+def note(**facts: str | int) -> None:
+    """Append one line, in one write: it outlives the process, however that ends."""
+    facts |= {"release": settings.RELEASE_ID, "process": os.getpid(), "at": time.time()}
+    with Path(settings.MEDIA_ROOT, "holds.jsonl").open("ab", buffering=0) as file:
+        file.write(json.dumps(facts).encode() + b"\n")

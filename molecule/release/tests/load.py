@@ -1,0 +1,181 @@
+"""Constant load on an application's front door, and a note of what came of each request.
+
+An open loop: each client keeps to a timetable, and a latency counts from the moment when the
+request was due, so that whoever would have come while the server hung is counted too. Nothing is
+tried again: an exception, or an answer other than the expected one, is a failed request.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import random
+import ssl
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+Ask = Callable[..., Any]
+ANSWER_SECONDS = 15  # no answer for so long is a failed request
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: when it was due (seconds since 1970), what it was, how long it took and why it failed."""
+
+    at: float
+    kind: str
+    seconds: float
+    failure: str
+
+
+def summary(requests: Iterable[Request]) -> dict[str, Any]:
+    """Count requests; their latencies in milliseconds, percentiles by nearest rank."""
+    requests = list(requests)
+    latencies = sorted(r.seconds * 1000 for r in requests) or [math.nan]
+
+    def percentile(p: int) -> float:
+        return round(latencies[math.ceil(len(latencies) * p / 100) - 1], 1)
+
+    return {
+        "requests": len(requests),
+        "failed": sum(bool(r.failure) for r in requests),
+        "p50_ms": percentile(50),
+        "p99_ms": percentile(99),
+        "max_ms": percentile(100),
+    }
+
+
+class Load:
+    """Clients of a shop: some place orders, some ask for their tasks, some look at pages."""
+
+    def __init__(self, url: str, queues: Iterable[str]) -> None:
+        """Prepare the load on the application at `url`; `queues` get long tasks, and may be changed any time."""
+        self.address = urlsplit(url)
+        self.queues = list(queues)
+        self.customer = f"{uuid.uuid4()}@example.com"  # the orders of this load
+        self.requests: list[Request] = []
+        self.orders: list[str] = []  # ids of those that were accepted
+        self.holds: list[str] = []  # keys of the long tasks that were accepted
+        self._statuses: deque[str] = deque(maxlen=100)
+        self._clients: list[threading.Thread] = []
+        self._stopping = threading.Event()
+        self._tls = ssl._create_unverified_context()  # certificates are another test's subject
+
+    def start(self) -> None:
+        """Begin, with some 25 requests per second: most clients keep their connection, some open one each time."""
+        for keep_alive, slower in ((True, 1), (True, 1), (False, 2)):
+            self._client("order", self.place_order, 0.5 * slower, keep_alive)
+            self._client("status", self.see_status, 0.25 * slower, keep_alive)
+            self._client("page", partial(self.see_page, "/healthz/"), 0.5 * slower, keep_alive)
+            self._client("page", partial(self.see_page, "/admin/login/"), 1.0 * slower, keep_alive)
+        self._client("order page", self.see_order, 0.25, True)
+        self._client("hold", self.place_short_hold, 2, True)
+
+    def stop(self) -> None:
+        """Stop; what is under way is awaited."""
+        self._stopping.set()
+        for client in self._clients:
+            client.join()
+
+    def since(self, at: float) -> list[Request]:
+        """List the requests that were due at that time or later."""
+        return [request for request in list(self.requests) if request.at >= at]
+
+    def place_order(self, ask: Ask) -> None:
+        """Place a new order."""
+        body = {"sku": "apple", "quantity": 2, "email": self.customer, "idempotency_key": str(uuid.uuid4())}
+        answer = ask("POST", "/orders/", body, expect=201)
+        self.orders.append(answer["id"])
+        self._statuses.append(answer["status_url"])
+
+    def see_status(self, ask: Ask) -> None:
+        """Ask for the task of a recent order, as its browser does."""
+        path = random.choice([*self._statuses, "/tasks/00000000-0000-0000-0000-000000000000/"])  # noqa: S311
+        state = ask("GET", path)["state"]
+        if state not in ("PENDING", "SUCCESS"):
+            raise ValueError(f"{path} is {state}")
+
+    def see_order(self, ask: Ask) -> None:
+        """Look at a recent order."""
+        if self.orders:
+            ask("GET", f"/orders/{self.orders[-1]}/")
+
+    def see_page(self, path: str, ask: Ask) -> None:
+        """Look at a page."""
+        ask("GET", path)
+
+    def place_short_hold(self, ask: Ask) -> None:
+        """Send a long task of some seconds to the next queue."""
+        self.place_hold(ask, random.choice(self.queues), random.randint(1, 15))  # noqa: S311
+
+    def place_hold(self, ask: Ask, queue: str, seconds: int) -> str:
+        """Send a long task to a queue; return its key."""
+        key = str(uuid.uuid4())
+        ask("POST", "/holds/", {"key": key, "seconds": seconds, "queue": queue}, expect=201)
+        self.holds.append(key)
+        return key
+
+    def once(self, kind: str, action: Callable[[Ask], Any]) -> Any:
+        """Do one thing out of turn, noted like the rest; return its result, None if it failed."""
+        return self._do(kind, action, self._connection(), time.time(), time.monotonic(), keep_alive=False)
+
+    def _connection(self) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection(
+            self.address.hostname or "", self.address.port, timeout=ANSWER_SECONDS, context=self._tls
+        )
+
+    def _client(self, kind: str, action: Callable[[Ask], Any], period: float, keep_alive: bool) -> None:
+        """Start a client that does one thing every `period` seconds."""
+
+        def run() -> None:
+            connection = self._connection()
+            phase = random.uniform(0, period)  # noqa: S311
+            at, due = time.time() + phase, time.monotonic() + phase
+            while not self._stopping.wait(due - time.monotonic()):
+                self._do(kind, action, connection, at, due, keep_alive)
+                at, due = at + period, due + period
+
+        client = threading.Thread(target=run, daemon=True, name=kind)
+        self._clients.append(client)
+        client.start()
+
+    def _do(
+        self,
+        kind: str,
+        action: Callable[[Ask], Any],
+        connection: http.client.HTTPSConnection,
+        at: float,
+        due: float,
+        keep_alive: bool,
+    ) -> Any:
+        failure, result = "", None
+        try:
+            result = action(partial(ask, connection))
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+        self.requests.append(Request(at, kind, time.monotonic() - due, failure))
+        if failure or not keep_alive:
+            connection.close()
+        return result
+
+
+def ask(connection: http.client.HTTPSConnection, method: str, path: str, body: Any = None, expect: int = 200) -> Any:
+    """Send a request; return the answer, JSON read.
+
+    Raises ValueError when its status is not the expected one, OSError or HTTPException when there is none.
+    """
+    data = None if body is None else json.dumps(body)
+    connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})
+    response = connection.getresponse()
+    text = response.read().decode()
+    if response.status != expect:
+        raise ValueError(f"{method} {path} was answered {response.status}: {text[:200]}")
+    return json.loads(text) if response.headers.get_content_type() == "application/json" else text

@@ -1,0 +1,186 @@
+"""Releases of an application, made and deployed while it is under load."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from conftest import ROOT, Deployment, ansible, wait_for
+from load import Load, Request, summary
+from test_units import current, wanted
+
+DEPLOY = "playbooks/deploy.yml"
+LONG = 60  # seconds of the tasks that workers are at when they are replaced
+P99_MS = 250
+MITOGEN = Path(importlib.util.find_spec("ansible_mitogen").origin).parent  # type: ignore[union-attr, arg-type]
+
+
+class Scene:
+    """A deployed application, the load on it, and what was seen in each step."""
+
+    def __init__(self, host: Any, deployment: Deployment, inventory: str, folder: Path) -> None:
+        """Make the application with long tasks in it, in `folder`, and deploy it."""
+        self.host, self.deployment, self.inventory, self.folder = host, deployment, inventory, folder
+        self.app = deployment.app_name
+        self.load = Load(deployment.app_url, deployment.celery_queues)
+        self.variables: dict[str, Any] = {}
+        self.inventory_variables = {"celery_queues": deployment.celery_queues}
+        self.steps: list[dict[str, Any]] = []
+        stub = ROOT / "app_stub"
+        shutil.copytree(stub, folder / "base", ignore=shutil.ignore_patterns("tests", ".*", "__pycache__"))
+        shutil.copytree(ROOT / "molecule/release/holds", folder / "base/holds")
+        self.source = self.variant(
+            "first",
+            {
+                "shop/settings.py": 'INSTALLED_APPS += ["holds"]\n',
+                "shop/urls.py": 'urlpatterns += [path("holds/", include("holds.urls"))]\n',
+            },
+        )
+        result = self.deploy()
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    def variant(self, name: str, additions: dict[str, str], of: str = "base") -> Path:
+        """Copy a source and append text to some of its files; return its folder."""
+        source = self.folder / name
+        shutil.copytree(self.folder / of, source)
+        for path, text in additions.items():
+            with (source / path).open("a") as file:
+                file.write(text)
+        return source
+
+    def play(self, playbook: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+        """Run a playbook, with Mitogen as `make` does."""
+        return ansible(
+            "ansible-playbook",
+            "-i",
+            self.inventory,
+            playbook,
+            "-e",
+            json.dumps(variables),
+            ANSIBLE_STRATEGY="mitogen_linear",
+            ANSIBLE_STRATEGY_PLUGINS=str(MITOGEN / "plugins/strategy"),
+        )
+
+    def deploy(self, source: Path | None = None, **variables: Any) -> subprocess.CompletedProcess[str]:
+        """Deploy a source with the queue table of the moment."""
+        return self.play(DEPLOY, app_source=str(source or self.source), **self.variables, **variables)
+
+    def queues(self, **variables: Any) -> None:
+        """Deploy with other variables from now on, such as another queue table; with the inventory's if none is given."""
+        self.variables = variables
+        self.deployment.variables |= self.inventory_variables | variables
+
+    @property
+    def release(self) -> str:
+        """The current release."""
+        return current(self.host, self.app)
+
+    def units(self) -> dict[str, dict[str, str]]:
+        """Map each instance that is not stopped to its properties."""
+        properties = "Id,MainPID,ActiveState,ActiveEnterTimestamp"
+        shown = self.host.check_output(
+            f"systemctl show --timestamp=unix --property={properties} '{self.app}-*@*.service'"
+        )
+        units = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in shown.split("\n\n")]
+        return {unit["Id"]: unit for unit in units if unit and unit["ActiveState"] not in ("inactive", "failed")}
+
+    def processes(self) -> dict[str, str]:
+        """Map each active instance to its main process."""
+        return {name: unit["MainPID"] for name, unit in self.units().items() if unit["ActiveState"] == "active"}
+
+    def assert_all_on(self, release: str) -> None:
+        """Every process runs the release, whatever it is asked; those of others only finish."""
+        expected = wanted(self.deployment, release)
+        wait_for(lambda: set(self.processes()) == expected, 30, f"{sorted(expected)} and no other are active")
+        others = {name: unit["ActiveState"] for name, unit in self.units().items() if name not in expected}
+        assert set(others.values()) <= {"deactivating"}, others
+        for name, process in self.processes().items():
+            seen = self.host.check_output(
+                f"readlink /proc/{process}/cwd; tr '\\0' '\\n' </proc/{process}/environ | grep ^RELEASE_ID="
+            )
+            assert seen.split() == [f"/srv/{self.app}/releases/{release}", f"RELEASE_ID={release}"], name
+        assert self.deployment.request("/healthz/").json["release"] == release
+
+    def holds(self) -> dict[str, list[dict[str, Any]]]:
+        """Map each long task's key to what was noted of it."""
+        lines = self.host.check_output(f"cat /srv/{self.app}/shared/media/holds.jsonl || true").splitlines()
+        notes: dict[str, list[dict[str, Any]]] = {}
+        for note in map(json.loads, lines):
+            notes.setdefault(note["key"], []).append(note)
+        return notes
+
+    def busy(self, queue: str, release: str, at: float) -> list[str]:
+        """List the tasks of a minute that a release's worker of the queue was at, at a time."""
+        return [
+            key
+            for key, (begin, *end) in self.holds().items()
+            if begin["seconds"] == LONG
+            and begin["worker"].startswith(f"{queue}-{release}@")
+            and begin["at"] < at < (end[0]["at"] if end else float("inf"))
+        ]
+
+    def keep_busy(self, done: threading.Event) -> None:
+        """Send each queue long tasks, the next before the last has ended, until that is done."""
+        while True:
+            for queue in list(self.load.queues):
+                self.load.once("hold", partial(self.load.place_hold, queue=queue, seconds=LONG))
+            if done.wait(LONG * 2 / 3):
+                return
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[str]:
+        """Do something while the current release's workers are at long tasks, and see that the load met no failure.
+
+        Gives the release that was current before.
+        """
+        before, queues, done = self.release, list(self.load.queues), threading.Event()
+        sender = threading.Thread(target=self.keep_busy, args=[done])
+        sender.start()
+        try:
+            wait_for(
+                lambda: all(self.busy(queue, before, time.time()) for queue in queues), 60, "each queue has a long task"
+            )
+            began = time.time()
+            yield before
+            ended = time.time()
+        finally:
+            done.set()
+            sender.join()
+        after, units = self.release, self.units()
+        for queue in queues if after != before else []:
+            # A queue that is gone has no new worker: its old one was asked to stop after the web was ready.
+            unit = units.get(f"{self.app}-worker-{queue}@{after}.service") or units[f"{self.app}-web@{after}.service"]
+            switched = float(unit["ActiveEnterTimestamp"].lstrip("@"))
+            assert self.busy(queue, before, switched), f"no long task was running on {queue} at the switch"
+        requests = [request for request in self.load.since(began) if request.at < ended]
+        self.steps.append({"step": name, "seconds": round(ended - began, 1), **summary(requests)})
+        assert_served(requests)
+        assert self.steps[-1]["p99_ms"] < P99_MS, self.steps[-1]
+
+    def table(self) -> str:
+        """The steps, one a line."""
+        if not self.steps:
+            return "no steps"
+        rows = [list(self.steps[0]), *([str(value) for value in step.values()] for step in self.steps)]
+        return "\n".join(f"{row[0]:<40}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in rows)
+
+
+def assert_served(requests: list[Request]) -> None:
+    """No request failed, and there were some."""
+    failed = [f"{r.at:.3f} {r.kind} after {r.seconds:.3f} s: {r.failure}" for r in requests if r.failure]
+    assert requests and not failed, f"{len(failed)} of {len(requests)} failed:\n" + "\n".join(failed[:20])
+
+
+def said(result: subprocess.CompletedProcess[str]) -> str:
+    """What a playbook printed, on one line."""
+    return re.sub(r"\s+", " ", result.stdout + result.stderr)
