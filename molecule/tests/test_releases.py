@@ -118,7 +118,8 @@ def test_of_two_deploys_at_once_the_second_is_refused(host, deployment, inventor
         first.kill()
 
 
-KILLED = ["Release unpacked", "Release checked, static files collected", "Release is the running one", "Deploy ended"]
+# Under load, the scenario `release` tries further moments.
+KILLED = ["Release checked, static files collected", "Deploy ended"]
 
 
 @pytest.mark.parametrize("moment", KILLED)

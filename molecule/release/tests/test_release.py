@@ -90,6 +90,16 @@ def test_broken_release_leaves_the_old_one_serving(scene, part):
     assert scene.processes() == processes
 
 
+@pytest.mark.parametrize("task", ["Release unpacked", "Release is the running one"])
+def test_killed_deploy_is_repaired_by_the_next(scene, task):
+    scene.source = scene.variant(f"killed at {task}", {"orders/views.py": f"# killed at {task}\n"}, of="changed")
+    with scene.step(f"killed: {task}"):
+        scene.deploy_killed_at(task)
+        result = scene.deploy()
+        assert result.returncode == 0, result.stdout
+        scene.assert_all_on(scene.release)
+
+
 def test_rollback_to_the_release_before_and_forward_by_name(scene):
     with scene.step("rollback") as newer:
         result = scene.play(ROLLBACK)
@@ -147,6 +157,7 @@ def test_nothing_was_lost_in_the_end(host, manage, scene, capsys):
     """Every accepted order is charged once; every long task ran once, in one process, to its end."""
     scene.load.stop()
     wait_for(lambda: set(scene.units()) == set(scene.processes()), 120, "what was replaced has finished")
+    wait_for(lambda: all(len(notes) > 1 for notes in scene.holds().values()), 90, "every long task has ended")
     code = (
         "import json; from orders.models import Order; "
         f"orders = Order.objects.filter(email={scene.load.customer!r}).select_related('charge'); "
