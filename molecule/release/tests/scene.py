@@ -51,11 +51,12 @@ class Scene:
                 "shop/settings.py": 'INSTALLED_APPS += ["holds"]\n',
                 "shop/urls.py": 'urlpatterns += [path("holds/", include("holds.urls"))]\n',
             },
+            of="base",
         )
         result = self.deploy()
         assert result.returncode == 0, result.stdout + result.stderr
 
-    def variant(self, name: str, additions: dict[str, str], of: str = "base") -> Path:
+    def variant(self, name: str, additions: dict[str, str], of: str = "first") -> Path:
         """Copy a source and append text to some of its files; return its folder."""
         source = self.folder / name
         shutil.copytree(self.folder / of, source)
