@@ -107,7 +107,8 @@ def read_until(process, text):
 def test_of_two_deploys_at_once_the_second_is_refused(host, deployment, inventory, original):
     first = start(inventory, app_environment={"CHANGED": "first"})
     try:
-        read_until(first, "TASK [release : Release unpacked]")
+        read_until(first, "TASK [release : Host locked for this deploy]")
+        wait_for(lambda: host.file(f"/var/lib/coldframe/{deployment.app_name}/lock.json").exists, 10, "it has the lock")
         second = deploy(inventory, app_environment={"CHANGED": "second"})
         assert first.poll() is None, "the first was done already: this test shows nothing"
         assert second.returncode != 0 and changed(second) == 0
@@ -127,7 +128,7 @@ def test_killed_deploy_is_repaired_by_running_it_again(host, deployment, invento
     app = deployment.app_name
     variables = {"app_environment": {"CHANGED": f"{moment} {time.time()}"}}
     killed = start(inventory, **variables)
-    read_until(killed, f"TASK [release : {moment}")
+    read_until(killed, moment)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     assert deployment.request("/healthz/").status == 200
@@ -176,15 +177,28 @@ def test_dry_run_names_units_queues_and_migrations_and_changes_nothing(host, dep
     assert running(host, app) == wanted(deployment, before) and history(host, app) == events
 
 
+WAIT = """
+
+@shared_task(name={name!r})
+def wait():
+    import os, time
+
+    while not os.path.exists({path!r}):
+        time.sleep(0.5)
+"""
+
+
 def test_status_names_the_tasks_of_a_worker_that_drains(host, deployment, inventory, original, manage, tmp_path):
     app, name = deployment.app_name, "status.tasks.wait"
     shutil.copytree(deployment.app_source, tmp_path / "app")
+    go = f"/srv/{app}/shared/media/go-on"
+    host.run(f"rm -f {go}")
     with (tmp_path / "app/orders/tasks.py").open("a") as file:
-        file.write(f"\n\n@shared_task(name={name!r})\ndef wait(seconds):\n    import time\n\n    time.sleep(seconds)\n")
+        file.write(WAIT.format(name=name, path=go))
     assert deploy(inventory, app_source=str(tmp_path / "app")).returncode == 0
     old = current(host, app)
-    manage("from orders.tasks import wait; wait.delay(40)")
-    unit = f"{app}-worker-{deployment.celery_queues and 'default'}@{old}.service"
+    manage("from orders.tasks import wait; wait.delay()")
+    unit = f"{app}-worker-default@{old}.service"
 
     def status_line():
         return host.check_output(f"systemctl show --property=StatusText --value {unit}")
@@ -195,7 +209,8 @@ def test_status_names_the_tasks_of_a_worker_that_drains(host, deployment, invent
     assert re.search(rf"{re.escape(unit)} draining draining, running {name}\[[0-9a-f-]+\]", status), status
     removed = deploy(inventory, app_source=str(tmp_path / "app"), app_environment={"CHANGED": "1"}, release_keep=1)
     assert removed.returncode == 0 and host.file(f"/srv/{app}/releases/{old}").exists, "it drains"
-    wait_for(lambda: not status_line(), 60, "the task has ended")
+    host.check_output(f"touch {go}")
+    wait_for(lambda: unit not in running(host, app), 30, "the worker has finished its task")
 
 
 def test_pruning_removes_what_nobody_needs(host, deployment, inventory, original):

@@ -22,6 +22,7 @@ options:
   beat: {description: Whether Beat runs on this host., type: bool, default: false}
   as_before: {description: Compare with the units that the release last ran with here., type: bool, default: false}
   migrations: {description: Files of migrations in the release., type: list, elements: str, default: []}
+  keep: {description: How many releases M(deploy_end) shall keep., type: int, default: 0}
   holder: {description: Who deploys; the action plugin fills it in., type: dict, default: {}}
   take_over: {description: The deploy whose lock is stale; the action plugin fills it in., type: str, default: ""}
 author: Coldframe
@@ -40,6 +41,8 @@ activate: {description: Whether units must start or stop., type: bool, returned:
 lock: {description: The lock that was found., type: dict, returned: always}
 migrations: {description: Those that the running release does not have., type: list, returned: always}
 converged: {description: "O(converged), for M(deploy_end).", type: str, returned: always}
+root: {description: "O(root), for M(deploy_end).", type: str, returned: always}
+keep: {description: "O(keep), for M(deploy_end).", type: int, returned: always}
 """
 
 import time
@@ -71,6 +74,7 @@ def main() -> None:
             "source": {"type": "str", "default": ""},
             "converged": {"type": "str", "default": ""},
             "migrations": {"type": "list", "elements": "str", "default": []},
+            "keep": {"type": "int", "default": 0},
             "holder": {"type": "dict", "default": {}},
             "take_over": {"type": "str", "default": ""},
             **PARTS,
@@ -120,6 +124,8 @@ def main() -> None:
         lock=lock,
         migrations=[name for name in p["migrations"] if not (host.root / "current" / name).exists()],
         converged=p["converged"],
+        root=p["root"],
+        keep=p["keep"],
     )
 
 
