@@ -87,8 +87,12 @@ test-unit: .venv/.ready ## Filters, modules, templates and house rules, without 
 test-app: sandbox ## The stub's own tests, against PostgreSQL and Redis on the sandbox host
 	@ansible-playbook -i inventories/sandbox playbooks/test_app.yml
 
-test-hosts: tools ## Every Molecule scenario
-	@molecule test --all
+test-hosts: tools ## Every Molecule scenario; the one under load alone
+	@$(MAKE) --jobs=2 --output-sync=line scenario-default scenario-cluster
+	@$(MAKE) scenario-release
+
+scenario-%: .venv/.ready
+	@molecule test -s $*
 
 test: lint test-unit test-hosts ## All of it
 

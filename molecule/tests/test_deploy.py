@@ -126,34 +126,6 @@ def test_failed_smoke_is_a_failed_deploy_with_the_journal(inventory):
     assert "Starting shop-web@" in result.stdout or "GET /nowhere/" in result.stdout
 
 
-def test_release_whose_workers_do_not_start_leaves_the_old_one_running(host, deployment, inventory):
-    app = deployment.app_name
-    before = current(host, app)
-    result = deploy(inventory, app_celery="absent.celery:app")
-    assert result.returncode != 0
-    said = re.sub(r"\s+", " ", result.stdout)
-    assert "The new release does not start; the one before it was left running" in said, said
-    assert f"Not ready: {app}-worker-" in said and "absent" in said
-    assert running(host, app) == wanted(deployment, before) and current(host, app) == before
-    assert deployment.request("/healthz/").json["release"] == before
-
-
-def test_removed_queue_loses_its_unit_and_comes_back(host, deployment, inventory):
-    app, queues = deployment.app_name, deployment.celery_queues
-    fewer = {name: options for name, options in queues.items() if name != "bulk"}
-    before = current(host, app)
-    result = deploy(inventory, celery_queues=fewer, celery_task_routes={})
-    assert result.returncode == 0, result.stdout
-    try:
-        wait_for(lambda: not [u for u in running(host, app) if "-bulk@" in u], 30, "the queue's worker is gone")
-        assert current(host, app) != before
-    finally:
-        result = deploy(inventory)
-    assert result.returncode == 0, result.stdout
-    assert current(host, app) == before, "the same input is the same release"
-    wait_for(lambda: running(host, app) == wanted(deployment, before), 30, "the old instances are gone")
-
-
 # A package that nothing else here wants, so no host has it in a cache.
 FURTHER_LOCK = """
 unidecode==1.4.0 \\
