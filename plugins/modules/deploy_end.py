@@ -66,9 +66,10 @@ def main() -> None:
             host.systemctl("daemon-reload")
         if p["converged"]:
             replace(host.stamp_file, p["converged"])
-        if p["deploy"] or lock:
+        if lock.get("deploy") == deploy:
             host.finish(deploy, p["outcome"], **({"reason": p["reason"]} if p["reason"] else {}))
-            host.lock_file.unlink(missing_ok=True) if not p["deploy"] else None
+        if not p["deploy"]:  # a lock that cannot be read is broken too
+            remove(host.lock_file)
     module.exit_json(
         changed=bool(paths) or bool(lock and not p["deploy"]),
         removed=[str(path) for path in paths],

@@ -1,0 +1,55 @@
+"""A host is converged again when something that its configuration follows from is another, and only then."""
+
+import pytest
+from converged import converged_digest
+
+GROUPS = {"web": ["one"]}
+FACTS = {"memtotal_mb": 1024}
+VARIABLES = {"redis_appendfsync": "everysec", "app_environment": {}, "ansible_host": "a", "smoke_request": {}}
+
+
+@pytest.fixture
+def project(tmp_path):
+    for path in ("roles/redis/tasks/main.yml", "roles/app/vars/main.yml", "systemd/web.socket.j2"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(path)
+    return tmp_path
+
+
+def digest(project, groups=GROUPS, facts=FACTS, **variables):
+    return converged_digest(VARIABLES | variables, groups, facts, str(project))
+
+
+def test_same_input_is_the_same_digest(project):
+    (project / "roles/redis/tasks/main.yml").touch()
+    assert digest(project) == digest(project)
+
+
+@pytest.mark.parametrize("path", ["roles/redis/tasks/main.yml", "systemd/web.socket.j2"])
+def test_changed_file_is_another(project, path):
+    before = digest(project)
+    (project / path).write_text("changed")
+    assert digest(project) != before
+
+
+def test_changed_variable_group_or_fact_is_another(project):
+    others = [
+        digest(project, redis_appendfsync="always"),
+        digest(project, app_secrets={"token": "x"}),
+        digest(project, groups={"web": ["one", "two"]}),
+        digest(project, facts={"memtotal_mb": 2048}),
+    ]
+    assert len({digest(project), *others}) == 5
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"app_environment": {"A": "1"}},
+        {"app_source": "/elsewhere"},
+        {"smoke_request": {"path": "/"}},
+        {"release_keep": 9},
+    ],
+)
+def test_what_makes_a_release_or_a_run_is_not_the_hosts(project, variables):
+    assert digest(project, **variables) == digest(project)
