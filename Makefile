@@ -88,11 +88,13 @@ test-app: sandbox ## The stub's own tests, against PostgreSQL and Redis on the s
 	@ansible-playbook -i inventories/sandbox playbooks/test_app.yml
 
 test-hosts: tools ## Every Molecule scenario; the one under load alone
-	@$(MAKE) --jobs=2 --output-sync=line scenario-default scenario-cluster
-	@$(MAKE) scenario-release
+	@$(MAKE) --no-print-directory --jobs=2 scenario-default scenario-cluster
+	@$(MAKE) --no-print-directory scenario-release
 
+scenario-%: SHELL = /bin/bash
+scenario-%: .SHELLFLAGS = -o pipefail -c
 scenario-%: .venv/.ready
-	@molecule test -s $*
+	@molecule test -s $* 2>&1 | sed -u 's/^/$*: /'
 
 test: lint test-unit test-hosts ## All of it
 
