@@ -128,6 +128,7 @@ def test_pruning_keeps_what_runs_drains_and_may_be_gone_back_to(host, tmp_path):
     assert gone == {"releases/never-ran"}, "r1 drains still, r2 is the one before"
     for part in PARTS:
         host.module.states[f"shop-{part}@r1.service"] = "inactive"
+        host.module.states[f"shop-{part}@r2.service"] = "inactive"
     gone = {str(p.relative_to(tmp_path)) for p in host.prunable(1)}
     assert gone == {"releases/never-ran", "releases/r1", "venvs/r1", "CREDENTIALS/shop/r1"} | {
         f"UNITS/shop-{part}@r1.service" for part in PARTS

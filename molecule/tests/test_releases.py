@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import ROOT, ansible, wait_for
@@ -184,11 +185,28 @@ def wait():
 """
 
 
-def test_status_names_the_tasks_of_a_worker_that_drains(host, deployment, inventory, original, manage, tmp_path):
+# Sends short tasks until a file says to stop; prints how many.
+STREAM = """
+import os, time
+from django.conf import settings
+from orders.tasks import echo
+
+sent = 0
+while sent < 3000 and not os.path.exists(os.path.join(settings.MEDIA_ROOT, "stop")):
+    echo.delay(sent)
+    sent += 1
+    time.sleep(0.05)
+print(sent)
+"""
+
+
+def test_worker_that_drains_says_what_it_runs_and_holds_nothing_else(
+    host, deployment, inventory, original, manage, redis, tmp_path
+):
     app, name = deployment.app_name, "status.tasks.wait"
     shutil.copytree(deployment.app_source, tmp_path / "app")
-    go = f"/srv/{app}/shared/media/go-on"
-    host.run(f"rm -f {go}")
+    go, stop = f"/srv/{app}/shared/media/go-on", f"/srv/{app}/shared/media/stop"
+    host.run(f"rm -f {go} {stop}")
     with (tmp_path / "app/orders/tasks.py").open("a") as file:
         file.write(WAIT.format(name=name, path=go))
     assert deploy(inventory, app_source=str(tmp_path / "app")).returncode == 0
@@ -200,9 +218,15 @@ def test_status_names_the_tasks_of_a_worker_that_drains(host, deployment, invent
         return host.check_output(f"systemctl show --property=StatusText --value {unit}")
 
     wait_for(lambda: f"running {name}[" in status_line(), 10, "the worker says what it runs")
-    assert deploy(inventory, app_source=str(tmp_path / "app"), app_environment={"CHANGED": "1"}).returncode == 0
+    with ThreadPoolExecutor() as pool:
+        stream = pool.submit(manage, STREAM)
+        assert deploy(inventory, app_source=str(tmp_path / "app"), app_environment={"CHANGED": "1"}).returncode == 0
+        host.check_output(f"touch {stop}")
+        assert int(stream.result()) > 50, "tasks came all the time"
+    held = wait_for(lambda: redis("HLEN unacked").removeprefix("(integer) ") == "1", 10, "one task is held, which runs")
+    assert held and f"running {name}[" in status_line()
     status = said(play(inventory, "status"))
-    assert re.search(rf"{re.escape(unit)} draining draining, running {name}\[[0-9a-f-]+\]", status), status
+    assert re.search(rf"{re.escape(unit)} draining since .{{5,40}} draining, running {name}\[[0-9a-f-]+\]", status), status
     removed = deploy(inventory, app_source=str(tmp_path / "app"), app_environment={"CHANGED": "1"}, release_keep=1)
     assert removed.returncode == 0 and host.file(f"/srv/{app}/releases/{old}").exists, "it drains"
     host.check_output(f"touch {go}")

@@ -83,7 +83,7 @@ class Application:
         units = [unit for unit, state in self.instances().items() if state != "inactive"]
         if not units:
             return []
-        properties = "Id,ActiveState,SubState,StatusText,StateChangeTimestamp"
+        properties = "Id,ActiveState,StatusText,StateChangeTimestamp"
         _, output = self.systemctl("show", f"--property={properties}", *units)
         shown = [dict(line.split("=", 1) for line in block.splitlines()) for block in output.strip().split("\n\n")]
         return [

@@ -8,8 +8,7 @@ module: deploy_state
 short_description: Reads a host's releases, units, history and lock, and the few facts that the roles use
 description:
   - Changes nothing. One round trip instead of fact gathering and several commands.
-  - Sets the facts C(distribution), C(distribution_major_version), C(python_version), C(architecture),
-    C(memtotal_mb), C(virtualization_type), C(all_ipv4_addresses) and C(all_ipv6_addresses), each as ansible.builtin.setup names and writes it.
+  - Sets the facts C(distribution), C(distribution_major_version), C(python_version), C(memtotal_mb), C(virtualization_type), C(all_ipv4_addresses) and C(all_ipv6_addresses), each as ansible.builtin.setup names and writes it.
 options:
   app: {description: The application's name., type: str, required: true}
   root: {description: The application's folder., type: path, required: true}
@@ -49,7 +48,6 @@ def facts(module: AnsibleModule) -> dict[str, object]:
         "distribution": release.get("NAME", "").split(" ")[0],
         "distribution_major_version": release.get("VERSION_ID", "").split(".")[0],
         "python_version": platform.python_version(),
-        "architecture": platform.machine(),
         "memtotal_mb": pages // 2**20,
         "virtualization_type": module.run_command(["systemd-detect-virt"])[1].strip(),
     }
