@@ -226,7 +226,9 @@ def test_worker_that_drains_says_what_it_runs_and_holds_nothing_else(
     held = wait_for(lambda: redis("HLEN unacked").removeprefix("(integer) ") == "1", 10, "one task is held, which runs")
     assert held and f"running {name}[" in status_line()
     status = said(play(inventory, "status"))
-    assert re.search(rf"{re.escape(unit)} draining since .{{5,40}} draining, running {name}\[[0-9a-f-]+\]", status), status
+    assert re.search(rf"{re.escape(unit)} draining since .{{5,40}} draining, running {name}\[[0-9a-f-]+\]", status), (
+        status
+    )
     removed = deploy(inventory, app_source=str(tmp_path / "app"), app_environment={"CHANGED": "1"}, release_keep=1)
     assert removed.returncode == 0 and host.file(f"/srv/{app}/releases/{old}").exists, "it drains"
     host.check_output(f"touch {go}")
