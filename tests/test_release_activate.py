@@ -54,15 +54,40 @@ def test_new_units_are_ready_before_an_old_one_is_asked_to_stop(host):
     assert host.enabled() == {f"shop-{part}@r2.service" for part in PARTS} and host.current == "r2"
 
 
-def test_going_back_to_a_release_that_drains_switches_the_web_first(host):
+def test_release_that_drains_is_gone_back_to_beside_itself(host, tmp_path):
+    worker, beside = "shop-worker-default@r1.service", "shop-worker-default@r1:2.service"
     activate(host, "r1")
     activate(host, "r2")
-    assert host.module.states["shop-worker-default@r1.service"] == "deactivating"
+    assert host.module.states[worker] == host.module.states["shop-web@r1.service"] == "deactivating"
     activate(host, "r1")
+    assert host.module.states[worker] == "deactivating", "it goes on with its last tasks"
+    assert active(host) == ["shop-beat@r1.service", "shop-web@r1:2.service", beside]
+    assert host.enabled() == set(active(host)) and host.current == "r1"
+    assert "Service=shop-web@r1:2.service" in (tmp_path / "UNITS/shop-web.socket.d/release.conf").read_text()
+    host.module.states[worker] = "inactive"
+    assert not Activation(host, "r1", PARTS).changes(), "the one beside is as good as the first"
+    activate(host, "r2")
+    assert host.module.states[beside] == "deactivating"
+    host.note("d1", "activated", release="r2", parts=PARTS)
+    place(tmp_path, "r0")
+    assert not [path for path in host.prunable(1) if "r1" in str(path)], "it drains still"
+
+
+def test_units_name_their_release_whatever_the_instance(host, tmp_path):
+    (tmp_path / "releases/r1/.release/units/worker-default.service").write_text("%i runs as %I")
+    host.module.states["shop-worker-default@r1.service"] = "deactivating"
+    activate(host, "r1", ["worker-default"])
+    assert (tmp_path / "UNITS/shop-worker-default@r1:2.service").read_text() == "r1 runs as %I"
+
+
+def test_beat_that_only_ends_is_awaited(host):
+    activate(host, "r1")
+    activate(host, "r2")
+    host.module.states["shop-beat@r1.service"] = "deactivating"
+    activate(host, "r3")
     calls = host.module.calls
-    web_gone = next(i for i, call in enumerate(calls) if call[0] == "stop" and "shop-web@r2.service" in call)
-    worker_back = calls.index(("start", "shop-worker-default@r1.service"))
-    assert web_gone < worker_back < calls.index(("stop", "shop-worker-default@r2.service"))
+    stop = next(i for i, call in enumerate(calls) if call[0] == "stop" and "shop-beat@r1.service" in call)
+    assert stop < calls.index(("start", "shop-beat@r3.service"))
 
 
 def test_two_beats_never_run(host):

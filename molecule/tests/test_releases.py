@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import ROOT, ansible, wait_for
 from test_deploy import changed, deploy
-from test_units import current, running, wanted
+from test_units import current, once, running, wanted
 
 pytestmark = pytest.mark.changes
 
@@ -200,7 +200,7 @@ print(sent)
 """
 
 
-def test_worker_that_drains_says_what_it_runs_and_holds_nothing_else(
+def test_worker_that_drains_holds_one_task_and_is_in_no_rollbacks_way(
     host, deployment, inventory, original, manage, redis, tmp_path
 ):
     app, name = deployment.app_name, "status.tasks.wait"
@@ -231,8 +231,13 @@ def test_worker_that_drains_says_what_it_runs_and_holds_nothing_else(
     )
     removed = deploy(inventory, app_source=str(tmp_path / "app"), app_environment={"CHANGED": "1"}, release_keep=1)
     assert removed.returncode == 0 and host.file(f"/srv/{app}/releases/{old}").exists, "it drains"
+    back = play(inventory, "rollback", "-e", f"release_rollback_to={old}")
+    assert back.returncode == 0 and current(host, app) == old, back.stdout
+    beside = unit.replace(".service", ":2.service")
+    assert host.run(f"systemctl is-active {unit} {beside}").stdout.split() == ["deactivating", "active"]
+    assert deploy(inventory, app_source=str(tmp_path / "app")).stdout.count("changed=0"), "it is the release that runs"
     host.check_output(f"touch {go}")
-    wait_for(lambda: unit not in running(host, app), 30, "the worker has finished its task")
+    wait_for(lambda: host.run(f"systemctl is-active {unit}").stdout == "inactive\n", 30, "it has finished its task")
 
 
 def test_pruning_removes_what_nobody_needs(host, deployment, inventory, original):
@@ -248,7 +253,7 @@ def test_pruning_removes_what_nobody_needs(host, deployment, inventory, original
     assert newest in left and len(left) == 2, "the newest, and the one before"
     assert set(host.check_output(f"ls /etc/credstore/{app}").split()) == left
     units = host.check_output(f"ls /etc/systemd/system | grep -E '^{app}-.*@.*service$'").split()
-    assert {unit.partition("@")[2].removesuffix(".service") for unit in units} == left
+    assert {once(unit).partition("@")[2].removesuffix(".service") for unit in units} == left
     used = {host.check_output(f"readlink -f /srv/{app}/releases/{release}/.venv") for release in left}
     assert set(host.check_output(f"ls -d /srv/{app}/venvs/*").split()) == used
 

@@ -1,6 +1,7 @@
 """The units that run, and the release that they run."""
 
 import json
+import re
 
 import pytest
 
@@ -29,9 +30,14 @@ def host_queues(deployment):
 
 
 def running(host, app):
-    """The application's instances that are loaded and not stopped."""
+    """The application's instances that are loaded and not stopped; one that runs beside itself (:2) counts as it."""
     lines = host.check_output(f"systemctl list-units --plain --no-legend --full '{app}-*@*.service'").splitlines()
-    return {line.split()[0] for line in lines}
+    return {once(line.split()[0]) for line in lines}
+
+
+def once(unit):
+    """The instance's name without the number of one that runs beside itself."""
+    return re.sub(r":\d+(?=\.service$)", "", unit)
 
 
 def current(host, app):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import syslog
 import time
@@ -59,9 +60,18 @@ class Application:
         """List the instances that start at boot."""
         return {path.name for path in (self.units / f"{self.app}.target.wants").glob(f"{self.app}-*@*.service")}
 
-    def unit(self, part: str, release: str) -> str:
-        """Name the unit of a part (web, beat, worker-QUEUE) of a release."""
-        return f"{self.app}-{part}@{release}.service"
+    def unit(self, part: str, release: str, states: dict[str, str]) -> str:
+        """Name the instance that runs, or is to run, a part (web, beat, worker-QUEUE) of a release.
+
+        A release that is gone back to while it still drains runs as RELEASE:2 beside itself, and does not wait for
+        the end of its own last tasks. Beat, of which two must never run, has one name only.
+        """
+        names = [f"{self.app}-{part}@{release}.service"]
+        names += [f"{self.app}-{part}@{release}:{turn}.service" for turn in range(2, 2 + len(states))]
+        if part == "beat":
+            return names[0]
+        free = (name for name in names if states.get(name) != "deactivating")
+        return next((name for name in names if states.get(name) in RUNNING), None) or next(free)
 
     def part(self, unit: str) -> str:
         """Name the part that a unit runs; the opposite of `unit`."""
@@ -199,7 +209,7 @@ class Application:
 
 def release_of(unit: str) -> str:
     """Read the release from a unit's name."""
-    return unit.partition("@")[2].removesuffix(".service")
+    return re.split(r"[@:]|\.service$", unit)[1]
 
 
 def replace(path: Path, text: str, mode: int = 0o600) -> None:

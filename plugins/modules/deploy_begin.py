@@ -53,8 +53,8 @@ from ansible.module_utils.coldframe import PARTS, RUNNING, Application
 
 def as_wanted(host: Application, release: str, parts: list[str]) -> bool:
     """Whether exactly the wanted units run and start at boot. What drains counts as gone."""
-    wanted = {host.unit(part, release) for part in parts}
     states = host.instances()
+    wanted = {host.unit(part, release, states) for part in parts}
     return (
         host.current == release
         and {unit for unit, state in states.items() if state in RUNNING} == wanted

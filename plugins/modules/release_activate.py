@@ -11,8 +11,7 @@ description:
     brings along, so two releases run side by side and neither changes the other's definition.
   - New instances start first and must report that they are ready. If one does not, the new ones are
     stopped, the old ones go on untouched, and the module fails with the journal's last lines.
-  - A worker that still finishes tasks of that same release is awaited before it starts again; the web has
-    changed over by then, and the other release's worker serves the queue meanwhile.
+  - An instance of that same release that still finishes what it was at is left to it; another starts beside it.
   - Then the web socket is pointed at the new instance, Beat changes over (the old one stops before the
     new one starts), the old instances are asked to finish, and the new ones are enabled for boot.
 options:
@@ -45,7 +44,7 @@ queues: {description: Queues whose workers change., type: list, returned: always
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.coldframe import PARTS, RUNNING, Application, point, replace
+from ansible.module_utils.coldframe import ENDED, PARTS, RUNNING, Application, point, replace
 
 
 class Activation:
@@ -54,16 +53,17 @@ class Activation:
     def __init__(self, host: Application, release: str, parts: list[str]) -> None:
         """Compare the host with what is wanted; nothing is touched yet."""
         self.host, self.release = host, release
-        self.wanted = [host.unit(part, release) for part in parts]
         self.states, self.enabled = host.instances(), host.enabled()
+        self.units = {part: host.unit(part, release, self.states) for part in parts}
+        self.wanted = list(self.units.values())
         self.running = sorted(unit for unit, state in self.states.items() if state in RUNNING)
         self.to_start = [unit for unit in self.wanted if self.states.get(unit) != "active"]
         self.to_stop = [unit for unit in self.running if unit not in self.wanted]
-        self.web = "web" in parts
+        self.web = self.units.get("web", "")
         self.socket = f"{host.app}-web.socket"
         self.pointer = host.units / f"{self.socket}.d" / "release.conf"
-        self.pointer_text = f"[Socket]\nService={host.unit('web', release)}\n"
-        self.listening = self.web and self.active(self.socket)
+        self.pointer_text = f"[Socket]\nService={self.web}\n"
+        self.listening = bool(self.web) and self.active(self.socket)
         self.started = self.active(f"{host.app}.target")
 
     def active(self, unit: str) -> bool:
@@ -75,7 +75,8 @@ class Activation:
         """The unit files of the wanted instances: path to text."""
         source = self.host.root / "releases" / self.release / ".release/units"
         return {
-            self.host.units / unit: (source / f"{self.host.part(unit)}.service").read_text() for unit in self.wanted
+            self.host.units / unit: (source / f"{part}.service").read_text().replace("%i", self.release)
+            for part, unit in self.units.items()
         }
 
     def pointed(self) -> bool:
@@ -108,18 +109,12 @@ class Activation:
         leftovers = [unit for unit, state in self.states.items() if state == "failed"]
         if leftovers:
             host.systemctl("reset-failed", *leftovers, check=False)
-        # Going back to a release whose workers still finish tasks: they start again when they have.
-        late = [unit for unit in self.to_start if self.states.get(unit) == "deactivating" and "-worker-" in unit]
-        self.start([unit for unit in self.to_start if unit not in late and host.part(unit) != "beat"])
+        self.start([unit for unit in self.to_start if host.part(unit) != "beat"])
         self.swap_beat()
         if not self.pointed():
             self.point_socket()
             host.systemctl("daemon-reload")
-        serving = {host.part(unit) for unit in late}
-        self.stop([unit for unit in self.to_stop if host.part(unit) not in serving])
-        if late:
-            host.systemctl("start", *late)
-            self.stop([unit for unit in self.to_stop if host.part(unit) in serving])
+        self.stop(self.to_stop)
         if gone := sorted(self.enabled - set(self.wanted)):
             host.systemctl("disable", "--no-reload", *gone)
         if set(self.wanted) - self.enabled:
@@ -148,7 +143,8 @@ class Activation:
 
     def swap_beat(self) -> None:
         """Start this release's Beat when the other one has stopped."""
-        old = [unit for unit in self.to_stop if self.host.part(unit) == "beat"]
+        others = [unit for unit, state in self.states.items() if unit not in self.wanted and state not in ENDED]
+        old = [unit for unit in others if self.host.part(unit) == "beat"]  # one that only ends is awaited too
         new = [unit for unit in self.to_start if self.host.part(unit) == "beat"]
         if old:
             self.host.systemctl("stop", *old)

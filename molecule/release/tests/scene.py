@@ -19,7 +19,7 @@ from typing import Any
 import ansible_mitogen
 from conftest import ROOT, Deployment, ansible, wait_for
 from load import Load, Request, summary
-from test_units import current, wanted
+from test_units import current, once, wanted
 
 DEPLOY = "playbooks/deploy.yml"
 LONG = 60  # seconds of the tasks that workers are at when they are replaced
@@ -119,9 +119,10 @@ class Scene:
     def assert_all_on(self, release: str) -> None:
         """Every process runs the release, whatever it is asked; those of others only finish."""
         expected = wanted(self.deployment, release)
-        wait_for(lambda: set(self.processes()) == expected, 30, f"{sorted(expected)} and no other are active")
-        others = {name: unit["ActiveState"] for name, unit in self.units().items() if name not in expected}
-        assert set(others.values()) <= {"deactivating"}, others
+        wait_for(
+            lambda: set(map(once, self.processes())) == expected, 30, f"{sorted(expected)} and no other are active"
+        )
+        assert {unit["ActiveState"] for unit in self.units().values()} <= {"active", "deactivating"}
         for name, process in self.processes().items():
             seen = self.host.check_output(
                 f"readlink /proc/{process}/cwd; tr '\\0' '\\n' </proc/{process}/environ | grep ^RELEASE_ID="
@@ -143,7 +144,7 @@ class Scene:
             key
             for key, (begin, *end) in self.holds().items()
             if begin["seconds"] == LONG
-            and begin["worker"].startswith(f"{queue}-{release}@")
+            and re.match(rf"{queue}-{release}(:\d+)?@", begin["worker"])
             and begin["at"] < at < (end[0]["at"] if end else float("inf"))
         ]
 
@@ -174,7 +175,8 @@ class Scene:
         finally:
             done.set()
             sender.join()
-        after, units = self.release, self.units()
+        after = self.release
+        units = {once(name): unit for name, unit in self.units().items() if unit["ActiveState"] == "active"}
         for queue in queues if after != before else []:
             # A queue that is gone has no new worker: its old one was asked to stop after the web was ready.
             unit = units.get(f"{self.app}-worker-{queue}@{after}.service") or units[f"{self.app}-web@{after}.service"]

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from conftest import ROOT, wait_for
 from load import summary
-from scene import Scene, assert_served, said
+from scene import LONG, Scene, assert_served, said
 from test_deploy import changed
 
 pytestmark = pytest.mark.changes
@@ -110,6 +110,7 @@ def test_rollback_to_the_release_before_and_forward_by_name(scene):
         result = scene.play(ROLLBACK, release_rollback_to=newer)
         assert result.returncode == 0, result.stdout
         scene.assert_all_on(newer)
+    assert all(step["seconds"] < LONG / 2 for step in scene.steps[-2:]), "none waits for the tasks of a minute"
 
 
 def test_queue_is_replaced(scene):
@@ -179,6 +180,7 @@ def test_nothing_was_lost_in_the_end(host, manage, scene, capsys):
         print(f"\n{scene.table()}\n{json.dumps({name: report[name] for name in list(report)[1:]})}")
 
     assert sorted(orders) == sorted(scene.load.orders)
+    assert max(orders.values()) < LONG / 2, "none waits until a worker has drained"
     holds = scene.holds()
     for key in scene.load.holds:
         notes = holds.get(key, [])
