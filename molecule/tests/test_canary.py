@@ -3,6 +3,7 @@
 import pytest
 from conftest import ROOT, deployed, wait_for
 from test_deploy import deploy
+from test_units import once
 from testinfra import get_host
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("web")]
@@ -27,7 +28,7 @@ def processes(host, app):
 
 def releases(hosts, app):
     """The releases that run on each host."""
-    return [{unit.partition("@")[2] for unit in processes(host, app)} for host in hosts]
+    return [{once(unit).partition("@")[2] for unit in processes(host, app)} for host in hosts]
 
 
 @pytest.mark.parametrize("fault", ["no smoke", "no worker"])

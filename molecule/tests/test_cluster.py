@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 from conftest import deployed, wait_for
-from test_units import RELEASED, current
+from test_units import RELEASED, current, instances
 
 # Send a text to an address and port; print the answer, or the error's name.
 CONNECT = """
@@ -137,7 +137,7 @@ def asked(host, deployment):
 @pytest.mark.group("web")
 def test_others_answer_while_a_web_host_is_stopped(host, deployment):
     app = deployment.app_name
-    unit = f"{app}-web@{current(host, app)}"
+    (unit,) = instances(host, app, "web")
     wait_for(lambda: asked(host, deployment), 15, "the edge asks this host")
     host.check_output(f"systemctl stop {app}-web.socket")
     try:

@@ -29,15 +29,20 @@ def host_queues(deployment):
     return deployment.celery_host_queues or list(deployment.celery_queues)
 
 
-def running(host, app):
-    """The application's instances that are loaded and not stopped; one that runs beside itself (:2) counts as it."""
-    lines = host.check_output(f"systemctl list-units --plain --no-legend --full '{app}-*@*.service'").splitlines()
-    return {once(line.split()[0]) for line in lines}
+def instances(host, app, part="*"):
+    """The application's instances that are loaded and not stopped."""
+    lines = host.check_output(f"systemctl list-units --plain --no-legend --full '{app}-{part}@*.service'").splitlines()
+    return {line.split()[0] for line in lines}
 
 
 def once(unit):
-    """The instance's name without the number of one that runs beside itself."""
+    """The instance's name without the number of one that runs beside itself (:2)."""
     return re.sub(r":\d+(?=\.service$)", "", unit)
+
+
+def running(host, app):
+    """The same instances, by the name that their release first runs under."""
+    return {once(unit) for unit in instances(host, app)}
 
 
 def current(host, app):
@@ -62,7 +67,7 @@ def test_every_unit_is_active_and_starts_at_boot(host, deployment):
     }
     expected = [unit for group in deployment.group_names for unit in services.get(group, [])]
     if RELEASED & set(deployment.group_names):
-        expected += [*wanted(deployment, current(host, app)), f"{app}.target"]
+        expected += [*instances(host, app), f"{app}.target"]
     for unit in expected:
         assert host.check_output(f"systemctl is-active {unit}") == "active", unit
         assert host.run(f"systemctl is-enabled {unit}").stdout.strip() in ("enabled", "enabled-runtime"), unit
@@ -82,7 +87,7 @@ def test_web_says_which_release_answers(host, deployment):
 def test_processes_run_the_code_of_their_release(host, deployment):
     app = deployment.app_name
     release = current(host, app)
-    for unit in wanted(deployment, release):
+    for unit in instances(host, app):
         pid = host.check_output(f"systemctl show --property=MainPID --value {unit}")
         assert host.check_output(f"readlink /proc/{pid}/cwd") == f"/srv/{app}/releases/{release}", unit
 
@@ -90,7 +95,7 @@ def test_processes_run_the_code_of_their_release(host, deployment):
 @released
 def test_units_are_well_formed(host, deployment):
     app = deployment.app_name
-    units = [*wanted(deployment, current(host, app)), f"{app}.target", f"{app}.slice"]
+    units = [*instances(host, app), f"{app}.target", f"{app}.slice"]
     units += [f"{app}-flower.service"] if "flower" in deployment.group_names else []
     units += [f"{app}-web.socket"] if "web" in deployment.group_names else []
     result = host.run(f"systemd-analyze verify {' '.join(units)}")
@@ -101,12 +106,12 @@ def test_units_are_well_formed(host, deployment):
 def test_every_instance_has_the_unit_file_of_its_release(host, deployment):
     app = deployment.app_name
     release = current(host, app)
-    for unit in wanted(deployment, release):
+    for unit in instances(host, app):
         part = unit.removeprefix(f"{app}-").partition("@")[0]
-        assert (
-            host.check_output(f"systemctl show --property=FragmentPath --value {unit}") == f"/etc/systemd/system/{unit}"
-        )
-        host.check_output(f"cmp /etc/systemd/system/{unit} /srv/{app}/releases/{release}/.release/units/{part}.service")
+        path = host.check_output(f"systemctl show --property=FragmentPath --value {unit}")
+        assert path == f"/etc/systemd/system/{unit}"
+        template = host.file(f"/srv/{app}/releases/{release}/.release/units/{part}.service").content_string
+        assert host.file(path).content_string == template.replace("%i", release)
 
 
 def test_no_service_user_can_write_code_or_settings(host, deployment):
