@@ -200,13 +200,21 @@ print(sent)
 """
 
 
+@pytest.fixture
+def signals(host, deployment, original):
+    """Two files that do not exist yet: the first lets the waiting task end, the second the stream of tasks."""
+    go, stop = (f"/srv/{deployment.app_name}/shared/media/{name}" for name in ("go-on", "stop"))
+    host.check_output(f"rm -f {go} {stop}")
+    yield go, stop
+    host.check_output(f"touch {go} {stop}")
+
+
 def test_worker_that_drains_holds_one_task_and_is_in_no_rollbacks_way(
-    host, deployment, inventory, original, manage, redis, tmp_path
+    host, deployment, inventory, signals, manage, redis, tmp_path
 ):
     app, name = deployment.app_name, "status.tasks.wait"
     shutil.copytree(deployment.app_source, tmp_path / "app")
-    go, stop = f"/srv/{app}/shared/media/go-on", f"/srv/{app}/shared/media/stop"
-    host.run(f"rm -f {go} {stop}")
+    go, stop = signals
     with (tmp_path / "app/orders/tasks.py").open("a") as file:
         file.write(WAIT.format(name=name, path=go))
     assert deploy(inventory, app_source=str(tmp_path / "app")).returncode == 0
