@@ -226,13 +226,16 @@ def test_worker_that_drains_holds_one_task_and_is_in_no_rollbacks_way(
         return host.check_output(f"systemctl show --property=StatusText --value {unit}")
 
     wait_for(lambda: f"running {name}[" in status_line(), 10, "the worker says what it runs")
+    later = manage("from orders.tasks import echo; print(echo.apply_async((1,), countdown=20).id)")
     with ThreadPoolExecutor() as pool:
         stream = pool.submit(manage, STREAM)
         assert deploy(inventory, app_source=str(tmp_path / "app"), app_environment={"CHANGED": "1"}).returncode == 0
         host.check_output(f"touch {stop}")
         assert int(stream.result()) > 50, "tasks came all the time"
-    held = wait_for(lambda: redis("HLEN unacked").removeprefix("(integer) ") == "1", 10, "one task is held, which runs")
-    assert held and f"running {name}[" in status_line()
+    done = f"from celery.result import AsyncResult; print(AsyncResult({later!r}).status)"
+    wait_for(lambda: manage(done) == "SUCCESS", 30, "the task with a countdown is done")
+    wait_for(lambda: redis("HLEN unacked").removeprefix("(integer) ") == "1", 10, "one task is held, which runs")
+    assert f"running {name}[" in status_line()
     status = said(play(inventory, "status"))
     assert re.search(rf"{re.escape(unit)} draining since .{{5,40}} draining, running {name}\[[0-9a-f-]+\]", status), (
         status

@@ -1,8 +1,7 @@
 """Runs the `celery` command and tells systemd what it does (sd_notify(3)).
 
 A worker is ready when it consumes from the broker; Beat, when its scheduler is loaded.
-From then on a worker's status names the tasks that it runs, while it drains too. One that is
-to stop takes no more task from that moment on.
+From then on a worker's status names the tasks that it runs, while it drains too.
 """
 
 from __future__ import annotations
@@ -11,15 +10,13 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
-from queue import Empty
 from typing import Any
 
 from celery.__main__ import main
-from celery.bootsteps import StartStopStep
-from celery.signals import beat_init, celeryd_init, worker_ready, worker_shutting_down
+from celery.signals import beat_init, worker_ready, worker_shutting_down
 from celery.worker import state
-from kombu.common import ignore_errors
+
+from coldframe.stop import Rest
 
 STATUS_INTERVAL = 1.0  # seconds between two looks at the running tasks
 STATUS_TASKS = 10  # tasks that the status names, at most
@@ -57,40 +54,13 @@ class Worker:
             time.sleep(STATUS_INTERVAL)
 
 
-class GiveBack(StartStopStep):
-    """Gives back the task that Redis hands to a worker which is to stop.
-
-    The worker's last BRPOP stays open for up to a second. kombu (5.7) reads its answer only when the
-    channel is closed, after the last running task: a task that came would wait for that long.
-    """
-
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def stop(self, consumer: Any) -> None:
-        """Stop consuming, then read that answer: what nobody consumes is put back at the head of its queue."""
-        if tasks := consumer.task_consumer:
-            ignore_errors(consumer, self.read_last, tasks)
-
-    def read_last(self, tasks: Any) -> None:
-        """Wait for the open BRPOP, if the transport has one."""
-        tasks.cancel()
-        if getattr(tasks.channel, "_in_poll", None):
-            with suppress(Empty):
-                tasks.channel._brpop_read()
-
-
 worker = Worker()
 
 
-@celeryd_init.connect
-def on_celeryd_init(instance: Any, **_: object) -> None:
-    """Add the step to a worker that is about to be put together."""
-    instance.app.steps["consumer"].add(GiveBack)
-
-
 @worker_ready.connect
-def on_worker_ready(**_: object) -> None:
-    """Report a worker that consumes."""
+def on_worker_ready(sender: Any, **_: object) -> None:
+    """Report a worker that consumes, and see to its stop."""
+    state.maybe_shutdown = Rest(sender.controller)
     notify("READY=1\nSTATUS=consuming")
     threading.Thread(target=worker.report, name="status", daemon=True).start()
 
