@@ -1,7 +1,7 @@
 """A host is converged again when something that its configuration follows from is another, and only then."""
 
 import pytest
-from converged import converged_digest
+from converged import converged_digest, converged_inputs
 
 GROUPS = {"web": ["one"]}
 FACTS = {"memtotal_mb": 1024}
@@ -17,7 +17,9 @@ def project(tmp_path):
 
 
 def digest(project, groups=GROUPS, facts=FACTS, **variables):
-    return converged_digest(VARIABLES | variables, groups, facts, str(project))
+    everything = VARIABLES | variables
+    inputs = {name: everything[name] for name in converged_inputs(everything, str(project))}
+    return converged_digest(inputs, groups, facts, str(project))
 
 
 def test_same_input_is_the_same_digest(project):

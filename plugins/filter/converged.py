@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,20 @@ NOT_INPUT |= {"app_source", "app_repository", "app_version", "app_repository_fol
 NOT_INPUT |= {"app_environment", "app_settings_module", "app_wsgi", "app_celery"}
 
 
-def converged_digest(hostvars: Mapping[str, Any], groups: Mapping[str, list[str]], facts: Any, project: str) -> str:
+def converged_inputs(names: Iterable[str], project: str) -> list[str]:
+    """Choose the variables that the roles read.
+
+    :param names: of all variables of a host; one host's entry of Ansible's hostvars will do.
+    :param project: the project's folder.
+    """
+    prefixes = tuple({role.name.split("_")[0] + "_" for role in Path(project, "roles").iterdir()} - {"release_"})
+    return sorted(name for name in names if name.startswith(prefixes) and name not in NOT_INPUT)
+
+
+def converged_digest(variables: Mapping[str, Any], groups: Mapping[str, list[str]], facts: Any, project: str) -> str:
     """Digest all that the roles read: their own files, the inventory's variables for them, groups and facts.
 
-    :param hostvars: one host's entry of Ansible's hostvars.
+    :param variables: what `converged_inputs` chose, name to value.
     :param groups: Ansible's groups.
     :param facts: the host's facts.
     :param project: the project's folder.
@@ -29,16 +39,13 @@ def converged_digest(hostvars: Mapping[str, Any], groups: Mapping[str, list[str]
     for path in sorted(path for folder in FOLDERS for path in (root / folder).rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             total.update(f"{path.relative_to(root)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    prefixes = tuple({role.name.split("_")[0] + "_" for role in (root / "roles").iterdir()} - {"release_"})
-    names = sorted(name for name in hostvars if name.startswith(prefixes) and name not in NOT_INPUT)
-    variables = {name: hostvars[name] for name in names}
     total.update(json.dumps([variables, dict(groups), facts], sort_keys=True, default=str).encode())
     return total.hexdigest()
 
 
 class FilterModule:
-    """The filter."""
+    """The filters."""
 
     def filters(self) -> dict[str, Any]:
-        """Name the filter for Ansible."""
-        return {"converged_digest": converged_digest}
+        """Name the filters for Ansible."""
+        return {"converged_inputs": converged_inputs, "converged_digest": converged_digest}
