@@ -19,8 +19,13 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_STRATEGY ?= mitogen_linear
 export ANSIBLE_STRATEGY_PLUGINS ?= $(shell echo $(CURDIR)/.venv/lib/python3*/site-packages/ansible_mitogen/plugins/strategy)
 
+# What decrypts the secrets of ENV, where `make secrets` made it; or name a file of your own.
+ifneq ($(wildcard .vault/$(ENV)),)
+export ANSIBLE_VAULT_PASSWORD_FILE ?= $(CURDIR)/.vault/$(ENV)
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help setup system tools image sandbox sandbox-down deploy site rollback status unlock verify ssh lint test-unit test-app test-hosts test bench-deploy
+.PHONY: help setup system tools image sandbox sandbox-down deploy site rollback secrets status unlock verify ssh lint test-unit test-app test-hosts test bench-deploy
 
 help: ## Print this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -62,6 +67,9 @@ site: $(HOSTS) ## The same, and take back what was changed by hand on them
 
 rollback: .venv/.ready ## Run the release before again, or RELEASE=id
 	@$(PLAYBOOK) playbooks/rollback.yml $(if $(RELEASE),-e release_rollback_to=$(RELEASE)) $(ARGS)
+
+secrets: .venv/.ready ## Make the secrets of ENV, random and encrypted; those that are there stay
+	@inventories/secrets $(ENV)
 
 status: .venv/.ready ## Say what runs where, what drains, what to go back to, and who deployed what when
 	@$(PLAYBOOK) playbooks/status.yml $(ARGS)

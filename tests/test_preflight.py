@@ -13,7 +13,7 @@ from preflight import (
     topology_problems,
 )
 
-REDIS = dict.fromkeys(["admin", "web", "worker", "beat", "flower", "exporter", "cache"], "r" * 40)
+REDIS = {name: f"{name}-8f3k2m9qx7w1" for name in ("admin", "web", "worker", "beat", "flower", "exporter", "cache")}
 GROUPS = {group: ["one"] for group in ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")}
 LOCK = "".join(
     f"{p}==1 \\\n    --hash=sha256:00\n" for p in ("celery[redis]", "Django", "django-celery-beat", "gunicorn", "redis")
@@ -47,6 +47,17 @@ def test_secrets_are_named_and_never_shown():
     assert "app_secret_key is missing" in problems[0]
     assert "app_database_password is shorter" in problems[1] and "hunter2" not in problems[1]
     assert "app_redis_passwords.web holds a space" in problems[2]
+    assert secret_problems(
+        {"app_redis_passwords": REDIS | {"web": "CHANGEME" + REDIS["web"], "cache": "ababababababababab"}}
+    ) == [
+        f"app_redis_passwords.{user} can be guessed (a placeholder, or few different characters): set a random one."
+        for user in ("web", "cache")
+    ]
+    assert (
+        "app_redis_passwords.beat is the same as app_redis_passwords.cache: set a value of its own for each."
+        in secret_problems({"app_redis_passwords": REDIS | {"beat": REDIS["cache"]}})
+    )
+    assert secret_problems({"app_redis_passwords": REDIS}) == []
     assert "app_redis_passwords.worker is missing" in " ".join(secret_problems({"app_redis_passwords": {}}))
 
 

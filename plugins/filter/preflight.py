@@ -9,6 +9,19 @@ from typing import Any
 
 SUPPORTED = {"Debian": ("12", "13")}
 SECRET_LENGTH = 16  # characters; the sandbox makes 40
+SECRET_CHARACTERS = 6  # different ones; 16 random hexadecimal digits have fewer once in 31,000
+# What examples and keyboards give. Each is long enough not to come up by chance.
+PLACEHOLDERS = (
+    "changeme",
+    "change-me",
+    "change_me",
+    "placeholder",
+    "password",
+    "insecure",
+    "example",
+    "qwerty",
+    "123456",
+)
 # Group: least and most hosts in it.
 GROUPS = {
     "redis": (1, 1),
@@ -40,7 +53,7 @@ def name_problems(app_name: Any) -> list[str]:
 
 
 def secret_problems(secrets: dict[str, Any]) -> list[str]:
-    """Refuse a missing or short secret, by the variable's name and never by its value.
+    """Refuse a missing, short, guessable or reused secret, by the variable's name and never by its value.
 
     :param secrets: variable name to value; `app_redis_passwords` holds one for each Redis user.
     """
@@ -59,6 +72,10 @@ def secret_problems(secrets: dict[str, Any]) -> list[str]:
             )
         elif not value.isascii() or not value.isprintable() or " " in value:
             problems.append(f"{name} holds a space or a character that is not printable ASCII: set one without.")
+        elif len(set(value)) < SECRET_CHARACTERS or any(word in value.lower() for word in PLACEHOLDERS):
+            problems.append(f"{name} can be guessed (a placeholder, or few different characters): set a random one.")
+        elif same := [other for other in flat if flat[other] == value and other != name]:
+            problems.append(f"{name} is the same as {', '.join(same)}: set a value of its own for each.")
     return problems
 
 
