@@ -65,7 +65,8 @@ def test_every_unit_is_active_and_starts_at_boot(host, deployment):
         "flower": [f"{app}-flower"],
         "web": [f"{app}-web.socket"],
     }
-    expected = [unit for group in deployment.group_names for unit in services.get(group, [])]
+    expected = ["coldframe-firewall"]
+    expected += [unit for group in deployment.group_names for unit in services.get(group, [])]
     if RELEASED & set(deployment.group_names):
         expected += [*instances(host, app), f"{app}.target"]
     for unit in expected:
