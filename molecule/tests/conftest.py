@@ -39,6 +39,7 @@ VARIABLES = [
     "celery_host_queues",
     "app_private_address",
     "app_network",
+    "base_ssh_hardening",
 ]
 
 
