@@ -110,14 +110,16 @@ def test_of_two_deploys_at_once_the_second_is_refused(host, deployment, inventor
     try:
         read_until(first, "TASK [release : Host locked for this deploy]")
         wait_for(lambda: host.file(f"/var/lib/coldframe/{deployment.app_name}/lock.json").exists, 10, "it has the lock")
+        os.killpg(first.pid, signal.SIGSTOP)  # so that it is not done before the second asks
         second = deploy(inventory, app_environment={"CHANGED": "second"})
-        assert first.poll() is None, "the first was done already: this test shows nothing"
+        os.killpg(first.pid, signal.SIGCONT)
         assert second.returncode != 0 and changed(second) == 0
         assert f"has been deploying {deployment.app_name} since" in said(second)
         first.communicate(timeout=120)
         assert first.returncode == 0
     finally:
-        first.kill()
+        if first.poll() is None:
+            os.killpg(first.pid, signal.SIGKILL)
 
 
 # Under load, the scenario `release` tries further moments.
