@@ -1,5 +1,6 @@
 """What the host lets in, whatever listens on it."""
 
+import re
 import socket
 
 import pytest
@@ -36,6 +37,14 @@ def test_what_listens_by_mistake_is_reached_by_nobody(host, address):
     finally:
         host.check_output("systemctl start coldframe-firewall; systemctl stop coldframe-mistake")
     assert not reachable(address, 9321)
+
+
+def test_rules_open_ssh_and_the_edge_alone_to_all(host, deployment):
+    """Whatever else listens, a socket of systemd's too."""
+    rules = host.check_output("nft --stateless list chain inet coldframe input").splitlines()
+    (opened,) = [line.split("dport")[1] for line in rules if line.strip().startswith("tcp dport")]
+    ports = {22} | ({80, 443} if "edge" in deployment.group_names else set())
+    assert set(map(int, re.findall(r"\d+", opened))) == ports
 
 
 def test_outside_reaches_ssh_and_the_edge_alone(deployment, address):
