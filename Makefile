@@ -69,7 +69,7 @@ rollback: .venv/.ready ## Run the release before again, or RELEASE=id
 	@$(PLAYBOOK) playbooks/rollback.yml $(if $(RELEASE),-e release_rollback_to=$(RELEASE)) $(ARGS)
 
 secrets: .venv/.ready ## Make the secrets of ENV, random and encrypted; those that are there stay
-	@inventories/secrets $(ENV)
+	@playbooks/secrets $(ENV)
 
 status: .venv/.ready ## Say what runs where, what drains, what to go back to, and who deployed what when
 	@$(PLAYBOOK) playbooks/status.yml $(ARGS)

@@ -11,7 +11,7 @@ from ansible.constants import DEFAULT_VAULT_ID_MATCH
 from ansible.parsing.vault import VaultLib, VaultSecret
 from preflight import REDIS_USERS, secret_problems
 
-PATH = Path(__file__).parents[1] / "inventories/secrets"
+PATH = Path(__file__).parents[1] / "playbooks/secrets"
 
 
 @pytest.fixture

@@ -248,7 +248,7 @@ def test_worker_that_drains_holds_one_task_and_is_in_no_rollbacks_way(
     assert back.returncode == 0 and current(host, app) == old, back.stdout
     beside = unit.replace(".service", ":2.service")
     assert host.run(f"systemctl is-active {unit} {beside}").stdout.split() == ["deactivating", "active"]
-    assert deploy(inventory, app_source=str(tmp_path / "app")).stdout.count("changed=0"), "it is the release that runs"
+    assert changed(deploy(inventory, app_source=str(tmp_path / "app"))) == 0, "it is the release that runs"
     host.check_output(f"touch {go}")
     wait_for(lambda: host.run(f"systemctl is-active {unit}").stdout == "inactive\n", 30, "it has finished its task")
 
