@@ -1,0 +1,292 @@
+"""What a stranger on the host, or one who has taken a service's account over, tries; and what stops it."""
+
+import base64
+import json
+import uuid
+
+import pytest
+from conftest import wait_for
+from test_units import instances
+
+USERS = {"web": "web", "workers": "worker", "beat": "beat", "flower": "flower"}
+
+
+@pytest.fixture(params=["nobody", *USERS.values()])
+def become(request, host, deployment):
+    """Run a command as nobody, or as the user of a service of this host; return what became of it."""
+    user = request.param
+    if user != "nobody":
+        if user not in {USERS[group] for group in deployment.group_names if group in USERS}:
+            pytest.skip(f"no {user} on this host")
+        user = f"{deployment.app_name}-{user}"
+
+    def run(command):
+        return host.run("runuser -u %s -- sh -c %s", user, command)
+
+    run.user = user
+    return run
+
+
+def test_no_secret_can_be_read(become, deployment, shell):
+    """Its own unit's secrets are given to the unit, not to the account."""
+    places = "/etc/credstore /run/credentials /etc/redis /etc/nginx/tls /etc/shadow /var/lib/redis /var/lib/postgresql"
+    readable = become(
+        f"find {places} /etc/{deployment.app_name}-flower /var/lib/{deployment.app_name}-flower "
+        "-type f -readable 2>/dev/null"
+    ).stdout.split()
+    secrets = [deployment.app_secret_key, deployment.app_database_password, deployment.app_flower_password]
+    secrets += deployment.app_redis_passwords.values()
+    for path in readable:
+        if path.startswith("/run/credentials/"):
+            unit = path.split("/")[3]
+            owner = shell(f"systemctl show --property=User --value '{unit}'").strip()
+            assert owner == become.user, f"{path} is another's"
+            continue
+        assert not any(secret.encode() in base64.b64decode(shell(f"base64 {path}")) for secret in secrets), path
+        assert not path.endswith((".key", ".acl", "shadow", ".aof", ".rdb")), path
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sudo -n true",
+        "su -c true root </dev/null",
+        "systemctl stop nginx redis-server@broker",
+        "systemctl start --no-ask-password getty@tty9",
+        "echo '* * * * * root true' >/etc/cron.d/taken",
+        "mkdir /etc/systemd/system/taken.service.d",
+        "kill -0 1",
+        "cat /proc/1/environ",
+        "journalctl --quiet --lines=1 --unit=nginx | grep .",
+        "hostnamectl set-hostname taken",
+        "nft list ruleset",
+        "dmesg | grep .",
+        "ss -f netlink && chroot / true",
+        "psql -h /run/postgresql -d postgres -c 'select 1'",
+    ],
+)
+def test_account_may_do_nothing_on_the_host(become, command):
+    assert become(command).rc != 0
+
+
+def test_account_cannot_be_logged_in_to(host, become):
+    account = host.check_output("getent passwd %s", become.user).split(":")
+    assert account[-1] in ("/usr/sbin/nologin", "/bin/false")
+    assert host.check_output("passwd --status %s", become.user).split()[1] == "L"
+
+
+def test_sockets_answer_who_needs_them_alone(become, deployment):
+    """Redis' sockets are for the services, the web's and Flower's for nginx."""
+    app, service = deployment.app_name, become.user.rpartition("-")[2]
+    may = {
+        f"/run/{app}-web.sock": set(),
+        f"/run/{app}-flower/flower.sock": {"flower"},
+        "/run/redis-broker/redis-server.sock": {"web", "worker", "beat", "flower"},
+        "/run/redis-cache/redis-server.sock": {"web", "worker", "beat", "flower"},
+    }
+    program = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    for path, services in may.items():
+        result = become(f'python3 -c "{program}" {path}')
+        if service in services:
+            continue
+        assert result.rc != 0, path
+        assert "PermissionError" in result.stderr or "FileNotFoundError" in result.stderr, result.stderr
+
+
+PIDBOX = "PUBLISH /0.celery.pidbox x"
+
+
+@pytest.mark.group("redis")
+@pytest.mark.parametrize(
+    "user, command",
+    [
+        (user, command)
+        for user in ("web", "worker", "beat", "flower", "exporter")
+        for command in (
+            "FLUSHDB",
+            "KEYS *",
+            "SCAN 0",
+            "EVAL return(1) 0",
+            "MODULE LIST",
+            "REPLICAOF 127.0.0.1 1",
+            "MONITOR",
+            "DEBUG SLEEP 0",
+            "SWAPDB 0 1",
+            "CLIENT KILL TYPE normal",
+            "CONFIG SET requirepass x",
+            "ACL SETUSER default on",
+            "SAVE",
+            "GET secret",
+            "PUBLISH elsewhere x",
+        )
+    ]
+    + [("web", PIDBOX), ("beat", PIDBOX), ("exporter", PIDBOX)]
+    + [("flower", "LPUSH default x"), ("exporter", "LRANGE default 0 -1"), ("beat", "LRANGE default 0 -1")]
+    + [("beat", "GET celery-task-meta-x"), ("flower", "GET celery-task-meta-x"), ("web", "DEL unacked")],
+)
+def test_redis_user_may_not(redis, user, command):
+    """Asked of Redis rather than tried, for its log of refusals is the operator's."""
+    assert "no permissions" in redis(f"ACL DRYRUN {user} {command}"), command
+
+
+@pytest.mark.changes
+@pytest.mark.group("redis")
+def test_redis_refuses_what_it_says_it_refuses(redis):
+    try:
+        assert redis("FLUSHDB", user="web").startswith("NOPERM")
+    finally:
+        redis("ACL LOG RESET")
+
+
+def message(body="", headers=None, **properties):
+    """A message as kombu puts it into a queue."""
+    delivery = {"exchange": "", "routing_key": "default"}
+    text = {"delivery_mode": 2, "delivery_info": delivery, "priority": 0, "body_encoding": "base64"}
+    return json.dumps(
+        {
+            "body": base64.b64encode(body.encode()).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": {"lang": "py", "task": "orders.tasks.echo", "id": str(uuid.uuid4())} | (headers or {}),
+            "properties": text | {"delivery_tag": str(uuid.uuid4()), "correlation_id": str(uuid.uuid4())} | properties,
+        }
+    )
+
+
+BODY = json.dumps([[1], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+
+
+def raw(**changes):
+    """A message with something else in it, at its top."""
+    return json.dumps(json.loads(message(BODY)) | changes)
+
+
+FORGED = {
+    "no JSON": "{",
+    "no message": "1",
+    "deep JSON": "[" * 50000,
+    "no properties": raw(properties=None),
+    "no delivery tag": raw(properties={"delivery_info": {}}),
+    "delivery tag is a list": message(BODY, delivery_tag=[1]),
+    "reply to is a list": message(BODY, reply_to=[1]),
+    "headers are a list": raw(headers=[1]),
+    "body is a number": raw(body=1),
+    "body is not base64": raw(body="!"),
+    "body is no whole base64": raw(body="abcde"),
+    "body is no ASCII": raw(body="\u00e4"),
+    "unknown encoding of the body": message(BODY, body_encoding="rot13"),
+    "unknown task": message(BODY, {"task": "os.system"}),
+    "no task": message(BODY, {"task": None}),
+    "task is a list": message(BODY, {"task": ["orders.tasks.echo"]}),
+    "no id": message(BODY, {"id": None}),
+    "id is an object": message(BODY, {"id": {}}),
+    "body is no list": message('"x"'),
+    "body is no JSON": message("{"),
+    "body is empty": message(""),
+    "arguments are no list": message("[1, 2, 3]"),
+    "keywords are a list": message("[[1], [], {}]"),
+    "too many arguments": message('[[1, 2, 3, 4, 5, 6], {"x": 1}, {}]'),
+    "unknown content type": message(BODY).replace("application/json", "application/x-python-serialize"),
+    "yaml": message("!!python/object/apply:os.system [true]").replace("application/json", "application/x-yaml"),
+    "unknown encoding": raw(**{"content-encoding": "rot13"}),
+    "unknown compression": message(BODY, {"compression": "application/x-nothing"}),
+    "eta is no date": message(BODY, {"eta": "tomorrow"}),
+    "eta is a number": message(BODY, {"eta": 10**12}),
+    "expires is no date": message(BODY, {"expires": "tomorrow"}),
+    "expires is a list": message(BODY, {"expires": []}),
+    "retries is text": message(BODY, {"retries": "x"}),
+    "time limit is text": message(BODY, {"timelimit": ["x", "y"]}),
+    "time limit is one": message(BODY, {"timelimit": [1]}),
+    "shadow is a list": message(BODY, {"shadow": ["x"]}),
+    "protocol 1": message('{"task": "orders.tasks.echo", "id": "x", "args": 5}', {"task": None}).replace(
+        '"task": null, ', ""
+    ),
+    "deep": message("[" * 5000 + "]" * 5000),
+    "callbacks are text": message('[[1], {}, {"callbacks": "x", "chain": "y", "chord": 5, "errbacks": 7}]'),
+}
+
+
+@pytest.mark.changes
+@pytest.mark.group("redis")
+def test_forged_messages_stop_no_worker(host, deployment, redis, manage):
+    """Who may put messages into a queue can send any task; he cannot stop the worker by it."""
+    units = instances(host, deployment.app_name, "worker-default")
+    if not units:
+        pytest.skip("the queue's worker runs elsewhere")
+    process = f"systemctl show --property=MainPID,NRestarts {' '.join(units)}"
+    before = host.check_output(process)
+    for forged in FORGED.values():
+        quoted = forged.replace("\\", "\\\\").replace('"', '\\"')
+        assert redis(f'LPUSH default "{quoted}"').isdigit()
+    task = manage("from orders.tasks import echo; print(echo.delay('still here').id)")
+    status = f"from celery.result import AsyncResult; print(AsyncResult({task!r}).status)"
+    wait_for(lambda: redis("LLEN default") == "0", 20, "the forged messages are gone")
+    wait_for(lambda: manage(status) == "SUCCESS", 20, "the worker goes on")
+    wait_for(lambda: redis("HLEN unacked") == "0", 10, "none is kept to be delivered again")
+    assert host.check_output(process) == before, "the worker was not restarted"
+
+
+def test_host_shows_no_more_than_it_must(deployment):
+    """What the error pages and headers give away."""
+    for path in ("/", "/healthz/", "/nowhere/", "/admin/login/"):
+        answer = deployment.request(path)
+        shown = " ".join(f"{name}: {value}" for name, value in answer.headers.items()).lower()
+        assert "gunicorn" not in shown and "django" not in shown and "python" not in shown, shown
+        assert "debug = true" not in answer.body.lower()
+
+
+def order(**changes):
+    """The body of an order, with something else in it."""
+    valid = {"sku": "apple", "quantity": 1, "email": "a@example.com", "idempotency_key": str(uuid.uuid4())}
+    return json.dumps(valid | changes).encode()
+
+
+MALFORMED = {
+    "nothing": b"",
+    "half": b'{"sku": "a"',
+    "no object": b"[]",
+    "null": b"null",
+    "not a number": order().replace(b": 1,", b": NaN,"),
+    "no UTF-8": order().replace(b"apple", b"\xff\xfe"),
+    "UTF-16": order().decode().encode("utf-16"),
+    "nested": b"[" * 8000,
+    "nested objects": b'{"a":' * 2500 + b"1" + b"}" * 2500,
+    "NUL": order(sku="a\0b"),
+    "lone surrogate": order(sku="\ud800"),
+    "direction marks": order(sku="\u202egnp.exe"),
+    "long": order(sku="a" * 15000),
+    "too long": order(sku="a" * 20000),
+    "negative": order(quantity=-1),
+    "huge": order(quantity=10**30),
+    "more than huge": order(quantity=0).replace(b": 0,", b": 1" + b"0" * 5000 + b","),
+    "infinite": order().replace(b": 1,", b": 1e999,"),
+    "fraction": order(quantity=1.5),
+    "truth": order(quantity=True),
+    "list for text": order(sku=["apple"]),
+    "object for text": order(sku={"$ne": None}),
+    "null for text": order(sku=None),
+    "SQL": order(sku="'; drop table orders_order; --"),
+    "template": order(sku="{{ 7*7 }}${7*7}%s%n"),
+    "header": order(email="a@example.com\r\nBcc: b@example.com"),
+    "no address": order(email="a@"),
+    "unknown name": order(is_charged=True, id="1"),
+    "polluting name": order(__class__={"__init__": 1}),
+    "no key": order(idempotency_key=""),
+    "NUL in the key": order(idempotency_key="a\0"),
+}
+
+
+@pytest.mark.changes
+@pytest.mark.group("edge")
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_order_is_refused_or_stored_as_it_is(deployment, case):
+    answer = deployment.request("/orders/", MALFORMED[case])
+    assert answer.status in (201, 400, 413), answer.body
+    assert "Traceback" not in answer.body
+
+
+@pytest.mark.group("edge")
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
+@pytest.mark.parametrize("path", ["/orders/", "/orders/x/", "/tasks/%00/", "/tasks/../admin/", "/orders/%ff%fe/"])
+def test_wrong_methods_and_ids_are_refused(deployment, method, path):
+    assert deployment.request(path, method=method).status in (302, 400, 404, 405)
