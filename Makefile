@@ -6,6 +6,7 @@ export PYTHON
 INVENTORY = inventories/$(ENV)
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV): there is no $(INVENTORY). Set ENV to one of: $(notdir $(wildcard inventories/*))))
 STATE = .sandbox/$(SANDBOX_NAME)
+SECRETS = $(if $(filter sandbox,$(ENV)),$(STATE)/secrets.yml,$(ENV))
 SSH = ssh -F $(STATE)/ssh_config sandbox
 
 # The sandbox host's name and its ports on loopback.
@@ -25,7 +26,7 @@ export ANSIBLE_VAULT_PASSWORD_FILE ?= $(CURDIR)/.vault/$(ENV)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tools image sandbox sandbox-down deploy site rollback secrets status unlock verify ssh lint test-unit test-app test-hosts test bench-deploy
+.PHONY: help setup system tools image sandbox sandbox-down deploy site rollback secrets rotate-secret status unlock verify ssh lint test-unit test-app test-hosts test bench-deploy
 
 help: ## Print this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -69,7 +70,15 @@ rollback: .venv/.ready ## Run the release before again, or RELEASE=id
 	@$(PLAYBOOK) playbooks/rollback.yml $(if $(RELEASE),-e release_rollback_to=$(RELEASE)) $(ARGS)
 
 secrets: .venv/.ready ## Make the secrets of ENV, random and encrypted; those that are there stay
-	@playbooks/secrets $(ENV)
+	@playbooks/secrets make $(SECRETS)
+
+rotate-secret: $(HOSTS) ## Change a secret while everything runs: NAME=database_password, redis_web, ..., all
+	@$(if $(DRY_RUN),$(error DRY_RUN=1: the change of a secret cannot be tried. Leave DRY_RUN out))
+	@playbooks/secrets begin $(SECRETS) $(or $(NAME),"")
+	@$(PLAYBOOK) playbooks/deploy.yml $(ARGS)
+	@$(PLAYBOOK) playbooks/drained.yml $(ARGS)
+	@playbooks/secrets finish $(SECRETS) $(NAME)
+	@$(PLAYBOOK) playbooks/deploy.yml $(ARGS)
 
 status: .venv/.ready ## Say what runs where, what drains, what to go back to, and who deployed what when
 	@$(PLAYBOOK) playbooks/status.yml $(ARGS)

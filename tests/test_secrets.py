@@ -1,4 +1,4 @@
-"""`make secrets`: strong, encrypted, and never written over."""
+"""`make secrets` and `make rotate-secret`: strong, encrypted, never written over, changed in two steps."""
 
 import importlib.machinery
 import importlib.util
@@ -25,24 +25,29 @@ def secrets(tmp_path, monkeypatch):
     return module
 
 
+def decrypted(folder):
+    secret = VaultSecret((folder / ".vault/mine").read_bytes().strip())
+    vault = folder / "inventories/mine/group_vars/all/vault.yml"
+    return yaml.safe_load(VaultLib([(DEFAULT_VAULT_ID_MATCH, secret)]).decrypt(vault.read_text()))
+
+
 def test_secrets_are_what_the_preflight_wants_and_can_be_decrypted(secrets, tmp_path):
-    told = secrets.main("mine")
+    told = secrets.main(["make", "mine"])
     vault, key = tmp_path / "inventories/mine/group_vars/all/vault.yml", tmp_path / ".vault/mine"
     assert "10 new secrets" in told and ".vault/mine, which is nowhere else" in told
     assert stat.S_IMODE(vault.stat().st_mode) == stat.S_IMODE(key.stat().st_mode) == 0o600
     assert vault.read_text().startswith("$ANSIBLE_VAULT;1.")
-    secret = VaultSecret(key.read_bytes().strip())
-    made = yaml.safe_load(VaultLib([(DEFAULT_VAULT_ID_MATCH, secret)]).decrypt(vault.read_text()))
+    made = decrypted(tmp_path)
     assert secret_problems(made) == []
     assert set(made["app_redis_passwords"]) == set(REDIS_USERS)
     assert not any(value in told for value in made["app_redis_passwords"].values())
 
 
 def test_what_is_there_stays(secrets, tmp_path):
-    secrets.main("mine")
+    secrets.main(["make", "mine"])
     vault = tmp_path / "inventories/mine/group_vars/all/vault.yml"
     before = vault.read_text()
-    assert "is there already, and stays as it is" in secrets.main("mine")
+    assert "is there already, and stays as it is" in secrets.main(["make", "mine"])
     assert vault.read_text() == before
 
 
@@ -50,9 +55,79 @@ def test_password_file_of_the_operator_is_used(secrets, tmp_path, monkeypatch):
     key = tmp_path / "own"
     key.write_text("of the operator\n")
     monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(key))
-    assert "Its password is in own." in secrets.main("mine")
+    assert "Its password is in own." in secrets.main(["make", "mine"])
     assert key.read_text() == "of the operator\n" and not (tmp_path / ".vault").exists()
 
 
 def test_inventory_without_its_folder_is_refused(secrets):
-    assert "copy inventories/single" in secrets.main("absent")
+    with pytest.raises(SystemExit, match="copy inventories/single"):
+        secrets.main(["make", "absent"])
+
+
+def changed(secrets, folder, name):
+    """The secrets before, between the two steps, and after."""
+    before = decrypted(folder)
+    assert name in secrets.main(["begin", "mine", name])
+    between = decrypted(folder)
+    assert "going on from there" in secrets.main(["begin", "mine", name])
+    assert decrypted(folder) == between
+    secrets.main(["finish", "mine", name])
+    return before, between, decrypted(folder)
+
+
+def test_redis_password_is_beside_the_old_one_and_then_alone(secrets, tmp_path):
+    secrets.main(["make", "mine"])
+    before, between, after = changed(secrets, tmp_path, "redis_web")
+    old, new = before["app_redis_passwords"], after["app_redis_passwords"]
+    assert between == before | {"app_redis_passwords": new, "app_redis_passwords_before": {"web": old["web"]}}
+    assert after == before | {"app_redis_passwords": old | {"web": new["web"]}}
+    assert new["web"] != old["web"] and secret_problems(after) == []
+
+
+def test_database_password_changes_with_the_login(secrets, tmp_path):
+    secrets.main(["make", "mine"])
+    before, between, after = changed(secrets, tmp_path, "database_password")
+    new = {"app_database_password": after["app_database_password"], "app_database_login": "b"}
+    assert between == before | new | {"app_database_password_before": before["app_database_password"]}
+    assert after == before | new
+    assert changed(secrets, tmp_path, "database_password")[2]["app_database_login"] == "a"
+
+
+def test_key_is_known_before_it_signs_and_verifies_until_it_is_taken_away(secrets, tmp_path):
+    secrets.main(["make", "mine"])
+    before, between, after = changed(secrets, tmp_path, "secret_key")
+    assert between == before | {"app_secret_key_next": after["app_secret_key"]}
+    assert after == before | {
+        "app_secret_key": after["app_secret_key"],
+        "app_secret_key_before": before["app_secret_key"],
+    }
+    secrets.main(["begin", "mine", "secret_key_before"])
+    assert decrypted(tmp_path) == before | {"app_secret_key": after["app_secret_key"]}
+
+
+def test_all_are_changed_and_comments_stay(secrets, tmp_path):
+    plain = tmp_path / "secrets.yml"
+    secrets.main(["make", str(plain)])
+    plain.write_text("# Keep me\n" + plain.read_text())
+    before = yaml.safe_load(plain.read_text())
+    secrets.main(["begin", str(plain), "all"])
+    secrets.main(["finish", str(plain), "all"])
+    after = yaml.safe_load(plain.read_text())
+    assert plain.read_text().startswith("# Keep me\n") and stat.S_IMODE(plain.stat().st_mode) == 0o600
+    assert after.pop("app_secret_key_before") == before["app_secret_key"] and after.pop("app_database_login") == "b"
+    assert set(after) == set(before)
+    assert not {str(value) for value in after.values()} & {str(value) for value in before.values()}
+    assert not set(after["app_redis_passwords"].values()) & set(before["app_redis_passwords"].values())
+
+
+def test_what_cannot_be_changed_is_refused_and_nothing_is_written(secrets, tmp_path):
+    for name, said in (("", "NAME is ''"), ("redis", "NAME is 'redis': set it to one of secret_key")):
+        with pytest.raises(SystemExit, match=said):
+            secrets.main(["begin", "mine", name])
+    with pytest.raises(SystemExit, match="make secrets makes it"):
+        secrets.main(["begin", "mine", "redis_web"])
+    plain = tmp_path / "secrets.yml"
+    plain.write_text("app_secret_key: x\n")
+    with pytest.raises(SystemExit, match="does not hold app_database_password"):
+        secrets.main(["begin", str(plain), "redis_web"])
+    assert plain.read_text() == "app_secret_key: x\n"

@@ -17,6 +17,7 @@ Environment:
 
 Secrets, one file each in CREDENTIALS_DIRECTORY, for an environment is readable and inherited:
     secret_key             Django's, 50 characters or more
+    secret_key_fallbacks   keys that still verify what they signed, one a line, or none
     database_password      of the user in DATABASE_URL
     cache_password         of the Redis user `cache`; read only if CACHE_URL is set
     redis_password         of the broker; read by the credential provider in broker_url
@@ -40,7 +41,7 @@ def comma_separated(name: str) -> list[str]:
     return [item.strip() for item in os.environ.get(name, "").split(",") if item.strip()]
 
 
-def credential(name: str) -> str:
+def credential(name: str, *, may_be_empty: bool = False) -> str:
     """A secret. There is no default: a known password is worse than no start."""
     file = Path(required("CREDENTIALS_DIRECTORY"), name)
     try:
@@ -48,7 +49,7 @@ def credential(name: str) -> str:
     except OSError as error:
         message = f"The credential {name} is missing ({file}: {error.strerror})."
         raise ImproperlyConfigured(message) from None
-    if not secret:
+    if not secret and not may_be_empty:
         raise ImproperlyConfigured(f"The credential {name} is empty ({file}).")
     return secret
 
@@ -59,6 +60,7 @@ RELEASE_ID = os.environ.get("RELEASE_ID", "unknown")
 
 DEBUG = os.environ.get("DEBUG") == "1"
 SECRET_KEY = credential("secret_key")
+SECRET_KEY_FALLBACKS = credential("secret_key_fallbacks", may_be_empty=True).split()
 ALLOWED_HOSTS = comma_separated("ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = comma_separated("CSRF_TRUSTED_ORIGINS")
 ROOT_URLCONF = "shop.urls"

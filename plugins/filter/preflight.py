@@ -9,6 +9,7 @@ from typing import Any
 
 SUPPORTED = {"Debian": ("12", "13")}
 SECRET_LENGTH = 16  # characters; the sandbox makes 40
+KEY_LENGTH = 50  # of Django's key; with a shorter one its check --deploy warns
 SECRET_CHARACTERS = 6  # different ones; 16 random hexadecimal digits have fewer once in 31,000
 # What examples and keyboards give. Each is long enough not to come up by chance.
 PLACEHOLDERS = (
@@ -66,9 +67,11 @@ def secret_problems(secrets: dict[str, Any]) -> list[str]:
             problems.append(
                 f"{name} is missing: set it in the inventory's vault, at least {SECRET_LENGTH} random characters."
             )
-        elif not isinstance(value, str) or len(value) < SECRET_LENGTH:
+        elif not isinstance(value, str) or len(value) < (
+            least := KEY_LENGTH if name == "app_secret_key" else SECRET_LENGTH
+        ):
             problems.append(
-                f"{name} is shorter than {SECRET_LENGTH} characters: set a longer random one in the inventory's vault."
+                f"{name} is shorter than {least} characters: set a longer random one in the inventory's vault."
             )
         elif not value.isascii() or not value.isprintable() or " " in value:
             problems.append(f"{name} holds a space or a character that is not printable ASCII: set one without.")

@@ -6,9 +6,10 @@ The tests are steps: each begins where the one before it ended.
 import itertools
 import json
 import subprocess
+import sys
 
 import pytest
-from conftest import ROOT, wait_for
+from conftest import ROOT, Deployment, ansible, wait_for
 from load import summary
 from scene import LONG, Scene, assert_served, said
 from test_deploy import changed
@@ -152,6 +153,87 @@ def test_queue_comes_back(scene):
         assert result.returncode == 0, result.stdout
         scene.assert_all_on(scene.release)
         scene.load.queues.append("bulk")
+
+
+@pytest.fixture
+def secrets(scene):
+    """Do one of the steps of changing a secret."""
+    file = f"{scene.deployment.sandbox_state}/secrets.yml"
+
+    def step(*step):
+        done = ansible(sys.executable, "playbooks/secrets", step[0], file, *step[1:])
+        assert done.returncode == 0, done.stderr
+        scene.deployment.variables |= Deployment(scene.inventory, scene.host.backend.get_hostname()).variables
+        return done.stdout
+
+    return step
+
+
+def session(manage, name):
+    """Log somebody in; return the cookie."""
+    code = (
+        "from django.contrib.auth.models import User; from django.test import Client; client = Client(); "
+        f"user, _ = User.objects.get_or_create(username={name!r}, is_staff=True); client.force_login(user); "
+        "print(client.cookies['sessionid'].value)"
+    )
+    return {"Cookie": f"sessionid={manage(code)}"}
+
+
+def test_every_secret_is_changed(scene, secrets, manage, redis, shell):
+    """Each process logs in with what it was given, until it has ended; then the old ones are refused."""
+    old, first = dict(scene.deployment.variables), scene.release
+    kept, late = session(manage, "kept"), session(manage, "late")
+    with scene.step("secrets changed: new beside old"):
+        assert "secret_key" in secrets("begin", "all")
+        result = scene.deploy()
+        assert result.returncode == 0, result.stdout
+        scene.assert_all_on(scene.release)
+    between = scene.release
+    result = scene.play("playbooks/drained.yml")
+    assert result.returncode == 0 and not any(first in unit for unit in scene.units()), result.stdout
+    with scene.step("secrets changed: new alone"):
+        secrets("finish", "all")
+        result = scene.deploy()
+        assert result.returncode == 0, result.stdout
+        scene.assert_all_on(scene.release)
+    assert len({first, between, scene.release}) == 3
+
+    new = scene.deployment
+    for user, password in old["app_redis_passwords"].items():
+        instance = "cache" if user == "cache" else "broker"
+        answer = shell(f"redis-cli -s /run/redis-{instance}/redis-server.sock <<'END'\nAUTH {user} {password}\nEND\n")
+        assert "WRONGPASS" in answer, user
+        if user not in ("admin", "cache"):
+            assert redis("PING", user=user) == "PONG"
+    for login in ("a", "b"):
+        for password, code in ((old["app_database_password"], 2), (new.app_database_password, 0)):
+            psql = f"PGPASSWORD={password} psql -w -h /run/postgresql -U {scene.app}_{login} -c 'select 1' {scene.app}"
+            assert shell(f"{psql} >/dev/null 2>&1; echo $?").strip() == str(code), login
+    for password, status in ((old["app_flower_password"], 401), (new.app_flower_password, 200)):
+        assert new.request("/flower/workers", login=f"ops:{password}").status == status
+    assert new.request("/admin/", headers=kept).status == 200, "who was logged in still is"
+
+    secrets("begin", "secret_key_before")
+    result = scene.deploy()
+    assert result.returncode == 0, result.stdout
+    assert new.request("/admin/", headers=kept).status == 200, "the session was signed anew when it was used"
+    assert new.request("/admin/", headers=late).status == 302, "what the old key has signed is worth nothing any more"
+
+
+def test_release_from_before_runs_with_the_present_secrets(scene):
+    """The one before the last change of a secret's, whose login for the database is the other one."""
+    newest = scene.release
+    parts = scene.host.check_output(f"ls -t /srv/{scene.app}/releases").split()
+    login = f"grep -o 'postgres://[^@]*' /srv/{scene.app}/releases/%s/.release/environment"
+    older = next(
+        release
+        for release in parts
+        if scene.host.check_output(login, release) != scene.host.check_output(login, newest)
+    )
+    for release in (older, newest):
+        result = scene.play(ROLLBACK, release_rollback_to=release)
+        assert result.returncode == 0, result.stdout
+        scene.assert_all_on(release)
 
 
 def test_nothing_was_lost_in_the_end(host, manage, scene, capsys):
