@@ -5,12 +5,11 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import deployed
+from conftest import ansible, deployed
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-from test_deploy import deploy
 from test_units import RELEASED
 
 PORTS = {6379: "redis", 6380: "redis", 5432: "postgresql"}
@@ -247,7 +246,7 @@ def ending(certificate, authority):
 @pytest.mark.changes
 @pytest.mark.group("redis")
 def test_given_certificate_is_taken_and_own_one_renewed_and_no_connection_is_lost(
-    host, deployment, inventory, shake, redis
+    host, deployment, inventory, shake, redis, tmp_path
 ):
     """A given one is put in place; when the hosts have their own again, it ends so soon that it is made anew."""
     if not deployment.app_tls_authority or "postgresql" not in deployment.group_names:
@@ -257,17 +256,21 @@ def test_given_certificate_is_taken_and_own_one_renewed_and_no_connection_is_los
     def consumers():
         return set(re.findall(r"^id=(\d+) .* cmd=brpop", redis("CLIENT LIST"), re.M))
 
-    def deployed_here(**variables):
-        result = deploy(inventory, f"--limit={host.backend.get_hostname()}", **variables)
+    roles = [{"ansible.builtin.import_role": {"name": name}} for name in ("redis", "postgresql")]
+    playbook = tmp_path / "data.json"
+    playbook.write_text(json.dumps([{"hosts": host.backend.get_hostname(), "become": True, "tasks": roles}]))
+
+    def converged(**variables):
+        result = ansible("ansible-playbook", "-i", inventory, str(playbook), "-e", json.dumps(variables))
         assert result.returncode == 0, result.stdout
         return {port: shake(port)["certificate"] for port in PORTS}
 
     processes, before = host.check_output(f"systemctl show --property=MainPID {units}"), consumers()
     given = ending(host.file("/etc/redis/tls.crt").content_string, deployment.app_tls_authority)
     serial = x509.load_pem_x509_certificate(given["certificate"].encode()).serial_number
-    shown = deployed_here(app_tls="given", app_tls_given=given)
+    shown = converged(app_tls="given", app_tls_given=given)
     assert {int(certificate["serialNumber"], 16) for certificate in shown.values()} == {serial}
-    shown = deployed_here()
+    shown = converged()
     assert serial not in {int(certificate["serialNumber"], 16) for certificate in shown.values()}
     years = {certificate["notAfter"].split()[3] for certificate in shown.values()}
     assert years == {str((datetime.now(UTC) + timedelta(days=730)).year)}
