@@ -40,6 +40,8 @@ VARIABLES = [
     "celery_host_queues",
     "app_private_address",
     "app_network",
+    "app_tls",
+    "app_tls_authority",
     "base_ssh_hardening",
 ]
 

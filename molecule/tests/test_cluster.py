@@ -8,11 +8,14 @@ import pytest
 from conftest import deployed, wait_for
 from test_units import RELEASED, current, instances
 
-# Send a text to an address and port; print the answer, or the error's name.
+# Send a text to an address and port, to Redis over TLS if it talks that; print the answer, or the error's name.
 CONNECT = """
-import socket, sys
+import os, socket, ssl, sys
+ca = sys.argv[4]
 try:
     with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2) as s:
+        if sys.argv[2] in ("6379", "6380") and os.path.exists(ca):
+            s = ssl.create_default_context(cafile=ca).wrap_socket(s, server_hostname=sys.argv[1])
         s.sendall(sys.argv[3].encode())
         print(s.recv(1000).decode())
 except OSError as error:
@@ -33,13 +36,14 @@ def address(inventory, deployment):
 
 
 @pytest.fixture
-def ask(host):
+def ask(host, deployment):
     """Send a text from the host, or from within a control group of it; return the answer, or the error's name."""
 
     def run(address, port, text, group=""):
         join = f"echo $$ >/sys/fs/cgroup{group}/cgroup.procs && " if group else ""
         script = join + 'exec python3 -c "$@"'
-        return host.check_output("sh -c %s sh %s %s %s %s", script, CONNECT, address, str(port), text)
+        ca = f"/etc/ssl/{deployment.app_name}-ca.pem"
+        return host.check_output("sh -c %s sh %s %s %s %s %s", script, CONNECT, address, str(port), text, ca)
 
     return run
 

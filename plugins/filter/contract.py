@@ -117,17 +117,20 @@ def celery_queue_table(queues: dict[str, dict[str, Any]]) -> dict[str, dict[str,
 
 
 def celery_settings(
-    queues: dict[str, dict[str, Any]], routes: dict[str, str], default_queue: str, broker_url: str
+    queues: dict[str, dict[str, Any]], routes: dict[str, str], default_queue: str, broker_url: str, ca_file: str = ""
 ) -> dict[str, Any]:
     """Derive the Celery settings that every process which speaks to the broker must share.
 
     :param broker_url: the broker's address, with no password in it: Celery shows it in `inspect conf`.
+    :param ca_file: whom to trust on TLS; without one the broker is reached without TLS.
     :returns: lower-case Celery settings. `visibility_timeout` (seconds) lies above every time limit, so
         that a task is not delivered again while it runs; `unacked_restore_interval` with throttle 1 bounds
         how long after that a dead worker's tasks come back (kombu 5.7 would take up to 100 s more).
     """
     table = celery_queue_table(queues)
     longest = max(options["time_limit"] for options in table.values())
+    # Without these kombu would verify nothing.
+    tls = {"ssl_cert_reqs": "required", "ssl_check_hostname": True, "ssl_ca_certs": ca_file}
     return {
         "broker_url": broker_url,
         "broker_transport_options": {
@@ -156,7 +159,7 @@ def celery_settings(
         "result_serializer": "json",
         "timezone": "UTC",
         "enable_utc": True,
-    }
+    } | ({"broker_use_ssl": tls} if ca_file else {})
 
 
 def celery_web_settings(settings: dict[str, Any]) -> dict[str, Any]:
