@@ -50,7 +50,8 @@ def render() -> str:
         lines += ["| variable | type | default | meaning |", "| --- | --- | --- | --- |"]
         for name, option in spec["options"].items():
             choices = f" One of {', '.join(option['choices'])}." if "choices" in option else ""
-            meaning = text(option["description"]) + choices
+            description = option["description"]
+            meaning = text(" ".join(description) if isinstance(description, list) else description) + choices
             lines.append(f"| `{name}` | {option['type']} | {default(option)} | {meaning} |")
         lines.append("")
     lines += ["## An entry of celery_queues", "", "| option | default | what is right |", "| --- | --- | --- |"]

@@ -2,6 +2,7 @@
 
 import pytest
 from preflight import (
+    acme_problems,
     host_port,
     host_problems,
     interface_problems,
@@ -139,3 +140,35 @@ def test_names_of_migrations():
     )
     for wrong in ("0007_title", "blog", "blog 0007", "blog.0007; rm", 7, ""):
         assert "app_label.migration_name" in migration_problems([wrong])[0], wrong
+
+
+ACME = {"agreed": True, "directory": "https://acme.example.com:14000/dir", "certificate": "", "edges": ["one"]}
+
+
+def test_a_name_in_the_dns_gets_a_certificate_from_an_authority():
+    for name in ("www.example.com", "example.com", "a-b.xn--p1ai", "1.example.internal"):
+        assert acme_problems(name, **ACME) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["localhost", "192.0.2.1", "2001:db8::1", "*.example.com", "a.com b.com", "WWW.example.com", "-a.com", ""]
+)
+def test_a_name_that_no_authority_knows_is_refused(name):
+    (problem,) = acme_problems(name, **ACME)
+    assert f"nginx_server_name is {name!r}" in problem and "www.example.com" in problem
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"agreed": False}, "nginx_acme_terms_agreed is not: read the terms of https://acme.example.com:14000/dir"),
+        ({"directory": "http://acme.example.com"}, "nginx_acme_directory is 'http://acme.example.com'"),
+        ({"directory": "https://a.com/$(id)"}, "nginx_acme_directory is"),
+        ({"directory": ""}, "nginx_acme_directory is ''"),
+        ({"certificate": "/x.crt"}, "nginx_tls_certificate is '/x.crt': set one of the two"),
+        ({"edges": ["one", "two"]}, "'edge' has 2 hosts (one, two): the authority asks any of them"),
+    ],
+)
+def test_what_no_authority_can_work_with_is_refused(wrong, message):
+    (problem,) = acme_problems("www.example.com", **(ACME | wrong))
+    assert message in problem

@@ -52,6 +52,10 @@ REFUSED = {
     ),
     "wrong type": ({"app_web": {"workers": "many"}}, "workers"),
     "memory beyond the host": ({"redis_broker_maxmemory_mb": 10**9}, "redis_broker_maxmemory_mb is 1000000000"),
+    "certificate that no authority gives": (
+        {"nginx_acme": True, "nginx_server_name": "localhost"},
+        "nginx_server_name is 'localhost': it must be one name in the DNS",
+    ),
     "half a certificate": ({"nginx_tls_key": "/x.key"}, "nginx_tls_certificate is ''"),
     "unsupported distribution": (
         {"ansible_facts": {"distribution": "Fedora", "distribution_major_version": "43", "memtotal_mb": 4096}},

@@ -213,11 +213,45 @@ def migration_problems(names: Any) -> list[str]:
     ]
 
 
+def acme_problems(name: str, agreed: bool, directory: str, certificate: str, edges: list[str]) -> list[str]:
+    """Refuse what no authority can make a certificate from by asking the host itself.
+
+    :param name: `nginx_server_name`.
+    :param agreed: `nginx_acme_terms_agreed`.
+    :param directory: `nginx_acme_directory`.
+    :param certificate: `nginx_tls_certificate`.
+    :param edges: the hosts of the inventory's group `edge`.
+    """
+    problems = []
+    if not re.fullmatch(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])", name):
+        problems.append(
+            f"nginx_acme is on and nginx_server_name is {name!r}: it must be one name in the DNS, in lower case, such as www.example.com."
+        )
+    if not agreed:
+        problems.append(
+            f"nginx_acme is on and nginx_acme_terms_agreed is not: read the terms of {directory}, and set it to true."
+        )
+    if not re.fullmatch(r"https://[\w.:/-]+", directory):
+        problems.append(
+            f"nginx_acme_directory is {directory!r}: it must be the https:// address of an authority's directory."
+        )
+    if certificate:
+        problems.append(
+            f"nginx_acme is on and nginx_tls_certificate is {certificate!r}: set one of the two, for nginx serves one certificate."
+        )
+    if len(edges) > 1:
+        problems.append(
+            f"nginx_acme is on and the inventory group 'edge' has {len(edges)} hosts ({', '.join(edges)}): the authority "
+            "asks any of them, and one alone has the answer. Set nginx_tls_certificate and nginx_tls_key instead."
+        )
+    return problems
+
+
 class FilterModule:
     """Filters of the preflight."""
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
         checks = (host_problems, name_problems, secret_problems, topology_problems, interface_problems)
-        more = (lock_problems, migration_problems, private_addresses, host_port)
+        more = (lock_problems, migration_problems, acme_problems, private_addresses, host_port)
         return {filter_.__name__: filter_ for filter_ in (*checks, *more)}
