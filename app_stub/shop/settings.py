@@ -17,7 +17,7 @@ Environment:
 
 Secrets, one file each in CREDENTIALS_DIRECTORY, for an environment is readable and inherited:
     secret_key             Django's, 50 characters or more
-    secret_key_fallbacks   keys that still verify what they signed, one a line, or none
+    secret_key_fallbacks   keys that still verify what they signed, with blanks between
     database_password      of the user in DATABASE_URL
     cache_password         of the Redis user `cache`; read only if CACHE_URL is set
     redis_password         of the broker; read by the credential provider in broker_url

@@ -66,7 +66,7 @@ def write_environment(folder: Path, broker: Broker) -> None:
     """Set the contract of shop/settings.py, as the deployment does."""
     secrets = {
         "secret_key": "for-tests-only-0123456789-abcdefghijklmnopqrstuvwxyz",
-        "secret_key_fallbacks": "the-key-before-0123456789-abcdefghijklmnopqrstuvwx\n",
+        "secret_key_fallbacks": "the-key-before-0123456789-abcdefghijklmnopqrstuvwx",
         "database_password": os.environ.get("PGPASSWORD", "unused"),
         "cache_password": "cache-password",
     }
