@@ -24,9 +24,11 @@ class TextField(forms.CharField):
 
 
 class WholeNumberField(forms.IntegerField):
-    """A JSON integer: neither "7" nor 7.0, nor true, which Python counts as 1."""
+    """A JSON integer, which 7.0 is too: neither "7" nor true, which Python counts as 1."""
 
     def to_python(self, value: Any) -> int | None:
+        if type(value) is float and value.is_integer():
+            value = int(value)
         if value is not None and type(value) is not int:
             raise ValidationError(self.error_messages["invalid"], code="invalid")
         return value

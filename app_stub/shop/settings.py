@@ -119,6 +119,7 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_SSL_REDIRECT = not DEBUG
 SECURE_REDIRECT_EXEMPT = [r"^healthz/$", r"^readyz/$"]  # probes ask without TLS, past the proxy
 SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
+SESSION_ENGINE = "shop.sessions"
 SESSION_COOKIE_SECURE = not DEBUG
 CSRF_COOKIE_SECURE = not DEBUG
 # HSTS for every subdomain, and its preload list, bind the whole domain for years:

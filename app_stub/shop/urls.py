@@ -14,6 +14,11 @@ urlpatterns = [
 ]
 
 
+def handler400(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """Django's own reads the form once more, and fails at one that cannot be read: 500."""
+    return JsonResponse({"errors": {"__all__": ["Bad request."]}}, status=400)
+
+
 def handler404(request: HttpRequest, exception: Exception) -> JsonResponse:
     """Answer in JSON, for the clients of an API read no HTML."""
     return JsonResponse({"errors": {"__all__": ["Not found."]}}, status=404)

@@ -7,6 +7,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.test import Client
 from django.urls import reverse
 from django_celery_beat.models import PeriodicTask
 
@@ -46,6 +47,29 @@ def test_a_charge_is_read_only(client, static_files):
     assert client.get(url).status_code == 200
     assert client.post(url, {"amount_cents": 2}).status_code == 403
     assert client.get(reverse("admin:orders_charge_add")).status_code == 403
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "key", ['"no-key-\\000"', '"no-key-\\377"', "n" * 4000, "nö-key-é"], ids=ascii
+)
+def test_a_session_that_cannot_be_leads_to_the_login(client, key):
+    client.cookies.load({"sessionid": key})
+    client.cookies["sessionid"].set("sessionid", key, key)  # sent as it stands
+    assert client.get("/admin/").status_code == 302
+
+
+def test_a_form_in_another_character_set_is_refused():
+    client = Client(enforce_csrf_checks=True, headers={"X-Forwarded-Proto": "https"})
+    client.cookies["csrftoken"] = token = "t" * 32
+    answer = client.post(
+        "/admin/login/",
+        "username=a",
+        content_type="application/x-www-form-urlencoded; charset=utf-16",
+        headers={"X-CSRFToken": token, "Referer": "https://testserver/"},
+    )
+    assert answer.status_code == 400
+    assert list(answer.json()["errors"]) == ["__all__"]
 
 
 @pytest.mark.django_db
