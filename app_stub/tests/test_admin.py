@@ -66,7 +66,11 @@ def test_a_form_in_another_character_set_is_refused():
         "/admin/login/",
         "username=a",
         content_type="application/x-www-form-urlencoded; charset=utf-16",
-        headers={"X-CSRFToken": token, "Referer": "https://testserver/"},
+        headers={
+            "Host": "shop.example.org",
+            "Referer": "https://shop.example.org/",
+            "X-CSRFToken": token,
+        },
     )
     assert answer.status_code == 400
     assert list(answer.json()["errors"]) == ["__all__"]
