@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 from ipaddress import ip_address
 from pathlib import Path
@@ -43,13 +45,6 @@ def host_problems(facts: dict[str, Any]) -> list[str]:
     return [
         f"This host runs {name} {version}. Supported are Debian 12 (bookworm) and 13 (trixie): reinstall it, or take it out of the inventory."
     ]
-
-
-def name_problems(app_name: Any) -> list[str]:
-    """Refuse an application name that cannot begin a unit's, a user's and a database's name."""
-    if isinstance(app_name, str) and re.fullmatch(r"[a-z][a-z0-9]{0,19}", app_name):
-        return []
-    return [f"app_name is {app_name!r}; it must be lower-case letters and digits, at most 20, beginning with a letter."]
 
 
 def secret_problems(secrets: dict[str, Any]) -> list[str]:
@@ -95,6 +90,14 @@ def topology_problems(groups: dict[str, list[str]], queues: Any, hostvars: Any) 
             why = ": two would send every periodic task twice" if group == "beat" else ""
             problems.append(
                 f"The inventory group {group!r} has {len(hosts)} hosts ({', '.join(hosts)}){why}. Leave {most} in it."
+            )
+    placed = {host for group in GROUPS for host in groups.get(group, [])}
+    for group, hosts in groups.items():
+        near = difflib.get_close_matches(group, GROUPS, 1, 0.8)
+        if group not in GROUPS and near and set(hosts) - placed:
+            problems.append(
+                f"The inventory group {group!r} is none of the application's, and nothing would run on "
+                f"{', '.join(sorted(set(hosts) - placed))}: is {near[0]!r} meant? Call it otherwise if not."
             )
     problems += _address_problems(private_addresses(groups, hostvars))
     if not isinstance(queues, dict):
@@ -175,15 +178,15 @@ def lock_problems(source: str, lock_file: str, version: str = "") -> list[str]:
     :param lock_file: `app_lock_file`, relative to it.
     :param version: `app_version`, when the folder was checked out from `app_repository`.
     """
-    if not Path(source).is_dir():
+    if not os.path.isdir(source):
         return [f"app_source is {source!r}, which is not a folder on the controller."]
     lock = Path(source, lock_file)
     place = f"app_version {version!r} of app_repository" if version else f"app_source ({source})"
-    if not lock.is_file():
+    if not os.path.isfile(lock):
         return [
             f"app_lock_file is {lock_file!r}, and there is no such file in {place}: make it with 'uv pip compile --generate-hashes requirements.in -o {lock_file}'."
         ]
-    text = lock.read_text()
+    text = lock.read_text(errors="replace")
     locked = {
         m.group(1).lower().replace("_", "-") for m in re.finditer(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==", text, re.M)
     }
@@ -197,24 +200,11 @@ def lock_problems(source: str, lock_file: str, version: str = "") -> list[str]:
     return problems
 
 
-def migration_problems(names: Any) -> list[str]:
-    """Refuse a name in `release_allow_migrations` that no migration can have.
-
-    :param names: a list, or one string with commas as the command line gives it.
-    """
-    names = names.split(",") if isinstance(names, str) else names
-    return [
-        f"release_allow_migrations holds {name!r}; it must be app_label.migration_name, such as blog.0007_title."
-        for name in names
-        if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z_]\w*\.\w+", name))
-    ]
-
-
 class FilterModule:
     """Filters of the preflight."""
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
-        checks = (host_problems, name_problems, secret_problems, topology_problems, interface_problems)
-        more = (lock_problems, migration_problems, private_addresses, host_port)
+        checks = (host_problems, secret_problems, topology_problems, interface_problems)
+        more = (lock_problems, private_addresses, host_port)
         return {filter_.__name__: filter_ for filter_ in (*checks, *more)}
