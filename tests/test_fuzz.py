@@ -101,3 +101,11 @@ def test_names_of_migrations():
         assert problems(release_allow_migrations=right) == []
     for wrong in ("0007_title", "blog", "blog 0007", "blog.0007; rm", 7, ""):
         assert "app_label.migration_name" in " ".join(problems(release_allow_migrations=[wrong])), wrong
+
+
+class Tagged(int):
+    """A number as Ansible hands it on."""
+
+
+def test_a_number_of_ansibles_is_judged_at_once():
+    assert problems(nginx_hsts_seconds=Tagged(2**31 - 1), celery_queues={"default": {}}) == []

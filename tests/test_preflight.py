@@ -8,6 +8,7 @@ from preflight import (
     lock_problems,
     private_addresses,
     secret_problems,
+    socket_group_problems,
     topology_problems,
 )
 
@@ -123,3 +124,25 @@ def test_lock_file(tmp_path):
     assert "does not lock 'gunicorn'" in lock_problems(str(tmp_path), "requirements.txt")[0]
     lock.write_text("celery==5\n")
     assert "has no hashes" in lock_problems(str(tmp_path), "requirements.txt")[-1]
+
+
+def test_key_that_django_would_refuse_is_refused_before():
+    # pragma: allowlist nextline secret
+    assert "app_secret_key is shorter than 50 characters" in secret_problems({"app_secret_key": "8f3k2m9qx7w1" * 4})[0]
+    # pragma: allowlist nextline secret
+    assert "made for development" in secret_problems({"app_secret_key": "django-insecure-" + "8f3k2m9qx7w1" * 4})[0]
+
+
+def test_misspelt_group_is_refused():
+    wrong = topology_problems(GROUPS | {"workrs": ["two"]}, {"a": {}}, {"one": {}})
+    assert wrong == [
+        "The inventory group 'workrs' is none of the application's, and nothing would run on two: is 'workers' meant? "
+        "Call it otherwise if not."
+    ]
+    assert topology_problems(GROUPS | {"web1": ["one"], "staging": ["two"]}, {"a": {}}, {"one": {}}) == []
+
+
+def test_units_get_groups_that_are_there_and_redis():
+    assert socket_group_problems(["redis-clients"], [], True) == socket_group_problems([], [], False) == []
+    assert "must hold 'redis-clients'" in socket_group_problems([], [], True)[0]
+    assert "'nowhere', a group that this host does not have" in socket_group_problems(["nowhere"], ["adm"], False)[0]

@@ -175,7 +175,8 @@ def _value_problems(name: str, value: Any, option: Mapping[str, Any], right: tup
         return [f"{where}; it must not be longer than 1000 characters."]
     if right is None:
         return []
-    fits = value in right[0] if isinstance(right[0], range) else re.fullmatch(right[0], value)
+    # A number of Ansible's is of a type of its own, which Python would look for one by one.
+    fits = int(value) in right[0] if isinstance(right[0], range) else re.fullmatch(right[0], value)
     return [] if fits else [f"{where}; it must be {right[1]}."]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 SUPPORTED = {"Debian": ("12", "13")}
 SECRET_LENGTH = 16  # characters; the sandbox makes 40
+KEY_LENGTH = 50  # of app_secret_key: with less, Django's own check fails when the release is there already
 SECRET_CHARACTERS = 6  # different ones; 16 random hexadecimal digits have fewer once in 31,000
 # What examples and keyboards give. Each is long enough not to come up by chance.
 PLACEHOLDERS = (
@@ -57,16 +58,17 @@ def secret_problems(secrets: dict[str, Any]) -> list[str]:
     flat |= {f"app_redis_passwords.{user}": redis.get(user) for user in REDIS_USERS}
     problems = []
     for name, value in flat.items():
+        least = KEY_LENGTH if name == "app_secret_key" else SECRET_LENGTH
         if not value:
+            problems.append(f"{name} is missing: set it in the inventory's vault, at least {least} random characters.")
+        elif not isinstance(value, str) or len(value) < least:
             problems.append(
-                f"{name} is missing: set it in the inventory's vault, at least {SECRET_LENGTH} random characters."
-            )
-        elif not isinstance(value, str) or len(value) < SECRET_LENGTH:
-            problems.append(
-                f"{name} is shorter than {SECRET_LENGTH} characters: set a longer random one in the inventory's vault."
+                f"{name} is shorter than {least} characters: set a longer random one in the inventory's vault."
             )
         elif not value.isascii() or not value.isprintable() or " " in value:
             problems.append(f"{name} holds a space or a character that is not printable ASCII: set one without.")
+        elif name == "app_secret_key" and value.startswith("django-insecure-"):
+            problems.append(f"{name} is one that Django made for development: set a random one.")
         elif len(set(value)) < SECRET_CHARACTERS or any(word in value.lower() for word in PLACEHOLDERS):
             problems.append(f"{name} can be guessed (a placeholder, or few different characters): set a random one.")
         elif same := [other for other in flat if flat[other] == value and other != name]:
@@ -166,6 +168,23 @@ def interface_problems(facts: dict[str, Any], address: str) -> list[str]:
     ]
 
 
+def socket_group_problems(asked: list[str], present: list[str], alone: bool) -> list[str]:
+    """Refuse groups with which the units would not start, or not reach Redis.
+
+    :param asked: `app_socket_groups`.
+    :param present: the groups that the host has; the one of Redis' sockets may yet come.
+    :param alone: whether everything runs on one host, and talks through sockets.
+    """
+    problems = [
+        f"app_socket_groups holds {group!r}, a group that this host does not have: add it there or take it out."
+        for group in asked
+        if group not in (*present, "redis-clients")
+    ]
+    if alone and "redis-clients" not in asked:
+        problems.append(f"app_socket_groups is {asked!r}; it must hold 'redis-clients', or nothing reaches Redis.")
+    return problems
+
+
 def host_port(address: str, port: int) -> str:
     """Join an IP address and a port; version 6 needs brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -206,5 +225,5 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
         checks = (host_problems, secret_problems, topology_problems, interface_problems)
-        more = (lock_problems, private_addresses, host_port)
+        more = (lock_problems, socket_group_problems, private_addresses, host_port)
         return {filter_.__name__: filter_ for filter_ in (*checks, *more)}
