@@ -26,7 +26,7 @@ export ANSIBLE_VAULT_PASSWORD_FILE ?= $(CURDIR)/.vault/$(ENV)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tools image sandbox sandbox-down deploy site rollback secrets rotate-secret status unlock verify ssh lint test-unit test-app test-hosts test bench-deploy
+.PHONY: help setup system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock verify ssh lint test-unit test-app test-hosts test bench-deploy
 
 help: ## Print this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -63,6 +63,9 @@ PLAYBOOK = ansible-playbook -i $(INVENTORY) $(if $(DRY_RUN),--check --diff)
 deploy: $(HOSTS) ## Bring the servers of ENV up to date and show that they work (DRY_RUN=1 says what would change)
 	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e release_allow_migrations=$(ALLOW_MIGRATIONS)) $(ARGS)
 
+preflight: $(HOSTS) ## Say whether the servers and variables of ENV can be deployed, changing nothing
+	@$(PLAYBOOK) playbooks/preflight.yml $(ARGS)
+
 site: $(HOSTS) ## The same, and take back what was changed by hand on them
 	@$(PLAYBOOK) playbooks/site.yml $(ARGS)
 
@@ -93,10 +96,13 @@ ssh: ## A root shell on the sandbox host, or one command: make ssh CMD="systemct
 	@[ -e $(STATE)/ssh_config ] || { echo "There is no sandbox host $(SANDBOX_NAME): run 'make sandbox' first." >&2; exit 1; }
 	@$(if $(CMD),printf '%s\n' '$(subst ','\'',$(value CMD))' | $(SSH) sudo bash -l,$(SSH) -t sudo -i)
 
-lint: .venv/.ready ## Style and errors of roles, playbooks and Python
+lint: .venv/.ready ## Style and errors of roles, playbooks and Python, and secrets in tracked files
 	@ruff check .
 	@ruff format --check .
 	@ansible-lint --offline -q
+	@pytest -q tests/test_supply.py
+	@git ls-files -z | xargs -0 detect-secrets-hook --no-verify --exclude-secrets '^scram-sha-256$$' || \
+		{ echo "A secret stands in a tracked file: take it out. What is none gets '# pragma: allowlist secret' behind it." >&2; exit 1; }
 
 test-unit: .venv/.ready ## Filters, modules, templates and house rules, without a host
 	@pytest -q tests

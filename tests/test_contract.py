@@ -21,7 +21,7 @@ def test_a_right_table_has_no_problem():
         ([], "celery_queues is []"),
         ({"critical": None}, "celery_queues.critical is None; it must be a mapping of options"),
         ({"critical": {"concurency": 1}}, "celery_queues.critical.concurency is unknown. Known options: concurrency"),
-        ({"critical": {"concurrency": 0}}, "celery_queues.critical.concurrency is 0; it must be a whole number of 1"),
+        ({"critical": {"concurrency": 0}}, "celery_queues.critical.concurrency is 0; it must be a whole number from 1"),
         ({"critical": {"concurrency": True}}, "celery_queues.critical.concurrency is True"),
         ({"critical": {"concurrency": "2"}}, "celery_queues.critical.concurrency is '2'"),
         ({"critical": {"time_limit": "auto"}}, "celery_queues.critical.time_limit is 'auto'"),

@@ -7,10 +7,9 @@ from preflight import (
     host_problems,
     interface_problems,
     lock_problems,
-    migration_problems,
-    name_problems,
     private_addresses,
     secret_problems,
+    socket_group_problems,
     topology_problems,
 )
 
@@ -31,16 +30,10 @@ def test_other_distributions_are_refused(name, version):
     assert f"{name} {version}" in host_problems({"distribution": name, "distribution_major_version": version})[0]
 
 
-@pytest.mark.parametrize("name", ["Shop", "my-app", "", "1shop", None, "a" * 21, "a/b"])
-def test_a_name_that_cannot_begin_a_units_name_is_refused(name):
-    assert "app_name" in name_problems(name)[0]
-    assert name_problems("shop") == []
-
-
 def test_secrets_are_named_and_never_shown():
     secrets = {
         "app_secret_key": "",
-        "app_database_password": "hunter2",
+        "app_database_password": "hunter2",  # pragma: allowlist secret
         "app_redis_passwords": REDIS | {"web": "with space " * 3},
     }
     problems = secret_problems(secrets)
@@ -134,14 +127,6 @@ def test_lock_file(tmp_path):
     assert "has no hashes" in lock_problems(str(tmp_path), "requirements.txt")[-1]
 
 
-def test_names_of_migrations():
-    assert (
-        migration_problems([]) == migration_problems(["blog.0007_title"]) == migration_problems("a.0001,b.0002_x") == []
-    )
-    for wrong in ("0007_title", "blog", "blog 0007", "blog.0007; rm", 7, ""):
-        assert "app_label.migration_name" in migration_problems([wrong])[0], wrong
-
-
 ACME = {"agreed": True, "directory": "https://acme.example.com:14000/dir", "certificate": "", "edges": ["one"]}
 
 
@@ -172,3 +157,25 @@ def test_a_name_that_no_authority_knows_is_refused(name):
 def test_what_no_authority_can_work_with_is_refused(wrong, message):
     (problem,) = acme_problems("www.example.com", **(ACME | wrong))
     assert message in problem
+
+
+def test_key_that_django_would_refuse_is_refused_before():
+    # pragma: allowlist nextline secret
+    assert "app_secret_key is shorter than 50 characters" in secret_problems({"app_secret_key": "8f3k2m9qx7w1" * 4})[0]
+    # pragma: allowlist nextline secret
+    assert "made for development" in secret_problems({"app_secret_key": "django-insecure-" + "8f3k2m9qx7w1" * 4})[0]
+
+
+def test_misspelt_group_is_refused():
+    wrong = topology_problems(GROUPS | {"workrs": ["two"]}, {"a": {}}, {"one": {}})
+    assert wrong == [
+        "The inventory group 'workrs' is none of the application's, and nothing would run on two: is 'workers' meant? "
+        "Call it otherwise if not."
+    ]
+    assert topology_problems(GROUPS | {"web1": ["one"], "staging": ["two"]}, {"a": {}}, {"one": {}}) == []
+
+
+def test_units_get_groups_that_are_there_and_redis():
+    assert socket_group_problems(["redis-clients"], [], True) == socket_group_problems([], [], False) == []
+    assert "must hold 'redis-clients'" in socket_group_problems([], [], True)[0]
+    assert "'nowhere', a group that this host does not have" in socket_group_problems(["nowhere"], ["adm"], False)[0]

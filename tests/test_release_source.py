@@ -111,6 +111,7 @@ def test_folder_says_its_commit_and_whether_it_was_changed(folder, tmp_path):
             "app_repository is '/absent.git', which git cannot read: .*git ls-remote /absent",
         ),
         (("", "--upload-pack=touch {bare}/ran", "v1", ""), "app_repository is '--upload-pack"),
+        # pragma: allowlist nextline secret
         (("", "https://me:secret@127.0.0.1:1/a", "v1", ""), r"'https://\*\*\*@127.0.0.1:1/a', which git cannot read"),
         (("", "{bare}", "v2", ""), "app_version is 'v2', which is no branch, tag or commit.*The newest there: .*v1"),
         (("", "{bare}", "0123456", ""), "app_version is '0123456'"),

@@ -8,17 +8,25 @@ from typing import Any
 # What one queue may say: type, default, and what is right. "auto" means one
 # worker process per processor of the host that runs it.
 QUEUE_OPTIONS: dict[str, tuple[type, Any, str]] = {
-    "concurrency": (int, 2, "a whole number of 1 or more, or auto"),
+    "concurrency": (int, 2, "a whole number from 1 to 1000, or auto"),
     "pool": (str, "prefork", "prefork, threads or solo"),
-    "prefetch_multiplier": (int, 1, "a whole number of 1 or more"),
-    "time_limit": (int, 300, "seconds, a whole number of 1 or more"),
-    "soft_time_limit": (int, 240, "seconds, a whole number of 1 or more"),
+    "prefetch_multiplier": (int, 1, "a whole number from 1 to 10000"),
+    "time_limit": (int, 300, "seconds, a whole number from 1 to 2592000, a month"),
+    "soft_time_limit": (int, 240, "seconds, a whole number from 1 to 2592000"),
     "max_tasks_per_child": (int, 1000, "a whole number of 1 or more"),
     "max_memory_per_child": (int, 0, "KiB, a whole number; 0 means no limit"),
     "nice": (int, 0, "a whole number from -20 to 19"),
 }
+RANGES = {
+    "concurrency": (1, 1000),
+    "prefetch_multiplier": (1, 10000),
+    "time_limit": (1, 2592000),
+    "soft_time_limit": (1, 2592000),
+    "max_memory_per_child": (0, 2**40),
+    "nice": (-20, 19),
+}
 POOLS = ("prefork", "threads", "solo")
-QUEUE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+QUEUE_NAME = re.compile(r"(?!unacked)[a-z][a-z0-9_]{0,31}")  # kombu keeps unacked* beside the queues
 
 STOP_MARGIN = 30  # seconds from a task's time limit to the unit's TimeoutStopSec
 VISIBILITY_MARGIN = 120  # seconds from the longest time limit to redelivery
@@ -35,7 +43,7 @@ def _queue_problems(name: Any, entry: Any) -> list[str]:
             _problem(
                 f"The queue name {name!r} in celery_queues",
                 name,
-                "lower-case letters, digits and _, at most 32, beginning with a letter",
+                "lower-case letters, digits and _, at most 32, beginning with a letter, and not with unacked",
             )
         ]
     if not isinstance(entry, dict):
@@ -46,7 +54,7 @@ def _queue_problems(name: Any, entry: Any) -> list[str]:
     ]
     for option, (kind, default, right) in QUEUE_OPTIONS.items():
         value = entry.get(option, default)
-        lowest, highest = {"nice": (-20, 19), "max_memory_per_child": (0, 2**40)}.get(option, (1, 2**31))
+        lowest, highest = RANGES.get(option, (1, 2**31 - 1))
         if option == "concurrency" and value == "auto":
             continue
         typed = isinstance(value, kind) and not isinstance(value, bool)
@@ -74,7 +82,7 @@ def celery_problems(queues: Any, routes: Any, default_queue: Any) -> list[str]:
         return [_problem("celery_queues", queues, "a mapping of at least one queue name to its options")]
     problems = [problem for name, entry in queues.items() for problem in _queue_problems(name, entry)]
     known = ", ".join(map(str, queues))
-    if default_queue not in queues:
+    if not isinstance(default_queue, str) or default_queue not in queues:
         problems.append(
             f"celery_default_queue is {default_queue!r}, which is not in celery_queues ({known}): name one that is, or add it."
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 from ipaddress import ip_address
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 SUPPORTED = {"Debian": ("12", "13")}
 SECRET_LENGTH = 16  # characters; the sandbox makes 40
-KEY_LENGTH = 50  # of Django's key; with a shorter one its check --deploy warns
+KEY_LENGTH = 50  # of app_secret_key: with less, Django's own check fails when the release is there already
 SECRET_CHARACTERS = 6  # different ones; 16 random hexadecimal digits have fewer once in 31,000
 # What examples and keyboards give. Each is long enough not to come up by chance.
 PLACEHOLDERS = (
@@ -46,13 +48,6 @@ def host_problems(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def name_problems(app_name: Any) -> list[str]:
-    """Refuse an application name that cannot begin a unit's, a user's and a database's name."""
-    if isinstance(app_name, str) and re.fullmatch(r"[a-z][a-z0-9]{0,19}", app_name):
-        return []
-    return [f"app_name is {app_name!r}; it must be lower-case letters and digits, at most 20, beginning with a letter."]
-
-
 def secret_problems(secrets: dict[str, Any]) -> list[str]:
     """Refuse a missing, short, guessable or reused secret, by the variable's name and never by its value.
 
@@ -63,18 +58,17 @@ def secret_problems(secrets: dict[str, Any]) -> list[str]:
     flat |= {f"app_redis_passwords.{user}": redis.get(user) for user in REDIS_USERS}
     problems = []
     for name, value in flat.items():
+        least = KEY_LENGTH if name == "app_secret_key" else SECRET_LENGTH
         if not value:
-            problems.append(
-                f"{name} is missing: set it in the inventory's vault, at least {SECRET_LENGTH} random characters."
-            )
-        elif not isinstance(value, str) or len(value) < (
-            least := KEY_LENGTH if name == "app_secret_key" else SECRET_LENGTH
-        ):
+            problems.append(f"{name} is missing: set it in the inventory's vault, at least {least} random characters.")
+        elif not isinstance(value, str) or len(value) < least:
             problems.append(
                 f"{name} is shorter than {least} characters: set a longer random one in the inventory's vault."
             )
         elif not value.isascii() or not value.isprintable() or " " in value:
             problems.append(f"{name} holds a space or a character that is not printable ASCII: set one without.")
+        elif name == "app_secret_key" and value.startswith("django-insecure-"):
+            problems.append(f"{name} is one that Django made for development: set a random one.")
         elif len(set(value)) < SECRET_CHARACTERS or any(word in value.lower() for word in PLACEHOLDERS):
             problems.append(f"{name} can be guessed (a placeholder, or few different characters): set a random one.")
         elif same := [other for other in flat if flat[other] == value and other != name]:
@@ -98,6 +92,14 @@ def topology_problems(groups: dict[str, list[str]], queues: Any, hostvars: Any) 
             why = ": two would send every periodic task twice" if group == "beat" else ""
             problems.append(
                 f"The inventory group {group!r} has {len(hosts)} hosts ({', '.join(hosts)}){why}. Leave {most} in it."
+            )
+    placed = {host for group in GROUPS for host in groups.get(group, [])}
+    for group, hosts in groups.items():
+        near = difflib.get_close_matches(group, GROUPS, 1, 0.8)
+        if group not in GROUPS and near and set(hosts) - placed:
+            problems.append(
+                f"The inventory group {group!r} is none of the application's, and nothing would run on "
+                f"{', '.join(sorted(set(hosts) - placed))}: is {near[0]!r} meant? Call it otherwise if not."
             )
     problems += _address_problems(private_addresses(groups, hostvars))
     if not isinstance(queues, dict):
@@ -166,6 +168,23 @@ def interface_problems(facts: dict[str, Any], address: str) -> list[str]:
     ]
 
 
+def socket_group_problems(asked: list[str], present: list[str], alone: bool) -> list[str]:
+    """Refuse groups with which the units would not start, or not reach Redis.
+
+    :param asked: `app_socket_groups`.
+    :param present: the groups that the host has; the one of Redis' sockets may yet come.
+    :param alone: whether everything runs on one host, and talks through sockets.
+    """
+    problems = [
+        f"app_socket_groups holds {group!r}, a group that this host does not have: add it there or take it out."
+        for group in asked
+        if group not in (*present, "redis-clients")
+    ]
+    if alone and "redis-clients" not in asked:
+        problems.append(f"app_socket_groups is {asked!r}; it must hold 'redis-clients', or nothing reaches Redis.")
+    return problems
+
+
 def host_port(address: str, port: int) -> str:
     """Join an IP address and a port; version 6 needs brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -178,15 +197,15 @@ def lock_problems(source: str, lock_file: str, version: str = "") -> list[str]:
     :param lock_file: `app_lock_file`, relative to it.
     :param version: `app_version`, when the folder was checked out from `app_repository`.
     """
-    if not Path(source).is_dir():
+    if not os.path.isdir(source):
         return [f"app_source is {source!r}, which is not a folder on the controller."]
     lock = Path(source, lock_file)
     place = f"app_version {version!r} of app_repository" if version else f"app_source ({source})"
-    if not lock.is_file():
+    if not os.path.isfile(lock):
         return [
             f"app_lock_file is {lock_file!r}, and there is no such file in {place}: make it with 'uv pip compile --generate-hashes requirements.in -o {lock_file}'."
         ]
-    text = lock.read_text()
+    text = lock.read_text(errors="replace")
     locked = {
         m.group(1).lower().replace("_", "-") for m in re.finditer(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==", text, re.M)
     }
@@ -198,19 +217,6 @@ def lock_problems(source: str, lock_file: str, version: str = "") -> list[str]:
     if "--hash=" not in text:
         problems.append(f"{lock_file} has no hashes: make it with 'uv pip compile --generate-hashes'.")
     return problems
-
-
-def migration_problems(names: Any) -> list[str]:
-    """Refuse a name in `release_allow_migrations` that no migration can have.
-
-    :param names: a list, or one string with commas as the command line gives it.
-    """
-    names = names.split(",") if isinstance(names, str) else names
-    return [
-        f"release_allow_migrations holds {name!r}; it must be app_label.migration_name, such as blog.0007_title."
-        for name in names
-        if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z_]\w*\.\w+", name))
-    ]
 
 
 def acme_problems(name: str, agreed: bool, directory: str, certificate: str, edges: list[str]) -> list[str]:
@@ -252,6 +258,6 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
-        checks = (host_problems, name_problems, secret_problems, topology_problems, interface_problems)
-        more = (lock_problems, migration_problems, acme_problems, private_addresses, host_port)
+        checks = (host_problems, secret_problems, topology_problems, interface_problems)
+        more = (lock_problems, socket_group_problems, acme_problems, private_addresses, host_port)
         return {filter_.__name__: filter_ for filter_ in (*checks, *more)}

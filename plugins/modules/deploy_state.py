@@ -25,11 +25,13 @@ current: {description: The running release; empty before the first., type: str, 
 previous: {description: The release that ran before it and is still here., type: str, returned: always}
 releases: {description: "Releases that are whole on the host, the newest first.", type: list, returned: always}
 packages: {description: Debian packages that are installed., type: list, returned: always}
+groups: {description: The groups of users., type: list, returned: always}
 units: {description: "Instances that are not stopped: unit, release, state, doing, since.", type: list, returned: always}
 lock: {description: Who deploys now; empty when nobody does., type: dict, returned: always}
 deploys: {description: "The last deploys, the newest first.", type: list, returned: always}
 """
 
+import grp
 import os
 import platform
 
@@ -87,6 +89,7 @@ def main() -> None:
         current=host.current,
         previous=host.previous(),
         releases=host.releases(),
+        groups=[group.gr_name for group in grp.getgrall()],
         packages=[line.split()[1] for line in installed.splitlines() if line.startswith("installed ")],
         units=host.status(),
         lock=lock,

@@ -142,8 +142,13 @@ def main() -> None:
     release_id = digest(members, {"salt": module.params["salt"], "secrets": module.params["secrets"]})
     path = Path(module.params["dest"]) / f"{release_id}.tar.gz"
     if not path.exists():  # a cache: rebuilding it changes nothing anywhere
-        path.parent.mkdir(parents=True, exist_ok=True)
-        build(members, release_id, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            build(members, release_id, path)
+        except OSError as error:
+            module.fail_json(
+                msg=f"release_artifact_dir is {module.params['dest']!r}, where releases cannot be kept: {error}"
+            )
     migrations = sorted(name for name in members if fnmatch.fnmatch(name, "*/migrations/[0-9]*.py"))
     module.exit_json(changed=False, release_id=release_id, path=str(path), migrations=migrations)
 

@@ -280,6 +280,7 @@ def test_never_two_beats_and_no_tick_twice(host, manage, scene):
         lines = host.check_output(f"journalctl --output=json --no-pager {what}").splitlines()
         return [json.loads(line) for line in lines]
 
+    # pragma: allowlist nextline secret
     starting, stopped = "7d4958e842da4a758f6c1cdc7b36dcc5", "9d1aaa27d60140bd96365438aad20286"
     events = [
         (int(entry["__REALTIME_TIMESTAMP"]) / 1e6, entry["UNIT"], entry["MESSAGE_ID"] == starting)

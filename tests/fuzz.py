@@ -1,0 +1,190 @@
+"""Makes inventories out of a good one by changing some of its variables or groups, the same ones for the same seed.
+
+FUZZ_SEED=7 takes other ones.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SEED = int(os.environ.get("FUZZ_SEED", "1"))
+GROUPS = ("redis", "postgresql", "web", "workers", "beat", "edge")
+TEXTS = [
+    "",
+    " ",
+    "a b",
+    "a\nb",
+    "a\0b",
+    'a"b',
+    "a'b",
+    "{{ 7 * 7 }}",
+    "{{ nope }}",
+    "{% raw %}",
+    "$(id)",
+    "`id`",
+    "a;b",
+    "a|b",
+]
+TEXTS += [
+    "../..",
+    "/",
+    "/nowhere/at/all",
+    "-x",
+    "%i",
+    "\u00e9\u4e2d\U0001f600",
+    "\u202e",
+    "x" * 300,
+    "x" * 5000,
+    "yes",
+    "1",
+    "0x10",
+    "1e3",
+]
+NUMBERS = [0, -1, 1, 65535, 65536, 10**6, 2**31, 10**12, -(2**63), 1.5, float("inf")]
+OTHERS = [None, True, False, [], {}, [None], [[]], {"a": 1}, {"": ""}, ["a", "a"], [{"a": "b"}], {"a": {"b": []}}]
+ANYTHING = [*TEXTS, *NUMBERS, *OTHERS]
+# Of what stands inside some: names that are unknown, taken or no names, and half of what belongs together.
+INSIDE: dict[str, list[Any]] = {
+    "app_environment": [{"A B": "1"}, {"A": "x\ny"}, {"A": ["x"]}, {"1A": "x"}, {"PYTHONPATH": "/x"}, {"A=B": "x"}],
+    "app_secrets": [
+        {"a/b": "x" * 20},
+        {"../x": "x" * 20},
+        {"secret_key": "x" * 20},
+        {"redis_web": "x"},
+        {"a": ""},
+        {"a": 5},
+    ],
+    "app_web": [{"workers": "2"}, {"worker": 2}, {"timeout": 0}, {"threads": 10**9}, {"max_requests": None}],
+    "app_redis_passwords_before": [{"nobody": "x" * 20}, {"web": 5}, {"web": "a b"}],
+    "app_redis_passwords": [{}, {"admin": "short"}, {"admin": 5}],
+    "celery_queues": [
+        {"default": {"concurency": 2}},
+        {"default": {"concurrency": 0}},
+        {"default": {"concurrency": 2**31}},
+        {"default": {"pool": "gevent"}},
+        {"default": {"soft_time_limit": 300, "time_limit": 300}},
+        {"default": {"nice": "low"}},
+        {"default": None},
+        {"Default": {}},
+        {"unacked": {}, "default": {}},
+        {"de fault": {}},
+        {1: {}},
+    ],
+    "celery_task_routes": [{"a.b": "absent"}, {"a.b": ["default"]}, {"a.b": None}],
+    "celery_host_queues": [["absent"], ["bulk"]],
+    "app_url": [
+        "http://example.com",
+        "https://example.com/",
+        "https://example.com:99999",
+        "https://192.0.2.1",
+        "https://a_b.example",
+    ],
+    "app_name": ["root", "postgres", "default", "Shop", "my-app"],
+    "app_root": ["/etc", "/home/app", "relative", "/srv/../etc", "/srv/a b", "/root/app"],
+    "app_broker_port": [80, 5432, 8000],
+    "firewall_open_ports": [["8080"], [0], [6379], [70000]],
+    "nginx_server_name": ["a.example b.example", "a;b", "*.example.com"],
+    "nginx_tls_certificate": ["/nowhere/x.crt"],
+    "nginx_tls_key": ["/nowhere/x.key"],
+    "redis_packages": [[], ["a b"], ["$(id)"]],
+}
+
+
+def options() -> dict[str, dict[str, Any]]:
+    """Every public variable of the roles, name to its option in the argument spec."""
+    files = sorted(ROOT.glob("roles/*/meta/argument_specs.yml"))
+    mains = [yaml.safe_load(path.read_text())["argument_specs"]["main"] for path in files]
+    return {name: option for main in mains for name, option in main["options"].items()}
+
+
+def mutations(name: str) -> list[Any]:
+    """All values that are tried for one variable."""
+    return [*INSIDE.get(name, []), *ANYTHING]
+
+
+def misspelt(name: str, chance: random.Random) -> str:
+    """The name with one letter left out, behind the role's prefix."""
+    at = chance.randrange(name.index("_") + 1, len(name))
+    return name[:at] + name[at + 1 :]
+
+
+# Right by themselves, and wrong on the host, beside other variables or beside the application.
+LATER: list[dict[str, Any]] = [
+    {"app_source": "/nowhere/at/all"},
+    {"app_source": "x" * 300},
+    {"app_repository": "/nowhere.git", "app_version": "v1"},
+    {"app_version": "v1"},
+    {"app_lock_file": "absent.txt"},
+    {"app_redis_passwords": {"admin": "short"}},
+    {"app_secret_key": "with a space in it 8f3k2" * 3},  # pragma: allowlist secret
+    {"app_secret_key": "8f3k2m9qx7w1" * 4},  # pragma: allowlist secret
+    {"app_flower_password": "password12345678"},  # pragma: allowlist secret
+    {"app_socket_groups": []},
+    {"app_socket_groups": ["redis-clients", "nowhere"]},
+    {"celery_default_queue": "absent"},
+    {"celery_host_queues": ["bulk"]},
+    {"celery_task_routes": {"a.b": "absent"}},
+    {"celery_queues": {"default": {"concurency": 2}, "unacked": {}, "bulk": {"nice": "low"}}},
+    {"celery_queues": {"default": None, 1: {}}},
+    {"nginx_tls_certificate": "/nowhere/x.crt"},
+    {"nginx_tls_certificate": "/nowhere/x.crt", "nginx_tls_key": "/nowhere/x.key"},
+    {"nginx_tls_certificate": "/etc/hostname", "nginx_tls_key": "/etc/hostname"},
+    {"redis_broker_maxmemory_mb": 2**23},
+    {"postgresql_shared_buffers_mb": 2**23},
+]
+# The far ends of what is right.
+LEAST = {
+    "app_web": {"workers": 1, "max_requests": 0},
+    "app_environment": {"QUOTED": """a "b" 'c' $HOME %i #; \\n \u00e9""", "NUMBER": 5, "EMPTY": ""},
+    "app_secrets": {"api.key-1": "several\nlines\nof it"},
+    "app_web_socket": "/run/a+b@c.sock",
+    "app_broker_socket": "/run/redis-broker/other.sock",
+    "app_url": "https://a.b",
+    "celery_queues": {"default": {"concurrency": 1, "pool": "solo", "nice": -20}},
+    "celery_task_routes": {"any.*": "default"},
+    "base_journal_max_use": "1M",
+    "firewall_open_ports": [1, 1, 65535],
+    "flower_user": "-",
+    "flower_max_tasks": 1,
+    "nginx_client_max_body_size": "0",
+    "nginx_requests_per_second": 1,
+    "nginx_connections_per_client": 1,
+    "nginx_hsts_seconds": 0,
+    "nginx_flower_open": ["control", "metrics", "healthcheck"],
+    "postgresql_max_connections": 20,
+    "postgresql_shared_buffers_mb": 16,
+    "redis_broker_maxmemory_mb": 16,
+    "redis_cache_maxmemory_mb": 16,
+    "redis_appendfsync": "always",
+    "release_keep": 0,
+    "release_migration_lock_timeout": 0,
+}
+MOST = {
+    "app_web": {"workers": 512, "threads": 1024, "timeout": 86400, "max_requests": 2**31 - 1},
+    "app_network": "egress",
+    "app_root": "/var/lib/a+b/c@d",
+    "app_web_port": 65535,
+    "app_url": f"https://{'a' * 63}:65535",
+    "celery_queues": {
+        "default": {"concurrency": 1000, "time_limit": 2592000, "soft_time_limit": 2591999},
+        "q" * 32: {"nice": 19},
+    },
+    "celery_task_routes": {"any.*": "q" * 32},
+    "base_journal_max_use": "900G",
+    "firewall_open_ports": list(range(20000, 20200)),
+    "flower_user": "x" * 64,
+    "flower_max_tasks": 10**7,
+    "nginx_client_max_body_size": "99999999g",
+    "nginx_requests_per_second": 10**6,
+    "nginx_connections_per_client": 65535,
+    "nginx_hsts_seconds": 2**31 - 1,
+    "postgresql_max_connections": 10000,
+    "release_keep": 1000,
+    "release_migration_lock_timeout": 86400,
+}

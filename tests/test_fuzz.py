@@ -1,0 +1,111 @@
+"""Whatever a variable is set to, it is refused in a sentence that names it, or it is right."""
+
+import random
+
+import fuzz
+import inventory
+import pytest
+
+OPTIONS = fuzz.options()
+GOOD = {
+    "app_name": "shop",
+    "app_source": "/srv",
+    "app_settings_module": "shop.settings",
+    "app_wsgi": "shop.wsgi:application",
+    "app_celery": "shop.celery:app",
+    "app_url": "https://shop.example.com",
+    "celery_queues": {"default": {}},
+}
+
+
+def problems(**changed):
+    return inventory.variable_problems(GOOD | changed, str(fuzz.ROOT))
+
+
+def test_a_good_inventory_has_no_problem():
+    assert problems() == []
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_value_is_refused_by_name_or_has_the_type(name):
+    accepted = []
+    for value in fuzz.mutations(name):
+        found = problems(**{name: value})
+        assert all(name in problem and "\n" not in problem and "\0" not in problem for problem in found), (value, found)
+        if not found:
+            accepted.append(value)
+    kind = OPTIONS[name]["type"]
+    assert all(inventory._is(value, kind) for value in accepted if name not in inventory.COMMAS), accepted
+    texts = [text for value in accepted for text in (value if isinstance(value, list) else [value])]
+    assert all(text.isprintable() for text in texts if isinstance(text, str)), accepted
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_default_is_right(name):
+    default = OPTIONS[name].get("default")
+    if default is not None and "{{" not in str(default) and default != "" and default != {}:
+        assert problems(**{name: default}) == []
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_misspelt_name_is_refused_and_the_right_one_told(name):
+    wrong = fuzz.misspelt(name, random.Random(fuzz.SEED))  # noqa: S311
+    assert f"{wrong} is no variable of the roles" in " ".join(problems(**{wrong: 1})), wrong
+    assert f"Is {name} meant?" in " ".join(problems(**{wrong: 1})), wrong
+
+
+def test_whoever_adds_a_variable_says_what_is_right():
+    for name, option in OPTIONS.items():
+        of = option.get("elements", option["type"])
+        if of in ("str", "path", "int") and not option.get("choices"):
+            assert name in inventory.RIGHT, name
+    parts = [f"{name}.{part}" for name, option in OPTIONS.items() for part in option.get("options", {})]
+    assert set(inventory.RIGHT) <= {*OPTIONS, *parts}
+
+
+@pytest.mark.parametrize("name", sorted(inventory.SECRET))
+def test_a_secret_is_not_told(name):
+    for value in (
+        [fuzz.SEED, "kept to itself"],
+        {"a b": "kept to itself"},
+        {"a": ["kept to itself"]},
+        "kept\0to itself",
+    ):
+        found = " ".join(problems(**{name: value}))
+        assert "to itself" not in found
+    assert "kept" not in " ".join(problems(app_repository="https://me:" + "kept@example.com/x\n"))
+
+
+class Wrong(dict):
+    """Variables of which one cannot be worked out, as Ansible's hostvars raise it."""
+
+    def __getitem__(self, name):
+        if name == "app_wsgi":
+            raise ValueError("'nope' is undefined")
+        return super().__getitem__(name)
+
+
+def test_a_template_that_cannot_be_worked_out_is_named():
+    found = inventory.variable_problems(Wrong(GOOD), str(fuzz.ROOT))
+    assert found == ["app_wsgi cannot be worked out: 'nope' is undefined."]
+
+
+def test_ports_are_each_alone_and_closed():
+    assert "app_cache_port is 6379, which is app_broker_port" in problems(app_cache_port=6379)[0]
+    assert "firewall_open_ports holds 6379, which is app_broker_port" in problems(firewall_open_ports=[6379])[0]
+    assert "app_web_port is 5432, which is PostgreSQL's" in problems(app_web_port=5432)[0]
+
+
+def test_names_of_migrations():
+    for right in ([], ["blog.0007_title"], "a.0001,b.0002_x"):
+        assert problems(release_allow_migrations=right) == []
+    for wrong in ("0007_title", "blog", "blog 0007", "blog.0007; rm", 7, ""):
+        assert "app_label.migration_name" in " ".join(problems(release_allow_migrations=[wrong])), wrong
+
+
+class Tagged(int):
+    """A number as Ansible hands it on."""
+
+
+def test_a_number_of_ansibles_is_judged_at_once():
+    assert problems(nginx_hsts_seconds=Tagged(2**31 - 1), celery_queues={"default": {}}) == []
