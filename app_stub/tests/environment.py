@@ -67,7 +67,8 @@ def write_environment(folder: Path, broker: Broker) -> None:
     secrets = {
         # pragma: allowlist nextline secret
         "secret_key": "for-tests-only-0123456789-abcdefghijklmnopqrstuvwxyz",
-        "secret_key_fallbacks": "the-key-before-0123456789-abcdefghijklmnopqrstuvwx",  # pragma: allowlist secret
+        # pragma: allowlist nextline secret
+        "secret_key_fallbacks": "the-key-before-0123456789-abcdefghijklmnopqrstuvwx",
         "database_password": os.environ.get("PGPASSWORD", "unused"),
         # pragma: allowlist nextline secret
         "cache_password": "cache-password",
