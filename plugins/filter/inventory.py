@@ -48,9 +48,9 @@ RIGHT: dict[str, tuple[Any, str]] = {
     "app_wsgi": (rf"{MODULE}:{MODULE}", "module:name, such as myapp.wsgi:application"),
     "app_celery": (rf"{MODULE}(:{MODULE})?", "module:name or module, such as myapp.celery:app"),
     "app_url": (rf"https://{HOST}(:[1-9][0-9]{{0,4}})?", "https://NAME or https://NAME:PORT in lower case, nothing behind"),
-    "app_secret_key": ANY,
-    "app_database_password": ANY,
-    "app_flower_password": ANY,
+    "app_secret_key": (r".*", "random"),
+    "app_database_password": (r".*", "random"),
+    "app_flower_password": (r".*", "random"),
     "app_root": (SYSTEM + FOLDER, "a folder of its own, such as /srv/myapp, of letters, digits and ._+@-; services see no "
                  "/home, /root and /tmp, and the system's folders are no place"),
     "app_lock_file": (r"(?!/)(?!(.*/)?\.\.(/|$)).+", "a file inside the application's folder"),
