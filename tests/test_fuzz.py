@@ -90,6 +90,23 @@ def test_a_template_that_cannot_be_worked_out_is_named():
     assert found == ["app_wsgi cannot be worked out: 'nope' is undefined."]
 
 
+class OfOthers(dict):
+    """Variables of which one follows from another host's."""
+
+    def __getitem__(self, name):
+        if name == "app_url":
+            raise ValueError("'hostvars' is undefined")
+        return super().__getitem__(name)
+
+
+def test_what_follows_from_other_hosts_is_checked_too():
+    variables = OfOthers(GOOD)
+    assert inventory.variables_of_others(variables) == ["app_url"]
+    assert inventory.variable_problems(variables, str(fuzz.ROOT), {"app_url": GOOD["app_url"]}) == []
+    wrong = inventory.variable_problems(variables, str(fuzz.ROOT), {"app_url": "http://x"})
+    assert "app_url is 'http://x'" in wrong[0]
+
+
 def test_ports_are_each_alone_and_closed():
     assert "app_cache_port is 6379, which is app_broker_port" in problems(app_cache_port=6379)[0]
     assert "firewall_open_ports holds 6379, which is app_broker_port" in problems(firewall_open_ports=[6379])[0]

@@ -62,7 +62,7 @@ def test_a_variable_that_is_not_set_is_named(name):
 
 
 def test_without_a_cache_url_no_cache_password_is_needed(tmp_path):
-    for name in ("secret_key", "database_password"):
+    for name in ("secret_key", "secret_key_fallbacks", "database_password"):
         (tmp_path / name).write_text(settings.SECRET_KEY)
     done = python(*LOAD, CREDENTIALS_DIRECTORY=str(tmp_path), CACHE_URL=None)
     assert done.returncode == 0, done.stderr

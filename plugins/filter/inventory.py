@@ -255,11 +255,23 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any]) ->
     return problems + _secrets_problems(values.get("app_secrets", {}))
 
 
-def variable_problems(variables: Mapping[str, Any], project: str) -> list[str]:
+def variables_of_others(variables: Mapping[str, Any]) -> list[str]:
+    """Name the variables of a host that follow from other hosts'; its entry of hostvars cannot tell their values."""
+    names = []
+    for name in variables:
+        try:
+            _plain(variables[name])
+        except Exception as error:
+            names += [name] if "'hostvars' is undefined" in str(error) else []
+    return names
+
+
+def variable_problems(variables: Mapping[str, Any], project: str, others: Mapping[str, Any] | None = None) -> list[str]:
     """Say which variables of a host are unknown, missing, of the wrong type or not right, and what would be.
 
     :param variables: of one host; its entry of Ansible's hostvars will do.
     :param project: the project's folder.
+    :param others: values of those that follow from other hosts'.
     :returns: sentences that name the variable; of a secret never the value.
     """
     options = specs(project)
@@ -275,7 +287,7 @@ def variable_problems(variables: Mapping[str, Any], project: str) -> list[str]:
                 )
             continue
         try:
-            value = _plain(variables[name])
+            value = _plain(others[name] if others and name in others else variables[name])
         except Exception as error:  # whatever Ansible makes of a template that cannot be worked out
             why = f": {error}" if name not in SECRET or str(error).endswith("is undefined") else ""
             problems.append(f"{name} cannot be worked out{why}.")
@@ -296,4 +308,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
-        return {"variable_problems": variable_problems}
+        return {"variable_problems": variable_problems, "variables_of_others": variables_of_others}
