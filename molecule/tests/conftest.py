@@ -29,7 +29,7 @@ VARIABLES = [
     "app_url",
     "celery_queues",
     "app_redis_passwords",
-    "app_database_user",
+    "app_database_login",
     "app_flower_password",
     "app_secret_key",
     "app_database_password",

@@ -72,10 +72,10 @@ def test_redis_refuses_a_stranger(ask, address, port):
 
 @pytest.mark.group("web")
 def test_postgresql_refuses_a_wrong_password_and_another_database(host, deployment, address):
-    app = deployment.app_name
+    app, login = deployment.app_name, f"{deployment.app_name}_{deployment.app_database_login or 'a'}"
     connect = "import psycopg, sys; psycopg.connect(sys.argv[1])"
     for database, refusal in {app: "password authentication failed", "postgres": "no pg_hba.conf entry"}.items():
-        target = f"host={address('postgresql')} user={app} dbname={database} password=wrong"
+        target = f"host={address('postgresql')} user={login} dbname={database} password=wrong"
         assert refusal in host.run(f"/srv/{app}/current/.venv/bin/python -c %s %s", connect, target).stderr
 
 
