@@ -148,7 +148,7 @@ CLIENTS = {
     parameters.pop("cursor_factory")
     parameters.pop("context")
     with psycopg.connect(**parameters) as opened:
-        assert opened.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").fetchone() == (True,)
+        assert opened.pgconn.ssl_in_use
 """,
 }
 CONNECT = """
