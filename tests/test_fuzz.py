@@ -26,6 +26,11 @@ def test_a_good_inventory_has_no_problem():
     assert problems() == []
 
 
+@pytest.mark.parametrize("values", ["LEAST", "MOST"])
+def test_the_far_ends_of_what_is_right_have_no_problem(values):
+    assert problems(**getattr(fuzz, values)) == []
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_value_is_refused_by_name_or_has_the_type(name):
     accepted = []

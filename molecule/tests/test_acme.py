@@ -156,22 +156,8 @@ def get(address, path, name=NAME):
     return answer.status, answer.read().decode(), answer.getheader("Location")
 
 
-def test_deploy_says_why_there_is_no_certificate_and_nginx_serves(host, authority, converge, acme, address):
-    result = converge(**acme | {"nginx_acme_directory": "https://localhost:9/dir"})
-    host.run(f"systemctl reset-failed {UNIT}")
-    assert result.returncode != 0
-    assert f"{NAME} got no certificate from nginx_acme_directory, https://localhost:9/dir" in result.stdout
-    assert "Connection refused" in result.stdout
-    assert served(address)
-    with pytest.raises(ssl.SSLCertVerificationError):
-        served(address, authority.root())
-
-
-def test_deploy_gets_a_certificate_and_the_next_changes_nothing(issued, converge, acme, address):
-    certificate = served(address, issued.root())
-    result = converge(**acme)
-    assert result.returncode == 0 and "changed=0 " in result.stdout, result.stdout
-    assert served(address) == certificate
+def test_certificate_is_the_authoritys(issued, address):
+    assert served(address, issued.root())
 
 
 def test_keys_are_read_by_root_alone(host, issued):

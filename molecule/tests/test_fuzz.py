@@ -154,8 +154,7 @@ def test_inventories_that_are_wrong_as_a_whole_touch_nothing(shell, inventories)
     assert shell(FINGERPRINT).splitlines() == before.splitlines()
 
 
-@pytest.mark.parametrize("values", ["LEAST", "MOST"])
-def test_the_far_ends_of_what_is_right_pass(inventories, values):
-    path = inventories.make(values, getattr(fuzz, values))
+def test_the_far_end_of_what_is_right_passes(inventories):
+    path = inventories.make("most", fuzz.MOST)
     result = play(path, inventories.host, "site", "--check", "--diff")
     assert result.returncode == 0, result.stdout[-LONGEST:]
