@@ -76,7 +76,7 @@ def told(output, patterns):
 def test_a_foretold_change_of_every_secret_tells_none(deployment, inventory, tmp_path):
     changed = secrets(deployment)
     output = run(inventory, tmp_path, "site", changed, "--check")
-    for task in ("Access lists present", "Secrets present", "Role present", "Secrets, folders and link"):
+    for task in ("Access lists present", "Secrets present", "Logins present", "Secrets, folders and link"):
         assert task in output
     assert told(output, forms(changed, deployment)) == []
 
