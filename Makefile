@@ -110,13 +110,15 @@ test-app: sandbox ## The stub's own tests, against PostgreSQL and Redis on the s
 	@ansible-playbook -i inventories/sandbox playbooks/test_app.yml
 
 test-hosts: tools ## Every Molecule scenario; the one under load alone
-	@$(MAKE) --no-print-directory --jobs=2 scenario-default scenario-cluster
-	@$(MAKE) --no-print-directory scenario-release
+	@rm -f .cache/scenario-*.log
+	@$(MAKE) --no-print-directory --jobs=2 scenario-default scenario-cluster && $(MAKE) --no-print-directory scenario-release || \
+		{ echo "What failed:"; grep -hE '(FAILED|ERROR) .*\.py|fatal: \[|CRITICAL' .cache/scenario-*.log; exit 1; }
 
 scenario-%: SHELL = /bin/bash
 scenario-%: .SHELLFLAGS = -o pipefail -c
 scenario-%: .venv/.ready
-	@molecule test -s $* 2>&1 | sed -u 's/^/$*: /'
+	@mkdir -p .cache
+	@molecule test -s $* 2>&1 | sed -u 's/^/$*: /' | tee .cache/scenario-$*.log
 
 test: lint test-unit test-hosts ## All of it
 

@@ -17,11 +17,11 @@ def config(redis, instance, name):
     return ([*redis(f"CONFIG GET {name}", instance=instance).splitlines(), "", ""])[1]
 
 
-@pytest.mark.parametrize(
-    "instance, name, value", [("broker", n, v) for n, v in BROKER.items()] + [("cache", n, v) for n, v in CACHE.items()]
-)
-def test_running_configuration(redis, instance, name, value):
-    assert config(redis, instance, name) == value
+@pytest.mark.parametrize("instance, wanted", [("broker", BROKER), ("cache", CACHE)])
+def test_running_configuration(redis, instance, wanted):
+    lines = redis(f"CONFIG GET {' '.join(wanted)}", instance=instance).split("\n")
+    seen = dict(zip(lines[::2], [*lines[1::2], ""], strict=False))
+    assert seen == wanted
 
 
 @pytest.mark.parametrize("instance", ["broker", "cache"])
@@ -43,17 +43,6 @@ def test_stranger_is_refused(host, instance):
     assert "NOAUTH" in host.run(f"redis-cli -s {socket} PING").stdout
     assert "WRONGPASS" in host.run(f"redis-cli -s {socket} AUTH default x").stdout
     assert "Permission denied" in host.run(f"runuser -u nobody -- redis-cli -s {socket} PING 2>&1").stdout
-
-
-@pytest.mark.parametrize("user", ["web", "worker", "beat", "flower", "exporter"])
-@pytest.mark.parametrize(
-    "command", ["FLUSHALL", "CONFIG SET dir /tmp", "SHUTDOWN NOSAVE", "SET stranger 1", "ACL LIST"]
-)
-def test_users_may_do_no_more_than_they_need(redis, user, command):
-    try:
-        assert redis(command, user=user).startswith("NOPERM")
-    finally:
-        redis("ACL LOG RESET")
 
 
 def test_database_indexes_are_kept_apart(redis, manage):

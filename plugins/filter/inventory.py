@@ -19,8 +19,6 @@ import yaml
 SECRET = {"app_secret_key", "app_database_password", "app_flower_password", "app_redis_passwords", "app_secrets"}
 SECRET |= {"app_secret_key_next", "app_secret_key_before", "app_database_password_before", "app_redis_passwords_before"}
 SECRET |= {"app_tls_authority", "app_tls_given"}
-# With a role's prefix, and read by the playbooks.
-ALSO = {"flower_password_file"}
 # Given as one text with commas on the command line.
 COMMAS = {"release_allow_migrations"}
 TYPES = {"str": "a text", "path": "a text", "int": "a whole number", "bool": "true or false"}
@@ -281,10 +279,9 @@ def variable_problems(variables: Mapping[str, Any], project: str, others: Mappin
         if name not in options:
             near = difflib.get_close_matches(name, options, 1, 0.6)
             meant = f" Is {near[0]} meant?" if near else ""
-            if name not in ALSO:
-                problems.append(
-                    f"{name} is no variable of the roles (docs/variables.md).{meant} One of your own needs a name that begins otherwise."
-                )
+            problems.append(
+                f"{name} is no variable of the roles (docs/variables.md).{meant} One of your own needs a name that begins otherwise."
+            )
             continue
         try:
             value = _plain(others[name] if others and name in others else variables[name])
