@@ -33,6 +33,7 @@ help: ## Print this
 	@echo
 	@echo "  ENV=sandbox           which of inventories/ (the default boots a host on this machine)"
 	@echo "  DRY_RUN=1             with deploy, site, rollback: what would change, changing nothing"
+	@echo "  THOROUGH=1            with test, test-hosts: the tests that take long and show a little more, too"
 	@echo "  ARGS='...'            further arguments of ansible-playbook, such as --check --diff or --limit"
 	@echo "  SANDBOX_SSH_PORT=2222 SANDBOX_HTTPS_PORT=8443 SANDBOX_HTTP_PORT=8080 SANDBOX_NAME=coldframe-sandbox"
 

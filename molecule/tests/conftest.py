@@ -219,6 +219,14 @@ def redis(shell: Callable[[str], str], deployment: Deployment) -> Callable[..., 
     return ask
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes long and shows a little more than other tests, unless asked for."""
+    if not os.environ.get("THOROUGH"):
+        left_out = [item for item in items if item.get_closest_marker("thorough")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """On failure, add what the application's units logged last."""

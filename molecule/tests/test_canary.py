@@ -31,7 +31,7 @@ def releases(hosts, app):
     return [{once(unit).partition("@")[2] for unit in processes(host, app)} for host in hosts]
 
 
-@pytest.mark.parametrize("fault", ["no smoke", "no worker"])
+@pytest.mark.parametrize("fault", ["no smoke", pytest.param("no worker", marks=pytest.mark.thorough)])
 def test_release_that_fails_on_the_first_host_reaches_no_other(hosts, inventory, deployment, fault):
     app = deployment.app_name
     before, others = releases(hosts, app), [processes(host, app) for host in hosts[1:]]

@@ -88,6 +88,7 @@ def test_same_files_from_a_repository_are_the_running_release(deployment, invent
     assert "app_version is 'v2', which is no branch, tag or commit of" in re.sub(r"\s+", " ", result.stdout)
 
 
+@pytest.mark.thorough
 def test_check_mode_with_diff_reports_no_change_in_plain_ansible_too(inventory):
     command = ("ansible-playbook", "-i", inventory, "playbooks/site.yml", "--check", "--diff")
     result = ansible(*command, ANSIBLE_STRATEGY="linear")

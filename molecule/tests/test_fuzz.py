@@ -143,6 +143,8 @@ def test_wrong_variables_are_refused_by_name(inventories):
 def test_inventories_that_are_wrong_as_a_whole_touch_nothing(shell, inventories):
     cases = [(variables, lambda _: None, list(variables)[:1]) for variables in fuzz.LATER] + list(wrong_groups())
     assert len(cases) + WRONG + MISSPELT >= 60
+    if not os.environ.get("THOROUGH"):
+        cases = cases[::3]
     made = [inventories.make(f"{at:02}", *case[:2]) for at, case in enumerate(cases)]
     before = shell(FINGERPRINT)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
