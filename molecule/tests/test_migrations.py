@@ -161,7 +161,7 @@ def test_migration_does_not_wait_long_for_a_lock(host, deployment, inventory, va
 
 def test_name_that_no_migration_has_is_refused(inventory):
     result = deploy(inventory, release_allow_migrations=["0003"])
-    assert "release_allow_migrations holds '0003'; it must be app_label.migration_name" in said(result)
+    assert "release_allow_migrations[0] is '0003'; it must be app_label.migration_name" in said(result)
     assert "changed=0 " in result.stdout
 
 
