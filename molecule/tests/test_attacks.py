@@ -122,7 +122,8 @@ PIDBOX = "PUBLISH /0.celery.pidbox x"
     ]
     + [("web", PIDBOX), ("beat", PIDBOX), ("exporter", PIDBOX)]
     + [("flower", "LPUSH default x"), ("exporter", "LRANGE default 0 -1"), ("beat", "LRANGE default 0 -1")]
-    + [("beat", "GET celery-task-meta-x"), ("flower", "GET celery-task-meta-x"), ("web", "DEL unacked")],
+    + [("beat", "GET celery-task-meta-x"), ("flower", "GET celery-task-meta-x"), ("web", "DEL unacked")]
+    + [("beat", "DEL default"), ("beat", "SET lock:other 1")],
 )
 def test_redis_user_may_not(redis, user, command):
     """Asked of Redis rather than tried, for its log of refusals is the operator's."""
