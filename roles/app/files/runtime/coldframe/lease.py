@@ -4,6 +4,10 @@ The lease is renewed before each tick, and its age is looked at before each mess
 stopped in between. Who loses it ends at once and is started again to stand by: nothing that it remembers of the
 schedule is written. Who stands by has loaded no schedule; it loads one when it takes over, TTL seconds after the
 holder's last renewal at the latest, and at once when the holder stopped in order.
+
+So two never tick by turns: even when the broker forgets the lease, in a power cut, the first asks before its next
+message and ends. A task may still come twice: when Beat dies between sending it and noting so in the database, and
+when it dies while the database is away.
 """
 
 from __future__ import annotations
