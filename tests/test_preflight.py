@@ -57,12 +57,13 @@ def test_secrets_are_named_and_never_shown():
 
 def test_topology():
     assert topology_problems(GROUPS, {"a": {}}, {"one": {}}) == []
-    two = topology_problems(GROUPS | {"beat": ["one", "two"]}, {"a": {}}, {})
-    assert "'beat' has 2 hosts (one, two): two would send every periodic task twice" in two[0]
-    assert "'web' has no host" in topology_problems(GROUPS | {"web": []}, {"a": {}}, {})[0]
+    two = topology_problems(GROUPS | {"redis": ["one", "two"]}, {"a": {}}, {})
+    assert two[0] == "The inventory group 'redis' has 2 hosts (one, two). Leave 1 in it."
+    for group in ("web", "beat"):
+        assert f"'{group}' has no host" in topology_problems(GROUPS | {group: []}, {"a": {}}, {})[0]
 
 
-SPREAD = GROUPS | {"web": ["two"]}
+SPREAD = GROUPS | {"web": ["two"], "beat": ["one", "two"]}
 
 
 def spread(one, two):

@@ -113,7 +113,7 @@ DANGEROUS += ["SAVE", "SHUTDOWN NOSAVE", "GET secret", "SET stranger 1", "PUBLIS
 FURTHER = {
     "web": [PIDBOX, "DEL unacked"],
     "worker": [],
-    "beat": [PIDBOX, "LRANGE default 0 -1", "GET celery-task-meta-x"],
+    "beat": [PIDBOX, "LRANGE default 0 -1", "GET celery-task-meta-x", "DEL default", "SET lock:other 1"],
     "flower": ["LPUSH default x", "GET celery-task-meta-x"],
     "exporter": [PIDBOX, "LRANGE default 0 -1"],
 }

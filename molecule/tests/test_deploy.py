@@ -54,13 +54,13 @@ def test_refused_before_anything_is_touched(inventory, case):
     assert changed(result) == 0
 
 
-def test_two_beats_and_a_second_host_without_an_address_are_refused(inventory, tmp_path):
+def test_two_brokers_and_a_second_host_without_an_address_are_refused(inventory, tmp_path):
     second = tmp_path / "second.yml"
-    second.write_text("all: {children: {beat: {hosts: {another: {ansible_host: 192.0.2.1}}}}}")
+    second.write_text("all: {children: {redis: {hosts: {another: {ansible_host: 192.0.2.1}}}}}")
     result = ansible("ansible-playbook", "-i", inventory, "-i", str(second), "playbooks/site.yml", "--limit=!another")
     assert result.returncode != 0
     said = re.sub(r"\s+", " ", result.stdout)
-    assert "'beat' has 2 hosts" in said and changed(result) == 0
+    assert "'redis' has 2 hosts" in said and changed(result) == 0
     assert "app_private_address of another is '', and the application runs on 2 hosts" in said
 
 

@@ -102,7 +102,7 @@ def wrong_groups():
     """Each change of the groups, with the words by which it is refused."""
     yield from (({}, without(group), [f"group '{group}' has no host"]) for group in fuzz.GROUPS)
     yield {}, renamed("workers", "worker"), ["group 'workers' has no host"]
-    yield {}, doubled("beat"), ["'beat' has 2 hosts", "app_private_address of another is ''"]
+    yield {}, doubled("redis"), ["'redis' has 2 hosts", "app_private_address of another is ''"]
     yield {}, doubled("web"), ["app_private_address of another is ''"]
 
 

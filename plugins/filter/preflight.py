@@ -31,7 +31,7 @@ GROUPS = {
     "postgresql": (1, 1),
     "web": (1, 99),
     "workers": (1, 99),
-    "beat": (1, 1),
+    "beat": (1, 99),
     "flower": (0, 1),
     "edge": (1, 99),
 }
@@ -89,9 +89,8 @@ def topology_problems(groups: dict[str, list[str]], queues: Any, hostvars: Any) 
         if len(hosts) < least:
             problems.append(f"The inventory group {group!r} has no host: put one in it.")
         if len(hosts) > most:
-            why = ": two would send every periodic task twice" if group == "beat" else ""
             problems.append(
-                f"The inventory group {group!r} has {len(hosts)} hosts ({', '.join(hosts)}){why}. Leave {most} in it."
+                f"The inventory group {group!r} has {len(hosts)} hosts ({', '.join(hosts)}). Leave {most} in it."
             )
     placed = {host for group in GROUPS for host in groups.get(group, [])}
     for group, hosts in groups.items():

@@ -13,7 +13,7 @@ description:
     stopped, the old ones go on untouched, and the module fails with the journal's last lines.
   - An instance of that same release that still finishes what it was at is left to it; another starts beside it.
   - Then the web socket is pointed at the new instance, Beat changes over (the old one stops before the
-    new one starts), the old instances are asked to finish, and the new ones are enabled for boot.
+    new one starts, which ticks unless another host's does), the old instances are asked to finish, and the new ones are enabled for boot.
 options:
   app: {description: "The application's name, which begins each unit's name.", type: str, required: true}
   release: {description: The release id., type: str, required: true}
@@ -142,7 +142,7 @@ class Activation:
             self.give_up(failed)
 
     def swap_beat(self) -> None:
-        """Start this release's Beat when the other one has stopped."""
+        """Start this release's Beat when the other one has stopped; another host's may tick in between."""
         others = [unit for unit, state in self.states.items() if unit not in self.wanted and state not in ENDED]
         old = [unit for unit in others if self.host.part(unit) == "beat"]  # one that only ends is awaited too
         new = [unit for unit in self.to_start if self.host.part(unit) == "beat"]

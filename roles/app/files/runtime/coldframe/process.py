@@ -1,6 +1,6 @@
 """Runs the `celery` command and tells systemd what it does (sd_notify(3)).
 
-A worker is ready when it consumes from the broker; Beat, when its scheduler is loaded.
+A worker is ready when it consumes from the broker; Beat, when it ticks or stands by (coldframe.lease).
 From then on a worker's status names the tasks that it runs, while it drains too.
 """
 
@@ -13,10 +13,10 @@ import time
 from typing import Any
 
 from celery.__main__ import main
-from celery.signals import beat_init, worker_ready, worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 from celery.worker import state
 
-from coldframe import guard
+from coldframe import guard, lease
 from coldframe.stop import Rest
 
 STATUS_INTERVAL = 1.0  # seconds between two looks at the running tasks
@@ -73,12 +73,7 @@ def on_worker_shutting_down(**_: object) -> None:
     notify(f"STOPPING=1\nSTATUS={worker.status()}")
 
 
-@beat_init.connect
-def on_beat_init(**_: object) -> None:
-    """Report Beat."""
-    notify("READY=1\nSTATUS=ticking")
-
-
 if __name__ == "__main__":
     guard.install()
+    lease.install(notify)
     main()

@@ -1,0 +1,106 @@
+"""One Beat ticks, however many there are: another takes over from it, and no tick comes twice."""
+
+import itertools
+import json
+
+import pytest
+from conftest import wait_for
+from test_units import current
+
+pytestmark = [pytest.mark.changes, pytest.mark.group("beat")]
+TTL = 20  # seconds; coldframe.lease says so
+START = """
+from django.utils import timezone
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+second, _ = IntervalSchedule.objects.get_or_create(every=1, period="seconds")
+PeriodicTask.objects.create(
+    name="tick", task="orders.tasks.echo", args="[1]", interval=second, last_run_at=timezone.now())
+"""
+END = """
+from django_celery_beat.models import IntervalSchedule
+IntervalSchedule.objects.filter(every=1, period="seconds").delete()  # its entry goes with it
+"""
+DONE = "from django_celery_results.models import TaskResult as T; print(T.objects.filter(periodic_task_name='tick').count())"
+
+
+@pytest.fixture
+def first(host, deployment):
+    """The Beat that runs on this host."""
+    return f"{deployment.app_name}-beat@{current(host, deployment.app_name)}.service"
+
+
+@pytest.fixture
+def second(host, first):
+    """Another one, which stands for another host's."""
+    unit = first.replace(".service", ":2.service")
+    host.check_output(f"cp /etc/systemd/system/{first} /run/systemd/system/{unit} && systemctl daemon-reload")
+    host.check_output(f"systemctl start {unit}")
+    yield unit
+    host.check_output(f"systemctl start {first}; systemctl stop {unit}")
+    host.check_output(f"rm /run/systemd/system/{unit} && systemctl daemon-reload")
+
+
+@pytest.fixture
+def ask(host):
+    """One property of a unit."""
+    return lambda unit, name="StatusText": host.check_output(f"systemctl show --property={name} --value {unit}")
+
+
+@pytest.fixture
+def ticks(host, deployment, manage):
+    """Have a task sent every second; when and by which process it was sent, up to now."""
+    since = host.check_output("date +%s")
+    manage(END + START)
+
+    def read():
+        journal = f"journalctl --output=json --no-pager --since=@{since} --unit='{deployment.app_name}-beat@*'"
+        lines = host.check_output(f"{journal} --grep='Sending due task tick '").splitlines()
+        entries = [json.loads(line) for line in lines]
+        return [(int(e["__REALTIME_TIMESTAMP"]) / 1e6, e["_PID"]) for e in entries]
+
+    yield read
+    manage(END)
+
+
+def test_watchdog_is_fed_by_the_ticks(ask, first):
+    assert ask(first, "WatchdogUSec") == "30s"
+    fed = ask(first, "WatchdogTimestampMonotonic")
+    wait_for(lambda: ask(first, "WatchdogTimestampMonotonic") != fed, 10, "a turn of Beat's")
+
+
+def test_another_takes_over_and_no_tick_comes_twice_or_is_missed(host, deployment, ask, ticks, second, first, manage):
+    if len(deployment.groups["beat"]) > 1:
+        pytest.skip("another host's Beat would take over")
+    before = int(manage(DONE))
+    hostname = host.check_output("hostname")
+    assert (ask(first), ask(second)) == ("ticking", f"standing by, behind {hostname}")
+    leader = wait_for(ticks, 15, "ticks")[-1][1]
+
+    # Stopped for longer than the lease lasts, it has nothing to say when it goes on.
+    host.check_output(f"kill -STOP {leader}")
+    wait_for(lambda: ticks()[-1][1] != leader, TTL + 10, "the other one ticks")
+    host.check_output(f"kill -CONT {leader}")
+    wait_for(lambda: host.run(f"kill -0 {leader}").rc, 10, "the one that has lost the lease ends")
+    wait_for(lambda: ask(first).startswith("standing by"), 30, "it stands by")
+
+    # Stopped in order, it hands over at once.
+    leader = ticks()[-1][1]
+    host.check_output(f"systemctl stop {second}")
+    wait_for(lambda: ticks()[-1][1] != leader, 10, "the other one ticks")
+    sent = ticks()
+    assert len([pid for pid, _ in itertools.groupby(pid for _, pid in sent)]) == len({pid for _, pid in sent}) == 3
+    gaps = sorted(b - a for (a, _), (b, _) in itertools.pairwise(sent))
+    assert gaps[0] > 0.5, "a tick came twice"
+    assert gaps[-1] < TTL + 5 and gaps[-2] < 5, f"ticks are missing: {gaps[-3:]}"
+    manage(END)
+    wait_for(lambda: int(manage(DONE)) - before == len(ticks()), 20, "each tick was done once")
+
+
+def test_several_hosts_take_turns(host, deployment, ask, first):
+    if len(deployment.groups["beat"]) < 2:
+        pytest.skip("one host alone has Beat")
+    if ask(first) == "ticking":
+        host.check_output(f"systemctl restart {first}")
+    hostname = host.check_output("hostname")
+    assert ask(first).startswith("standing by, behind ")
+    wait_for(lambda: not ask(first).endswith(f" {hostname}"), 10, "another host's ticks")
