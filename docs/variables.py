@@ -15,6 +15,14 @@ HEAD = """# Variables
 Set them in the inventory. Generated from `roles/*/meta/argument_specs.yml` by `python docs/variables.py`;
 each role checks what it is given against the same file.
 """
+QUEUES = """The profile gives the defaults. From the table follow each unit's `TimeoutStopSec` and one visibility timeout for all
+processes, the seconds after which the broker delivers a message again that nobody acknowledged. It must be above
+
+- each queue's `timeout_stop_sec`, and
+- each queue's `longest_countdown` + `prefetch_multiplier` x `time_limit`: put off, then behind others, then run,
+
+with 20 in reserve. What cannot hold is refused with the sum. `make preflight` shows all figures.
+"""
 
 
 def text(value: Any) -> str:
@@ -29,13 +37,13 @@ def default(option: dict[str, Any]) -> str:
     return f"`{text(option['default'])}`" if option.get("default") not in ("", None) else ""
 
 
-def queue_options() -> dict[str, tuple[type, Any, str]]:
-    """Read the options of a queue from the contract, where they are checked."""
-    spec = importlib.util.spec_from_file_location("contract", ROOT / "plugins/filter/contract.py")
+def queues() -> Any:
+    """Load the filter that has the options of a queue and the profiles."""
+    spec = importlib.util.spec_from_file_location("queues", ROOT / "plugins/filter/queues.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.QUEUE_OPTIONS
+    return module
 
 
 def render() -> str:
@@ -54,8 +62,11 @@ def render() -> str:
             meaning = text(" ".join(description) if isinstance(description, list) else description) + choices
             lines.append(f"| `{name}` | {option['type']} | {default(option)} | {meaning} |")
         lines.append("")
-    lines += ["## An entry of celery_queues", "", "| option | default | what is right |", "| --- | --- | --- |"]
-    lines += [f"| `{name}` | `{value}` | {right} |" for name, (_, value, right) in queue_options().items()]
+    table = queues()
+    lines += ["## An entry of celery_queues", "", QUEUES, "| option | default | what is right |", "| --- | --- | --- |"]
+    for name, (_, value, right) in table.OPTIONS.items():
+        others = [f", {each}: `{options[name]}`" for each, options in table.PROFILES.items() if name in options]
+        lines.append(f"| `{name}` | {'' if value is None else f'`{value}`'}{''.join(others)} | {right} |")
     return "\n".join(lines) + "\n"
 
 

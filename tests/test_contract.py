@@ -1,81 +1,94 @@
-"""The queue table: what is refused, and what follows from it."""
+"""The broker contract: which inequality is refused, and the settings that follow."""
 
 import pytest
-from contract import celery_problems, celery_queue_table, celery_settings, celery_web_settings
+from contract import (
+    celery_contract_lines,
+    celery_contract_problems,
+    celery_settings,
+    celery_visibility_timeout,
+    celery_web_settings,
+)
+from queues import celery_queue_table
 
-QUEUES = {"critical": {}, "bulk": {"concurrency": "auto", "nice": 19, "time_limit": 900, "soft_time_limit": 800}}
+
+def table(**queues):
+    return celery_queue_table(queues or {"critical": {}, "bulk": {"time_limit": 900}})
 
 
-def problems(queues=None, routes=None, default="critical"):
-    return celery_problems(QUEUES if queues is None else queues, routes or {}, default)
-
-
-def test_a_right_table_has_no_problem():
-    assert problems(routes={"a.*": "bulk"}) == []
+def settings(wanted=0, **queues):
+    return celery_settings(table(**queues), {"a": "critical"}, "critical", "redis+socket:///s", wanted=wanted)
 
 
 @pytest.mark.parametrize(
-    "queues, said",
+    "options, seconds",
     [
-        ({}, "celery_queues is {}; it must be a mapping of at least one"),
-        ([], "celery_queues is []"),
-        ({"critical": None}, "celery_queues.critical is None; it must be a mapping of options"),
-        ({"critical": {"concurency": 1}}, "celery_queues.critical.concurency is unknown. Known options: concurrency"),
-        ({"critical": {"concurrency": 0}}, "celery_queues.critical.concurrency is 0; it must be a whole number from 1"),
-        ({"critical": {"concurrency": True}}, "celery_queues.critical.concurrency is True"),
-        ({"critical": {"concurrency": "2"}}, "celery_queues.critical.concurrency is '2'"),
-        ({"critical": {"time_limit": "auto"}}, "celery_queues.critical.time_limit is 'auto'"),
-        (
-            {"critical": {"pool": "gevent"}},
-            "celery_queues.critical.pool is 'gevent'; it must be prefork, threads or solo",
-        ),
-        ({"critical": {"nice": 20}}, "celery_queues.critical.nice is 20; it must be a whole number from -20 to 19"),
-        (
-            {"critical": {"soft_time_limit": 300}},
-            "soft_time_limit is 300 and time_limit is 300; the soft limit must be",
-        ),
-        ({"critical": {}, "Bulk mail": {}}, "The queue name 'Bulk mail'"),
-        ({"critical": {}, "a;b": {}}, "The queue name 'a;b'"),
+        ({}, 180 + 300 + 20),
+        ({"time_limit": 10, "longest_countdown": 20}, 45 + 20),
+        ({"time_limit": 10, "longest_countdown": 3600}, 3600 + 10 + 20),
+        ({"prefetch_multiplier": 4}, 180 + 4 * 300 + 20),
+        ({"timeout_stop_sec": 7200}, 7200 + 20),
     ],
 )
-def test_a_wrong_table_is_refused_with_the_variable_and_the_remedy(queues, said):
-    assert any(said in problem for problem in problems(queues)), problems(queues)
+def test_redelivery_comes_after_the_longest_that_a_message_may_be_held(options, seconds):
+    assert celery_visibility_timeout(table(a=options)) == seconds
+    assert celery_visibility_timeout(table(a=options, b={"time_limit": 2, "longest_countdown": 0})) == seconds
 
 
-def test_a_route_or_default_to_a_missing_queue_is_refused():
-    assert (
-        "celery_task_routes['x'] leads to 'slow', which is not in celery_queues (critical, bulk)"
-        in problems(routes={"x": "slow"})[0]
-    )
-    assert "celery_default_queue is 'default'" in problems(default="default")[0]
-    assert "celery_task_routes is ['x']" in problems(routes=["x"])[0]
+@pytest.mark.parametrize(
+    "options, wanted, said",
+    [
+        ({"soft_time_limit": 300}, 0, ["celery_queues.a.soft_time_limit is 300 and time_limit is 300", "300 < 300"]),
+        ({"timeout_stop_sec": 60}, 0, ["celery_queues.a.timeout_stop_sec is 60", "300 <= 60", "Set timeout_stop_sec"]),
+        (
+            {"prefetch_multiplier": 4},
+            500,
+            [
+                "celery_visibility_timeout is 500, and celery_queues.a needs 1400",
+                "longest_countdown 180 + prefetch_multiplier 4 x time_limit 300 + 20 in reserve = 1400",
+                "Set it to 1400 or more",
+            ],
+        ),
+        ({"timeout_stop_sec": 900}, 500, ["needs 920: timeout_stop_sec 900 + 20 in reserve = 920"]),
+        ({"prefetch_multiplier": 10000, "time_limit": 86400}, 0, ["more than a year", "10000 x time_limit 86400"]),
+    ],
+)
+def test_what_cannot_hold_is_refused_with_its_arithmetic(options, wanted, said):
+    (problem,) = celery_contract_problems(table(a=options, b={"time_limit": 60}), wanted)
+    assert all(words in problem for words in said), problem
 
 
-def test_stop_time_leaves_room_for_the_longest_task():
-    table = celery_queue_table(QUEUES)
-    assert all(options["timeout_stop_sec"] > options["time_limit"] for options in table.values())
+def test_what_holds_is_not_refused():
+    assert celery_contract_problems(table()) == []
+    assert celery_contract_problems(table(a={}), 500) == []
 
 
-def test_arguments_say_what_the_table_says():
-    arguments = celery_queue_table(QUEUES)["bulk"]["arguments"]
-    assert "--queues=bulk" in arguments and "--time-limit=900" in arguments
-    assert not any(a.startswith("--concurrency") for a in arguments), "auto leaves it to the host"
-    threads = celery_queue_table({"t": {"pool": "threads"}})["t"]["arguments"]
-    assert not any("time-limit" in a for a in threads), "only prefork enforces limits"
+def test_the_figures_are_shown():
+    lines = celery_contract_lines(table(critical={}, mail={"profile": "bulk", "time_limit": 900}))
+    assert lines == [
+        "a message that nobody acknowledges is delivered again after 1100 to 1105 s",
+        "critical (critical, prefork x 2): soft 240 < limit 300 <= stop 335 < redelivery 1100 s; needs "
+        "longest_countdown 180 + prefetch_multiplier 1 x time_limit 300 + 20 in reserve = 500 <= 1100",
+        "mail (bulk, prefork x 1): soft 720 < limit 900 <= stop 935 < redelivery 1100 s; needs "
+        "longest_countdown 180 + prefetch_multiplier 1 x time_limit 900 + 20 in reserve = 1100 <= 1100",
+    ]
 
 
-def test_a_task_is_not_redelivered_while_it_may_run():
-    settings = celery_settings(QUEUES, {"a": "bulk"}, "critical", "redis+socket:///s")
-    assert settings["broker_transport_options"]["visibility_timeout"] > 900
-    assert settings["task_routes"] == {"a": {"queue": "bulk"}}
-    assert settings["accept_content"] == ["json"] and settings["task_acks_late"] is True
+def test_settings_carry_the_contract():
+    shared = settings()
+    options = shared["broker_transport_options"]
+    assert options["visibility_timeout"] == 180 + 900 + 20
+    assert options["unacked_restore_interval"] * options["unacked_restore_throttle"] == 5
+    assert shared["task_routes"] == {"a": {"queue": "critical"}}
+    assert shared["accept_content"] == ["json"] and shared["task_acks_late"] is True
+    assert shared["task_longest_countdown"] == {"critical": 780, "bulk": 180}
+    assert settings(wanted=5000)["broker_transport_options"]["visibility_timeout"] == 5000
 
 
 def test_web_waits_less_and_agrees_on_redelivery():
-    settings = celery_settings(QUEUES, {}, "critical", "redis+socket:///s")
-    web = celery_web_settings(settings)
-    assert web["broker_transport_options"]["socket_timeout"] < settings["broker_transport_options"]["socket_timeout"]
-    assert (
-        web["broker_transport_options"]["visibility_timeout"]
-        == settings["broker_transport_options"]["visibility_timeout"]
-    )
+    shared = settings()
+    web = celery_web_settings(shared)
+    mine, others = web["broker_transport_options"], shared["broker_transport_options"]
+    assert mine["visibility_timeout"] == others["visibility_timeout"]
+    for wait in ("socket_timeout", "socket_connect_timeout"):
+        assert mine[wait] < others[wait]
+    assert web["broker_pool_acquire_timeout"] < shared["broker_pool_acquire_timeout"]

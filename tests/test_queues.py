@@ -1,0 +1,76 @@
+"""The queue table: what is refused, and what holds where an entry says nothing."""
+
+import pytest
+from queues import OPTIONS, PROFILES, celery_queue_problems, celery_queue_table
+
+QUEUES = {"critical": {}, "bulk": {"concurrency": "auto", "nice": 19, "time_limit": 900}}
+
+
+def problems(queues=None, routes=None, default="critical"):
+    return celery_queue_problems(QUEUES if queues is None else queues, routes or {}, default)
+
+
+def test_a_right_table_has_no_problem():
+    assert problems(routes={"a.*": "bulk"}) == []
+
+
+@pytest.mark.parametrize(
+    "queues, said",
+    [
+        ({}, "celery_queues is {}; it must be a mapping of at least one"),
+        ([], "celery_queues is []"),
+        ({"critical": None}, "celery_queues.critical is None; it must be a mapping of options"),
+        ({"critical": {"concurency": 1}}, "celery_queues.critical.concurency is unknown. Known options: concurrency"),
+        ({"critical": {"concurrency": 0}}, "celery_queues.critical.concurrency is 0; it must be a whole number from 1"),
+        ({"critical": {"concurrency": True}}, "celery_queues.critical.concurrency is True"),
+        ({"critical": {"concurrency": "2"}}, "celery_queues.critical.concurrency is '2'"),
+        ({"critical": {"time_limit": "auto"}}, "celery_queues.critical.time_limit is 'auto'"),
+        ({"critical": {"soft_time_limit": None}}, "celery_queues.critical.soft_time_limit is None"),
+        ({"critical": {"pool": "gevent"}}, "celery_queues.critical.pool is 'gevent'; it must be prefork, threads"),
+        ({"critical": {"profile": "fast"}}, "celery_queues.critical.profile is 'fast'; it must be critical, default"),
+        ({"critical": {"heartbeat": 1}}, "celery_queues.critical.heartbeat is 1; it must be true or false"),
+        ({"critical": {"nice": 20}}, "celery_queues.critical.nice is 20; it must be a whole number from -20 to 19"),
+        ({"critical": {}, "Bulk mail": {}}, "The queue name 'Bulk mail'"),
+        ({"critical": {}, "a;b": {}}, "The queue name 'a;b'"),
+        ({"critical": {}, "unacked": {}}, "The queue name 'unacked'"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_the_variable_and_the_remedy(queues, said):
+    assert any(said in problem for problem in problems(queues)), problems(queues)
+
+
+def test_a_route_or_default_to_a_missing_queue_is_refused():
+    assert (
+        "celery_task_routes['x'] leads to 'slow', which is not in celery_queues (critical, bulk)"
+        in problems(routes={"x": "slow"})[0]
+    )
+    assert "celery_default_queue is 'default'" in problems(default="default")[0]
+    assert "celery_task_routes is ['x']" in problems(routes=["x"])[0]
+
+
+def test_a_queue_has_the_profile_of_its_name_or_the_one_that_it_names():
+    table = celery_queue_table({"bulk": {}, "mail": {}, "reports": {"profile": "bulk", "nice": 15}})
+    assert [options["profile"] for options in table.values()] == ["bulk", "default", "bulk"]
+    assert [options["nice"] for options in table.values()] == [10, 0, 15]
+
+
+def test_profiles_keep_what_the_contract_rests_on():
+    """Solo and threads enforce no time limit; more than one prefetched message holds all queues' redelivery up."""
+    for options in celery_queue_table({name: {} for name in PROFILES}).values():
+        assert (options["pool"], options["prefetch_multiplier"]) == ("prefork", 1)
+    assert all(set(options) <= set(OPTIONS) for options in PROFILES.values())
+
+
+@pytest.mark.parametrize("limit, soft, stop", [(300, 240, 335), (10, 8, 45), (2, 1, 37)])
+def test_limits_follow_from_the_time_limit(limit, soft, stop):
+    options = celery_queue_table({"a": {"time_limit": limit}})["a"]
+    assert (options["soft_time_limit"], options["timeout_stop_sec"]) == (soft, stop)
+
+
+def test_arguments_say_what_the_table_says():
+    arguments = celery_queue_table(QUEUES)["bulk"]["arguments"]
+    assert {"--queues=bulk", "--time-limit=900", "--soft-time-limit=720", "--without-heartbeat"} <= set(arguments)
+    assert not any(a.startswith("--concurrency") for a in arguments), "auto leaves it to the host"
+    threads = celery_queue_table({"t": {"pool": "threads", "heartbeat": True}})["t"]["arguments"]
+    assert not any("time-limit" in a for a in threads), "only prefork enforces limits"
+    assert "--without-heartbeat" not in threads
