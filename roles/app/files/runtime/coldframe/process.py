@@ -16,7 +16,7 @@ from celery.__main__ import main
 from celery.signals import beat_init, worker_ready, worker_shutting_down
 from celery.worker import state
 
-from coldframe import guard
+from coldframe import guard, reconnect
 from coldframe.stop import Rest
 
 STATUS_INTERVAL = 1.0  # seconds between two looks at the running tasks
@@ -81,4 +81,5 @@ def on_beat_init(**_: object) -> None:
 
 if __name__ == "__main__":
     guard.install()
+    reconnect.install()
     main()
