@@ -23,6 +23,13 @@ def stop_consuming(consumer: Any) -> None:
             tasks.channel._brpop_read()
 
 
+def running() -> tuple[Any, ...]:
+    """List the requests that have begun; the event loop may add one meanwhile."""
+    while True:
+        with suppress(RuntimeError):
+            return tuple(state.active_requests)
+
+
 def jobs(worker: Any) -> list[Any]:
     """List what the pool's children were given, or will be."""
     return list(getattr(worker.pool._pool, "_cache", {}).values())
@@ -69,7 +76,7 @@ def begun(worker: Any, seconds: float) -> set[str]:
             read(worker.hub, pool, fd)
     if hasattr(pool, "flush"):
         pool.flush()  # forgets whoever is still silent
-    return given - silent | {request.id for request in tuple(state.active_requests)}
+    return given - silent | {request.id for request in running()}
 
 
 def read(hub: Any, pool: Any, fd: int) -> None:

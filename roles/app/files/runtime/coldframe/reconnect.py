@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from celery.worker.consumer import Consumer
@@ -21,6 +22,7 @@ from kombu.transport.redis import MultiChannelPoller, QoS
 from coldframe import pool
 
 LIMIT = 2.0  # seconds for the last answer of the old connection, and again for the children to say what they run
+RETRY = 2.0  # seconds between two tries to connect; Celery would wait longer each time, up to 30, and give up
 logger = logging.getLogger(__name__)
 
 
@@ -93,6 +95,7 @@ def install() -> None:
     held = Held()
     append, ack, restore = QoS.append, QoS.ack, MultiChannelPoller.maybe_restore_messages
     lose, create_task_handler = Consumer.on_connection_error_after_connected, Consumer.create_task_handler
+    ensure_connected = Consumer.ensure_connected
 
     def kept_append(qos: Any, message: Any, tag: str) -> None:
         try:
@@ -123,11 +126,19 @@ def install() -> None:
             logger.exception("The broken connection was not closed as it should.")
             consumer.connection = None
 
+    def kept_ensure_connected(consumer: Any, connection: Any) -> Any:
+        consumer.app.conf.broker_connection_max_retries = None
+        connection.ensure_connection = partial(
+            connection.ensure_connection, interval_start=RETRY, interval_step=0, interval_max=RETRY
+        )
+        return ensure_connected(consumer, connection)
+
     def kept_create_task_handler(consumer: Any, *arguments: Any, **options: Any) -> Any:
         held.hand_over(consumer)
         return create_task_handler(consumer, *arguments, **options)
 
     QoS.append, QoS.ack = kept_append, kept_ack
     MultiChannelPoller.maybe_restore_messages = kept_restore
+    Consumer.ensure_connected = kept_ensure_connected
     Consumer.on_connection_error_after_connected = kept_lose
     Consumer.create_task_handler = kept_create_task_handler

@@ -25,14 +25,16 @@ class Rest:
     """Stands in for celery.worker.state.maybe_shutdown, which the worker's event loop asks at every turn."""
 
     def __init__(self, worker: Any) -> None:
-        """Remember the worker; nothing happens before it is asked to stop."""
+        """Remember the worker; before it is asked to stop, only the time of the loop's last turn is noted."""
         self.worker, self.until, self.shut_down = worker, 0.0, state.maybe_shutdown
+        self.turned = time.monotonic()
 
     def __call__(self) -> None:
         """Shut down when asked to: at once when it must be at once, else when at rest.
 
         Raises WorkerShutdown or WorkerTerminate, as the function that it stands in for.
         """
+        self.turned = time.monotonic()
         stop, terminate = (how is not None and how is not False for how in (state.should_stop, state.should_terminate))
         try:
             if stop and not terminate and not self.at_rest():
