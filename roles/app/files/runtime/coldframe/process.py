@@ -6,6 +6,7 @@ From then on a worker's status names the tasks that it runs, while it drains too
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -16,11 +17,13 @@ from celery.__main__ import main
 from celery.signals import worker_ready, worker_shutting_down
 from celery.worker import state
 
-from coldframe import guard, lease
+from coldframe import guard, lease, pool, reconnect
 from coldframe.stop import Rest
+from coldframe.watch import Watch
 
 STATUS_INTERVAL = 1.0  # seconds between two looks at the running tasks
 STATUS_TASKS = 10  # tasks that the status names, at most
+logger = logging.getLogger(__name__)
 
 
 def notify(message: str) -> None:
@@ -41,18 +44,25 @@ class Worker:
 
     def status(self) -> str:
         """One line for systemd."""
-        tasks = sorted(f"{request.name}[{request.id}]" for request in tuple(state.active_requests))
+        tasks = sorted(f"{request.name}[{request.id}]" for request in pool.running())
         more = f" and {len(tasks) - STATUS_TASKS} more" if len(tasks) > STATUS_TASKS else ""
         return self.phase + (", running " + ", ".join(tasks[:STATUS_TASKS]) + more if tasks else "")
 
-    def report(self) -> None:
-        """Keep systemd's status line current, for as long as the process lives."""
-        last = ""
+    def report(self, watch: Watch) -> None:
+        """Keep systemd's status line and its watchdog current, for as long as the process lives."""
         while True:
-            if (status := self.status()) != last:
-                notify(f"STATUS={status}")
-                last = status
+            try:
+                notify(f"{self.watchdog(watch)}\nSTATUS={self.status()}")
+            except Exception:
+                logger.exception("The worker's state was not reported.")
             time.sleep(STATUS_INTERVAL)
+
+    def watchdog(self, watch: Watch) -> str:
+        """Feed the watchdog, or wake it: not while the worker drains, for it has a time for that."""
+        if self.phase == "consuming" and (fault := watch.fault()):
+            logger.critical("This worker is to be restarted: %s, and the broker answers.", fault)
+            return "WATCHDOG=trigger"
+        return "WATCHDOG=1"
 
 
 worker = Worker()
@@ -60,10 +70,11 @@ worker = Worker()
 
 @worker_ready.connect
 def on_worker_ready(sender: Any, **_: object) -> None:
-    """Report a worker that consumes, and see to its stop."""
-    state.maybe_shutdown = Rest(sender.controller)
+    """Report a worker that consumes, and see to its stop and to its life."""
+    state.maybe_shutdown = rest = Rest(sender.controller)
+    watch = Watch(sender.controller, rest)
     notify("READY=1\nSTATUS=consuming")
-    threading.Thread(target=worker.report, name="status", daemon=True).start()
+    threading.Thread(target=worker.report, args=(watch,), name="status", daemon=True).start()
 
 
 @worker_shutting_down.connect
@@ -76,4 +87,5 @@ def on_worker_shutting_down(**_: object) -> None:
 if __name__ == "__main__":
     guard.install()
     lease.install(notify)
+    reconnect.install()
     main()

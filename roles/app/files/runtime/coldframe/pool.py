@@ -1,0 +1,89 @@
+"""What a worker has taken from the broker, and what of it its pool has begun."""
+
+from __future__ import annotations
+
+import select
+import time
+from contextlib import suppress
+from queue import Empty
+from typing import Any
+
+from celery.worker import state
+
+
+def stop_consuming(consumer: Any) -> None:
+    """Take no more message, and read the answer of the open BRPOP: what nobody consumes goes back to its queue.
+
+    Raises a connection error when the connection is broken.
+    """
+    tasks = consumer.task_consumer
+    tasks.cancel()
+    if getattr(tasks.channel, "_in_poll", None):
+        with suppress(Empty):
+            tasks.channel._brpop_read()
+
+
+def running() -> tuple[Any, ...]:
+    """List the requests that have begun; the event loop may add one meanwhile."""
+    while True:
+        with suppress(RuntimeError):
+            return tuple(state.active_requests)
+
+
+def jobs(worker: Any) -> list[Any]:
+    """List what the pool's children were given, or will be."""
+    return list(getattr(worker.pool._pool, "_cache", {}).values())
+
+
+def take_back(worker: Any) -> list[Any]:
+    """Take what waits, for a child, a slot, its time or its rate, from where it waits; return the requests."""
+    consumer, pool = worker.consumer, worker.pool._pool
+    for job in list(getattr(pool, "outbound_buffer", ())):
+        pool.outbound_buffer.remove(job)
+        job.discard()
+    if worker.semaphore:
+        worker.semaphore.clear()
+    for bucket in filter(None, consumer.task_buckets.values()):
+        bucket.clear_pending()
+    given = given_to_pool(worker)
+    requests = [r for r in state.requests.values() if r not in state.active_requests and r.id not in given]
+    for request in requests:
+        if entry := getattr(request, "_eta_timer_entry", None):
+            consumer.timer.cancel(entry)
+    return requests
+
+
+def given_to_pool(worker: Any) -> set[str]:
+    """Name the tasks that the pool has; a pool of threads cannot say which of them it has begun."""
+    if hasattr(worker.pool._pool, "_cache"):
+        return {job.correlation_id for job in jobs(worker)}
+    return {request.id for request in tuple(state.requests.values()) if request._apply_result is not None}
+
+
+def begun(worker: Any, seconds: float) -> set[str]:
+    """Take back what waits, let the children say what they run, and return the ids of what runs or has just ended.
+
+    :param seconds: how long a child may take to say that it has begun; it takes milliseconds.
+    """
+    take_back(worker)
+    given = given_to_pool(worker)
+    pool, until = worker.pool._pool, time.monotonic() + seconds
+    while (silent := {job.correlation_id for job in jobs(worker) if not job._accepted}) and time.monotonic() < until:
+        poller = select.poll()
+        for fd in pool._fileno_to_outq:
+            poller.register(fd, select.POLLIN)
+        for fd, _ in poller.poll(50):
+            read(worker.hub, pool, fd)
+    if hasattr(pool, "flush"):
+        pool.flush()  # forgets whoever is still silent
+    return given - silent | {request.id for request in running()}
+
+
+def read(hub: Any, pool: Any, fd: int) -> None:
+    """Read what a child says, where the event loop would."""
+    callback, arguments = hub.readers.get(fd) or (pool.handle_result_event, (fd,))
+    if callable(callback):
+        callback(*arguments)
+    else:  # the rest of a long message
+        with suppress(StopIteration):
+            next(callback)

@@ -1,0 +1,144 @@
+"""Lets a worker lose its connection to the broker without losing what it has taken from there.
+
+When the connection breaks, Celery 5.7 closes its channels, and that gives whatever they hold back to
+the broker: the running tasks too, so that they run twice; or, if the broker is gone, it ends the main
+process. What could not be acknowledged in time stays unacknowledged until the visibility timeout.
+But Redis takes an acknowledgement from any connection. So what runs is handed to the next connection
+and acknowledged there; what has not begun goes back to its queue; and whatever the broker could not
+be told is told again until it answers.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from celery.worker.consumer import Consumer
+from kombu.transport import virtual
+from kombu.transport.redis import MultiChannelPoller, QoS
+
+from coldframe import pool
+
+LIMIT = 2.0  # seconds for the last answer of the old connection, and again for the children to say what they run
+RETRY = 2.0  # seconds between two tries to connect; Celery would wait longer each time, up to 30, and give up
+logger = logging.getLogger(__name__)
+
+
+class Held:
+    """What this process has taken from the broker and not answered for. Stands in for a channel that is gone."""
+
+    no_ack_consumers = None
+
+    def __init__(self) -> None:
+        """Begin with nothing, by delivery tag: `running` tasks; `owed`, messages and whether they go back."""
+        self.running: dict[str, Any] = {}
+        self.owed: dict[str, tuple[Any, bool]] = {}
+
+    def basic_ack(self, tag: str, **_: Any) -> None:
+        """Note that a task is done."""
+        self.owed[tag] = self.running.pop(tag, None), False
+
+    def basic_reject(self, tag: str, requeue: bool = False) -> None:
+        """Note that a message is refused, or goes back to its queue."""
+        self.owed[tag] = self.running.pop(tag, None), requeue
+
+    def take_over(self, consumer: Any) -> None:
+        """Keep what the channels of a broken connection hold: the running tasks; the rest is to go back."""
+        # A worker that stops waits for the same tasks; nobody is to be told the prefetch count in between.
+        consumer.app.conf.worker_enable_prefetch_count_reduction = False
+        for channel in consumer.connection.transport.channels:
+            for client in filter(None, (vars(channel).get(name) for name in ("client", "subclient"))):
+                if sock := getattr(client.connection, "_sock", None):
+                    sock.settimeout(LIMIT)
+        with suppress(*consumer.connection_errors):
+            pool.stop_consuming(consumer)
+        for channel in consumer.connection.transport.channels:
+            channel.do_restore = False
+            if channel._qos:
+                for tag in channel._qos._delivered.keys() - channel._qos._dirty:
+                    self.running[tag] = channel._qos._delivered[tag]
+                    self.running[tag].channel = self
+        begun = pool.begun(consumer.controller, LIMIT)
+        for tag, message in list(self.running.items()):
+            if message.headers.get("id") not in begun:
+                self.basic_reject(tag, requeue=True)
+                self.owed[tag] = message, True
+
+    def hand_over(self, consumer: Any) -> None:
+        """Give the running tasks to the new connection, where they count as taken, and tell it what is owed."""
+        channel = consumer.task_consumer.channel
+        if self.running or self.owed:
+            logger.info("%d tasks run on; the broker is told about %d others.", len(self.running), len(self.owed))
+        for tag, message in self.running.items():
+            message.channel = channel
+            channel.qos._delivered[tag] = message
+        self.running.clear()
+        self.settle(channel)
+
+    def settle(self, channel: Any) -> None:
+        """Tell the broker what is owed, until it does not answer: then the next call goes on."""
+        with suppress(*channel.connection_errors):
+            for tag, (message, requeue) in list(self.owed.items()):
+                with channel.conn_or_acquire() as client, client.pipeline() as pipe:
+                    channel.qos._remove_from_indices(tag, pipe)
+                    if requeue and message:
+                        where = message.delivery_info
+                        channel._do_restore_message(message._raw, where["exchange"], where["routing_key"], pipe)
+                    pipe.execute()
+                del self.owed[tag]
+
+
+def install() -> None:
+    """Put this before the functions of Celery and kombu that lose, answer for and open a connection."""
+    held = Held()
+    append, ack, restore = QoS.append, QoS.ack, MultiChannelPoller.maybe_restore_messages
+    lose, create_task_handler = Consumer.on_connection_error_after_connected, Consumer.create_task_handler
+    ensure_connected = Consumer.ensure_connected
+
+    def kept_append(qos: Any, message: Any, tag: str) -> None:
+        try:
+            append(qos, message, tag)
+        except qos.channel.connection_errors:
+            held.owed[tag] = message, True  # it is in no queue any more, and perhaps not yet unacknowledged
+            raise
+
+    def kept_ack(qos: Any, tag: str) -> None:
+        if not held.owed:  # else the broker does not answer: each try would wait for it
+            with suppress(*qos.channel.connection_errors):
+                return ack(qos, tag)
+        held.basic_ack(tag)
+        virtual.QoS.ack(qos, tag)
+
+    def kept_restore(poller: Any) -> None:
+        for channel in tuple(poller._channels):
+            if channel.active_queues:
+                held.settle(channel)
+                break
+        restore(poller)
+
+    def kept_lose(consumer: Any, error: Exception) -> None:
+        try:
+            held.take_over(consumer)
+            lose(consumer, error)
+        except Exception:
+            logger.exception("The broken connection was not closed as it should.")
+            consumer.connection = None
+
+    def kept_ensure_connected(consumer: Any, connection: Any) -> Any:
+        consumer.app.conf.broker_connection_max_retries = None
+        connection.ensure_connection = partial(
+            connection.ensure_connection, interval_start=RETRY, interval_step=0, interval_max=RETRY
+        )
+        return ensure_connected(consumer, connection)
+
+    def kept_create_task_handler(consumer: Any, *arguments: Any, **options: Any) -> Any:
+        held.hand_over(consumer)
+        return create_task_handler(consumer, *arguments, **options)
+
+    QoS.append, QoS.ack = kept_append, kept_ack
+    MultiChannelPoller.maybe_restore_messages = kept_restore
+    Consumer.ensure_connected = kept_ensure_connected
+    Consumer.on_connection_error_after_connected = kept_lose
+    Consumer.create_task_handler = kept_create_task_handler
