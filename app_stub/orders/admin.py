@@ -1,10 +1,20 @@
 """The admin's pages. The schedule and the results bring their own."""
 
-from django.contrib import admin
-from django.db.models import Model
+from django.contrib import admin, messages
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from kombu.exceptions import KombuError
 
-from orders.models import Charge, Heartbeat, Order
+from orders import dead_letters
+from orders.models import (
+    Charge,
+    DeadLetter,
+    Heartbeat,
+    Intent,
+    Order,
+    PaymentEvent,
+    Report,
+)
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
@@ -24,7 +34,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 class OrderAdmin(admin.ModelAdmin):
     list_display = ["id", "sku", "quantity", "state", "created_at"]
     list_select_related = ["charge"]
-    readonly_fields = ["task_id", "idempotency_key", "created_at", "confirmed_at"]
+    readonly_fields = ["task_id", "idempotency_key", "created_at", "confirmed_at", "paid_at"]
 
 
 @admin.register(Charge)
@@ -36,3 +46,42 @@ class ChargeAdmin(ReadOnlyAdmin):
 @admin.register(Heartbeat)
 class HeartbeatAdmin(ReadOnlyAdmin):
     list_display = ["at"]
+
+
+@admin.register(Intent)
+class IntentAdmin(ReadOnlyAdmin):
+    list_display = ["id", "task", "created_at", "sent", "due_at", "done_at"]
+    list_filter = ["task", ("done_at", admin.EmptyFieldListFilter)]
+    show_full_result_count = False
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(ReadOnlyAdmin):
+    list_display = ["task", "task_id", "error", "queue", "failed_at", "requeued_at"]
+    list_filter = ["task", ("requeued_at", admin.EmptyFieldListFilter)]
+    ordering = ["-failed_at"]
+    actions = ["send_again"]
+
+    def has_send_again_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("orders.change_deadletter")
+
+    @admin.action(description="Send the selected tasks again", permissions=["send_again"])
+    def send_again(self, request: HttpRequest, letters: QuerySet[DeadLetter]) -> None:
+        for letter in letters:
+            try:
+                dead_letters.send_again(letter)
+            except KombuError as error:
+                return self.message_user(
+                    request, f"{letter} and those after it not sent: {error}", messages.ERROR
+                )
+        self.message_user(request, "Sent again.")
+
+
+@admin.register(PaymentEvent)
+class PaymentEventAdmin(ReadOnlyAdmin):
+    list_display = ["id", "order_id", "received_at"]
+
+
+@admin.register(Report)
+class ReportAdmin(ReadOnlyAdmin):
+    list_display = ["day", "charges", "amount_cents", "written_at"]

@@ -1,6 +1,7 @@
 """What an order must look like when it arrives as JSON."""
 
 from typing import Any
+from uuid import UUID
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -34,6 +35,15 @@ class WholeNumberField(forms.IntegerField):
         return value
 
 
+class IdField(forms.UUIDField):
+    """A UUID as JSON has it: a string."""
+
+    def to_python(self, value: Any) -> UUID | None:
+        if value is not None and not isinstance(value, str):
+            raise ValidationError(self.error_messages["invalid"], code="invalid")
+        return super().to_python(value)
+
+
 class OrderForm(forms.Form):
     sku = TextField(
         validators=[
@@ -52,3 +62,10 @@ class OrderForm(forms.Form):
             )
         ]
     )
+
+
+class PaymentEventForm(forms.Form):
+    id = TextField(
+        validators=[RegexValidator(r"\A[!-~]{1,64}\Z", "Enter 1 to 64 printable ASCII characters.")]
+    )
+    order_id = IdField()

@@ -9,11 +9,12 @@ choice (task_routes).
 import logging
 from typing import Any
 
-from celery import shared_task
+from celery import Task, shared_task
 from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from orders.models import Charge, Heartbeat, Order
+from orders.outbox import done, intend
 
 log = logging.getLogger(__name__)
 
@@ -21,37 +22,47 @@ PRICE_CENTS = 250  # stands for a price list
 HEARTBEATS_KEPT = 100
 
 # A database that restarts is back soon: try again after some seconds, each time later and
-# at random, so that a full queue does not come back as one wave.
-RETRY_DATABASE: dict[str, Any] = {
+# at random, so that a full queue does not come back as one wave. The longest wait must be
+# shorter than the broker's visibility timeout, or the task would be delivered twice.
+RETRY: dict[str, Any] = {
     "autoretry_for": (OperationalError, InterfaceError),
     "retry_backoff": True,
     "retry_backoff_max": 60,
     "retry_jitter": True,
     "max_retries": 10,
+    "default_retry_delay": 1,  # after its process was killed
 }
 
 
-@shared_task(name="orders.tasks.charge_order", ignore_result=False, **RETRY_DATABASE)
-def charge_order(order_id: str) -> dict[str, Any]:
-    """Charge for the order, once; a repeat finds the charge and returns the same."""
+@shared_task(bind=True, name="orders.tasks.charge_order", ignore_result=False, **RETRY)
+def charge_order(self: Task, order_id: str) -> dict[str, Any]:
+    """Charge for the order, once; a repeat finds the charge and returns the same.
+
+    The charge, the mark that this task is done and the intent of the next one are stored
+    together or not at all.
+    """
     with transaction.atomic():
         order = Order.objects.get(pk=order_id)
-        charge, _ = Charge.objects.get_or_create(
+        charge, created = Charge.objects.get_or_create(
             order=order, defaults={"amount_cents": order.quantity * PRICE_CENTS}
         )
-        transaction.on_commit(lambda: send_confirmation.delay(order_id))
+        if created:
+            intend(send_confirmation, order_id)
+        done(self.request.id)
     return {"order_id": order_id, "charge_id": charge.pk, "amount_cents": charge.amount_cents}
 
 
-@shared_task(name="orders.tasks.send_confirmation", ignore_result=True, **RETRY_DATABASE)
-def send_confirmation(order_id: str) -> None:
+@shared_task(bind=True, name="orders.tasks.send_confirmation", ignore_result=True, **RETRY)
+def send_confirmation(self: Task, order_id: str) -> None:
     """Confirm the order; of several deliveries only the first finds it unconfirmed."""
-    unconfirmed = Order.objects.filter(pk=order_id, confirmed_at=None)
-    if unconfirmed.update(confirmed_at=timezone.now()):
-        log.info("order %s confirmed", order_id)  # stands for sending the mail
+    with transaction.atomic():
+        unconfirmed = Order.objects.filter(pk=order_id, confirmed_at=None)
+        if unconfirmed.update(confirmed_at=timezone.now()):
+            log.info("order %s confirmed", order_id)  # stands for sending the mail
+        done(self.request.id)
 
 
-@shared_task(name="orders.tasks.heartbeat", ignore_result=True, **RETRY_DATABASE)
+@shared_task(name="orders.tasks.heartbeat", ignore_result=True, **RETRY)
 def heartbeat() -> None:
     """Leave a trace that the schedule runs; only the newest traces are kept."""
     Heartbeat.objects.create()

@@ -1,9 +1,10 @@
 from django.urls import path
 
-from orders import views
+from orders import views, webhooks
 
 urlpatterns = [
     path("orders/", views.create_order),
     path("orders/<uuid:order_id>/", views.show_order),
     path("tasks/<uuid:task_id>/", views.show_task, name="task"),
+    path("webhooks/payment/", webhooks.receive_payment),
 ]

@@ -7,6 +7,8 @@ Environment:
                            or by socket postgres://shop@%2Frun%2Fpostgresql/shop
     CACHE_URL              without user and password: redis://10.0.0.2:6380/0, or by socket
                            unix:///run/redis-cache/redis.sock?db=0 (unset: memory)
+    LOCKS_URL              likewise, for locks (unset: tasks that need one fail)
+    REDIS_USERNAME         who this process is to the broker and the locks
     CELERY_SETTINGS_FILE   JSON with Celery's lower-case settings; read by shop/celery.py
     CREDENTIALS_DIRECTORY  the folder of secrets; systemd sets it
     STATIC_ROOT            where collectstatic writes and the web server reads
@@ -20,7 +22,8 @@ Secrets, one file each in CREDENTIALS_DIRECTORY, for an environment is readable 
     secret_key_fallbacks   keys that still verify what they signed, with blanks between
     database_password      of the user in DATABASE_URL
     cache_password         of the Redis user `cache`; read only if CACHE_URL is set
-    redis_password         of the broker; read by the credential provider in broker_url
+    redis_password         of REDIS_USERNAME; for the locks, and read by the credential
+                           provider in broker_url
 """
 
 import os
@@ -164,6 +167,16 @@ if CACHE_URL := os.environ.get("CACHE_URL"):
             "socket_connect_timeout": 1,  # a cache that is slow is worse than none
             "socket_timeout": 1,
         },
+    }
+
+LOCKS = None
+if LOCKS_URL := os.environ.get("LOCKS_URL"):
+    LOCKS = {
+        "url": LOCKS_URL,
+        "username": required("REDIS_USERNAME"),
+        "password": credential("redis_password"),
+        "socket_connect_timeout": 5,
+        "socket_timeout": 5,
     }
 
 # --- Celery: what belongs to the code; the deployment's part is in CELERY_SETTINGS_FILE -----

@@ -36,6 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
     """The private Redis, empty, and running again after a test that stopped it."""
+    from orders import outbox
+
+    outbox._quiet_until = 0.0
     broker = pytestconfig.stash[BROKER]
     broker.redis.flushall()
     yield broker

@@ -31,14 +31,15 @@ class Broker:
         )
 
     def start(self) -> None:
-        """Empty, and with the user `cache` that the application's cache logs in as."""
+        """Empty, and with the users that the application's cache and its locks log in as."""
         if self.process:
             return
         command = ["redis-server", "--port", "0", "--unixsocket", self.socket, "--save", ""]
         log = self.folder / "redis.log"
         self.process = subprocess.Popen([*command, "--dir", self.folder, "--logfile", log])
-        self.redis.acl_setuser("cache", True, passwords=["+cache-password"], keys=["*"],
-                               categories=["+@all"])  # fmt: skip
+        for user in ("cache", "worker"):
+            self.redis.acl_setuser(user, True, passwords=[f"+{user}-password"], keys=["*"],
+                                   categories=["+@all"])  # fmt: skip
 
     def stop(self) -> None:
         if self.process:
@@ -72,6 +73,7 @@ def write_environment(folder: Path, broker: Broker) -> None:
         "database_password": os.environ.get("PGPASSWORD", "unused"),
         # pragma: allowlist nextline secret
         "cache_password": "cache-password",
+        "redis_password": "worker-password",
     }
     credentials = folder / "credentials"
     credentials.mkdir()
@@ -85,6 +87,8 @@ def write_environment(folder: Path, broker: Broker) -> None:
         "CREDENTIALS_DIRECTORY": str(credentials),
         "DATABASE_URL": f"postgres://{user}@{host}:{os.environ.get('PGPORT', '5432')}/shop",
         "CACHE_URL": f"unix://{broker.socket}?db=1",
+        "LOCKS_URL": f"unix://{broker.socket}?db=1",
+        "REDIS_USERNAME": "worker",
         "CELERY_SETTINGS_FILE": str(celery),
         "ALLOWED_HOSTS": "shop.example.org",
         "CSRF_TRUSTED_ORIGINS": "https://shop.example.org",
@@ -98,7 +102,7 @@ def celery_settings(broker: Broker) -> dict:
     return {
         "broker_url": f"redis+socket://{broker.socket}?virtual_host=0",
         "broker_transport_options": {
-            "visibility_timeout": 60,
+            "visibility_timeout": 420,
             "socket_timeout": 0.5,
             "socket_connect_timeout": 1,
         },
@@ -109,6 +113,7 @@ def celery_settings(broker: Broker) -> dict:
         "task_create_missing_queues": False,
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
+        "task_retry_on_worker_lost": True,
         "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0},
         "task_soft_time_limit": 20,
         "task_time_limit": 30,

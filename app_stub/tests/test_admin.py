@@ -17,6 +17,10 @@ PAGES = [
     "orders_order",
     "orders_charge",
     "orders_heartbeat",
+    "orders_intent",
+    "orders_deadletter",
+    "orders_paymentevent",
+    "orders_report",
     "django_celery_beat_periodictask",
     "django_celery_results_taskresult",
 ]
@@ -85,8 +89,17 @@ def test_the_heartbeat_is_in_the_schedule():
     assert entry.task == "orders.tasks.heartbeat"
 
 
+@pytest.mark.django_db
+def test_the_sweep_is_in_the_schedule():
+    entry = PeriodicTask.objects.get(name="sweep")
+    assert (entry.task, entry.enabled) == ("orders.outbox.sweep", True)
+    assert entry.interval.period == "seconds"
+    assert entry.interval.every == entry.expire_seconds == 10
+    assert entry.last_run_at
+
+
 @pytest.mark.django_db(transaction=True)
 def test_the_schedule_can_be_migrated_back_and_forth():
-    for target, entries in [("0001_initial", 0), ("0002_heartbeat_schedule", 1)]:
+    for target, entries in [("0001_initial", 0), ("0004_sweep_schedule", 2)]:
         MigrationExecutor(connection).migrate([("orders", target)])
-        assert PeriodicTask.objects.filter(name="heartbeat").count() == entries
+        assert PeriodicTask.objects.exclude(name__startswith="celery").count() == entries

@@ -1,0 +1,50 @@
+"""Tasks that failed for good: kept with the reason, and sent again by who has read it."""
+
+from typing import Any
+
+from celery import Task, current_app
+from celery.signals import task_failure
+from django.db import close_old_connections, transaction
+from django.utils import timezone
+
+from orders import outbox
+from orders.models import DeadLetter
+
+
+@task_failure.connect
+def keep(
+    sender: Task, task_id: str, exception: Exception, args: Any, kwargs: Any, einfo: Any, **_: Any
+) -> None:
+    """Keep a task whose last try has failed; a retry is none.
+
+    A task that killed its process, or was killed at its time limit, is told of in the
+    worker's main process, whose connection may be long dead. While the database is down
+    nothing can be kept: an intent then stays undone, and comes back with the sweep.
+    """
+    close_old_connections()
+    queue = (sender.request.delivery_info or {}).get("routing_key", "")
+    with transaction.atomic():
+        DeadLetter.note(
+            task_id,
+            sender.name,
+            args,
+            kwargs,
+            queue=queue,
+            error=f"{type(exception).__name__}: {exception}",
+            traceback=str(einfo.traceback) if einfo else "",
+        )
+        outbox.find(task_id).update(due_at=None)
+
+
+@transaction.atomic
+def send_again(letter: DeadLetter) -> None:
+    """Under its id: its state stays where the client asks for it, its intent is still the same.
+
+    An intent is sent by the sweep. Any other task is sent here, by its route of today.
+    """
+    letter.requeued_at = timezone.now()
+    letter.save(update_fields=["requeued_at"])
+    if not outbox.find(letter.task_id).update(due_at=timezone.now(), sent=0):
+        current_app.tasks[letter.task].apply_async(
+            letter.args, letter.kwargs, task_id=letter.task_id
+        )

@@ -1,0 +1,51 @@
+"""Tasks that a real worker is given to be tried by."""
+
+import os
+import signal
+import time
+from datetime import datetime
+from pathlib import Path
+
+from celery import Task, shared_task
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import connection
+
+from orders import reports
+
+
+@shared_task(bind=True, name="sick.poison", max_retries=2, default_retry_delay=0)
+def poison(self: Task, trace: str) -> None:
+    """Kill the process that it runs in."""
+    with Path(trace).open("a") as file:
+        file.write("run\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(name="sick.endless")
+def endless() -> None:
+    while True:
+        try:
+            time.sleep(60)
+        except SoftTimeLimitExceeded:  # it does not listen
+            pass
+
+
+@shared_task(name="sick.fail")
+def fail(file: str) -> str:
+    return Path(file).read_text()
+
+
+sum_charges = reports.sum_charges
+
+
+def slow_sum_charges(*arguments: datetime) -> list[int]:
+    """The first day takes longer than a soft time limit of a second, the others no time."""
+    sums = sum_charges(*arguments)
+    if not sums[0] and not reports.Report.objects.exists():
+        reports.Report.objects.create(day="1970-01-01", charges=0, amount_cents=0)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(20)")
+    return sums
+
+
+reports.sum_charges = slow_sum_charges
