@@ -23,8 +23,8 @@ OPTIONS: dict[str, tuple[type, Any, str]] = {
     "timeout_stop_sec": (int, None, SECONDS.format(1) + ", not below time_limit; 35 more than it where nothing is said"),
     "max_tasks_per_child": (int, 1000, "a whole number of 1 or more"),
     "max_memory_per_child": (int, 0, "KiB, a whole number; 0 means no limit"),
-    "heartbeat": (bool, False, "true or false; with it Flower shows whether the worker is online, and a broker that "
-                  "hangs holds up the worker"),
+    "heartbeat": (bool, False, "true or false; with it Flower shows an idle worker as online too, and a worker stands "
+                  "still while its broker hangs"),
     "task_events": (bool, True, "true or false; without them Flower does not show the tasks"),
     "nice": (int, 0, "a whole number from -20 to 19"),
 }  # fmt: skip
