@@ -69,8 +69,14 @@ def test_limits_follow_from_the_time_limit(limit, soft, stop):
 
 def test_arguments_say_what_the_table_says():
     arguments = celery_queue_table(QUEUES)["bulk"]["arguments"]
-    assert {"--queues=bulk", "--time-limit=900", "--soft-time-limit=720", "--without-heartbeat"} <= set(arguments)
+    assert {
+        "--queues=bulk",
+        "--time-limit=900",
+        "--soft-time-limit=720",
+        "--without-heartbeat",
+        "--task-events",
+    } <= set(arguments)
     assert not any(a.startswith("--concurrency") for a in arguments), "auto leaves it to the host"
-    threads = celery_queue_table({"t": {"pool": "threads", "heartbeat": True}})["t"]["arguments"]
+    threads = celery_queue_table({"t": {"pool": "threads", "heartbeat": True, "task_events": False}})["t"]["arguments"]
     assert not any("time-limit" in a for a in threads), "only prefork enforces limits"
-    assert "--without-heartbeat" not in threads
+    assert not {"--without-heartbeat", "--task-events"} & set(threads)

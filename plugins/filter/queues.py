@@ -23,8 +23,9 @@ OPTIONS: dict[str, tuple[type, Any, str]] = {
     "timeout_stop_sec": (int, None, SECONDS.format(1) + ", not below time_limit; 35 more than it where nothing is said"),
     "max_tasks_per_child": (int, 1000, "a whole number of 1 or more"),
     "max_memory_per_child": (int, 0, "KiB, a whole number; 0 means no limit"),
-    "heartbeat": (bool, False, "true or false; with it Flower shows whether the worker is online, and a broker that "
-                  "hangs holds up the worker"),
+    "heartbeat": (bool, False, "true or false; with it Flower shows an idle worker as online too, and a worker stands "
+                  "still while its broker hangs"),
+    "task_events": (bool, True, "true or false; without them Flower does not show the tasks"),
     "nice": (int, 0, "a whole number from -20 to 19"),
 }  # fmt: skip
 # What a profile sets otherwise. Prefetching stays at 1: with 4 or 16 no gain was measured that stands out from the noise,
@@ -116,6 +117,8 @@ def _arguments(name: str, options: dict[str, Any]) -> list[str]:
         arguments.append(f"--concurrency={options['concurrency']}")
     if not options["heartbeat"]:
         arguments.append("--without-heartbeat")
+    if options["task_events"]:  # without heartbeats Flower could not turn them on
+        arguments.append("--task-events")
     if options["pool"] == "prefork":  # the only pool that enforces limits and recycles
         limits = ("time_limit", "soft_time_limit", "max_tasks_per_child")
         arguments += [f"--{option.replace('_', '-')}={options[option]}" for option in limits]
