@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from celery.signals import worker_shutdown
 from celery.worker.consumer import Consumer
 from kombu.transport import virtual
 from kombu.transport.redis import MultiChannelPoller, QoS
@@ -119,12 +120,12 @@ def install() -> None:
         restore(poller)
 
     def kept_lose(consumer: Any, error: Exception) -> None:
-        try:
-            held.take_over(consumer)
-            lose(consumer, error)
-        except Exception:
-            logger.exception("The broken connection was not closed as it should.")
-            consumer.connection = None
+        for step in (lambda: held.take_over(consumer), lambda: lose(consumer, error)):
+            try:
+                step()
+            except Exception:
+                logger.exception("The broken connection was not closed as it should.")
+        consumer.connection = None
 
     def kept_ensure_connected(consumer: Any, connection: Any) -> Any:
         consumer.app.conf.broker_connection_max_retries = None
@@ -136,6 +137,13 @@ def install() -> None:
     def kept_create_task_handler(consumer: Any, *arguments: Any, **options: Any) -> Any:
         held.hand_over(consumer)
         return create_task_handler(consumer, *arguments, **options)
+
+    @worker_shutdown.connect(weak=False)
+    def on_worker_shutdown(sender: Any, **_: Any) -> None:
+        if held.owed:  # perhaps the broker is back
+            with suppress(Exception), sender.app.connection_for_write() as connection:
+                connection.connect()
+                held.settle(connection.default_channel)
 
     QoS.append, QoS.ack = kept_append, kept_ack
     MultiChannelPoller.maybe_restore_messages = kept_restore
