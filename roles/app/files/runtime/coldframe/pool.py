@@ -69,21 +69,28 @@ def begun(worker: Any, seconds: float) -> set[str]:
     given = given_to_pool(worker)
     pool, until = worker.pool._pool, time.monotonic() + seconds
     while (silent := {job.correlation_id for job in jobs(worker) if not job._accepted}) and time.monotonic() < until:
-        poller = select.poll()
-        for fd in pool._fileno_to_outq:
-            poller.register(fd, select.POLLIN)
-        for fd, _ in poller.poll(50):
-            read(worker.hub, pool, fd)
+        hear(worker, 0.05)
     if hasattr(pool, "flush"):
         pool.flush()  # forgets whoever is still silent
     return given - silent | {request.id for request in running()}
 
 
-def read(hub: Any, pool: Any, fd: int) -> None:
-    """Read what a child says, where the event loop would."""
-    callback, arguments = hub.readers.get(fd) or (pool.handle_result_event, (fd,))
-    if callable(callback):
-        callback(*arguments)
-    else:  # the rest of a long message
-        with suppress(StopIteration):
-            next(callback)
+def hear(worker: Any, seconds: float = 0) -> None:
+    """Read what the children say, where the event loop would, waiting so long for the first word."""
+    pool = worker.pool._pool
+    while fds := list(getattr(pool, "_fileno_to_outq", ())):
+        poller = select.poll()
+        for fd in fds:
+            poller.register(fd, select.POLLIN)
+        if not (ready := poller.poll(seconds * 1000)):
+            return
+        seconds = 0
+        for fd, _ in ready:
+            callback, arguments = worker.hub.readers.get(fd) or (pool.handle_result_event, (fd,))
+            if callable(callback):
+                callback(*arguments)
+            else:  # the rest of a long message
+                with suppress(StopIteration):
+                    next(callback)
+        if not any(event & select.POLLIN for _, event in ready):
+            return  # only children that are gone

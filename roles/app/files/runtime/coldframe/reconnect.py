@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
+from celery.signals import worker_shutdown
 from celery.worker.consumer import Consumer
 from kombu.transport import virtual
 from kombu.transport.redis import MultiChannelPoller, QoS
@@ -119,23 +119,46 @@ def install() -> None:
         restore(poller)
 
     def kept_lose(consumer: Any, error: Exception) -> None:
-        try:
-            held.take_over(consumer)
-            lose(consumer, error)
-        except Exception:
-            logger.exception("The broken connection was not closed as it should.")
-            consumer.connection = None
+        for step in (lambda: held.take_over(consumer), lambda: lose(consumer, error)):
+            try:
+                step()
+            except Exception:
+                logger.exception("The broken connection was not closed as it should.")
+        consumer.connection = None
 
     def kept_ensure_connected(consumer: Any, connection: Any) -> Any:
-        consumer.app.conf.broker_connection_max_retries = None
-        connection.ensure_connection = partial(
-            connection.ensure_connection, interval_start=RETRY, interval_step=0, interval_max=RETRY
-        )
+        ensure_connection = connection.ensure_connection
+
+        def keep_trying(errback: Any, _: int, callback: Any) -> Any:
+            def meanwhile() -> None:
+                callback()
+                try:  # the running tasks end, or come to their time limits
+                    pool.hear(consumer.controller)
+                    consumer.hub.fire_timers()
+                except Exception:
+                    logger.exception("The running tasks are not looked after.")
+
+            return ensure_connection(
+                errback, callback=meanwhile, interval_start=RETRY, interval_step=0, interval_max=RETRY
+            )
+
+        connection.ensure_connection = keep_trying
         return ensure_connected(consumer, connection)
 
     def kept_create_task_handler(consumer: Any, *arguments: Any, **options: Any) -> Any:
         held.hand_over(consumer)
         return create_task_handler(consumer, *arguments, **options)
+
+    @worker_shutdown.connect(weak=False)
+    def on_worker_shutdown(sender: Any, **_: Any) -> None:
+        if held.owed:  # perhaps the broker is back
+            options = sender.app.conf.broker_transport_options | {
+                "socket_timeout": RETRY,
+                "socket_connect_timeout": RETRY,
+            }
+            with suppress(Exception), sender.app.connection_for_write(transport_options=options) as connection:
+                connection.connect()
+                held.settle(connection.default_channel)
 
     QoS.append, QoS.ack = kept_append, kept_ack
     MultiChannelPoller.maybe_restore_messages = kept_restore

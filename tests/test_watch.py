@@ -1,0 +1,121 @@
+"""When a worker is to be restarted, and when it is left alone."""
+
+import sys
+from types import SimpleNamespace as Thing
+from unittest.mock import MagicMock, patch
+
+import pytest
+
+# The controller has neither Celery nor Redis; nothing of them is asked here.
+ABSENT = ("celery", "celery.worker", "redis", "redis.backoff", "redis.retry")
+with patch.dict(sys.modules, {name: MagicMock() for name in ABSENT}):
+    from coldframe import pool, watch
+
+
+class Scene:
+    """A worker whose state the test sets, seen once a second."""
+
+    def __init__(self, monkeypatch):
+        """Begin with an idle prefork worker, on a clock of the test's."""
+        self.now = 1000.0
+        monkeypatch.setattr(watch, "time", Thing(monotonic=lambda: self.now, time=lambda: self.now))
+        monkeypatch.setattr(watch, "state", Thing(requests={}))
+        self.turns = self.asks = self.room = self.answers = True
+        self.running = ()
+        qos = Thing(can_consume=lambda: self.room)
+        self.channel = Thing(active_queues=["q"], qos=qos, _brpop_sent_at=self.now, _connparams=dict)
+        consumer = Thing(task_consumer=Thing(channel=self.channel), connection=object(), task_buckets={})
+        self.pool = Thing(_pool=Thing(_cache={}), limit=2, num_processes=2)
+        self.rest = Thing(turned=self.now)
+        worker = Thing(consumer=consumer, pool=self.pool, time_limit=300)
+        self.watch = watch.Watch(worker, self.rest)
+        monkeypatch.setattr(pool, "running", lambda: self.running)
+        monkeypatch.setattr(self.watch, "broker_answers", lambda: self.answers)
+
+    def after(self, seconds):
+        """What the watch says when so many seconds have passed, or before that when it says something."""
+        for _ in range(seconds):
+            self.now += 1
+            if self.turns:
+                self.rest.turned = self.now
+            if self.asks and self.turns:
+                self.channel._brpop_sent_at = self.now
+            if fault := self.watch.fault():
+                return fault
+        return ""
+
+    def run(self, kind, limit=None):
+        """Begin a task in another kind of pool."""
+        self.pool.limit = self.pool.num_processes = {"solo": 1, "threads": 2, "prefork": 2}[kind]
+        self.pool._pool = Thing(_cache={}) if kind == "prefork" else None
+        task = Thing(name="t", id="1", time_start=self.now, time_limits=(limit, None))
+        task.task = Thing(time_limit=None)
+        self.running = (*self.running, task)
+
+
+@pytest.fixture
+def scene(monkeypatch):
+    return Scene(monkeypatch)
+
+
+def test_a_worker_that_consumes_is_well(scene):
+    assert scene.after(600) == ""
+
+
+def test_an_event_loop_that_does_not_turn(scene):
+    scene.turns = False
+    assert scene.after(31) == ""
+    assert "has not turned" in scene.after(4)
+
+
+def test_a_loop_that_turns_and_asks_for_nothing(scene):
+    scene.asks = False
+    assert scene.after(31) == ""
+    assert "room for tasks" in scene.after(4)
+
+
+def test_a_full_worker_asks_for_nothing_and_is_well(scene):
+    scene.asks = scene.room = False
+    watch.state.requests["1"] = object()
+    assert scene.after(600) == ""
+    scene.room = True  # from now on it could
+    assert scene.after(31) == ""
+    assert "room for tasks" in scene.after(4)
+
+
+def test_a_worker_that_takes_itself_for_full_and_has_nothing(scene):
+    scene.asks = scene.room = False
+    assert "room for tasks" in scene.after(35)
+
+
+def test_while_the_broker_does_not_answer_no_worker_is_restarted(scene):
+    scene.turns = scene.asks = scene.answers = False
+    assert scene.after(3600) == ""
+    scene.answers = True  # time to find out that it is back
+    assert scene.after(20) == ""
+    assert "has not turned" in scene.after(2)
+
+
+def test_a_queue_that_was_cancelled_is_not_consumed(scene):
+    scene.asks, scene.channel.active_queues = False, []
+    assert scene.after(600) == ""
+
+
+def test_solo_may_take_its_time_for_a_task_up_to_the_limit(scene):
+    scene.run("solo")
+    scene.turns = scene.asks = False
+    assert scene.after(300) == ""
+    assert "beyond its time limit" in scene.after(40)
+
+
+def test_a_tasks_own_limit_counts(scene):
+    scene.run("prefork", limit=20)
+    assert "beyond its time limit" in scene.after(60)
+
+
+def test_threads_are_ended_only_when_each_is_late(scene):
+    scene.run("threads")
+    assert scene.after(400) == ""
+    scene.run("threads")
+    assert scene.after(300) == ""
+    assert "beyond its time limit" in scene.after(40)
