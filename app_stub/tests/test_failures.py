@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sick_tasks
+from celery.result import AsyncResult
 from conftest import BROKER
 from django.contrib.auth.models import User
 from django.db import connection, transaction
@@ -77,7 +78,7 @@ def test_a_failed_task_is_kept_and_sent_again(worker, client, tmp_path):
     client.force_login(User.objects.create_superuser("gardener"))
     page = reverse("admin:orders_deadletter_changelist")
     client.post(page, {"action": "send_again", "_selected_action": [kept.pk]})
-    assert sent.get(timeout=60) == "here"
+    eventually(lambda: AsyncResult(sent.id).result == "here", seconds=60)
     assert DeadLetter.objects.get().requeued_at
 
 
@@ -93,7 +94,7 @@ def test_a_task_that_kills_its_process_is_tried_as_often_as_it_says(worker, tmp_
 
 
 def test_a_task_that_is_killed_at_its_limit_is_kept(worker):
-    sick_tasks.endless.apply_async(time_limit=1)
+    sick_tasks.endless.apply_async(soft_time_limit=1, time_limit=2)
     assert letter().error.startswith("TimeLimitExceeded")
 
 
@@ -146,8 +147,10 @@ def test_the_hours_of_a_day_are_summed_up_and_written_once_all_are_done(worker, 
 
 
 def test_at_the_soft_time_limit_the_rest_is_left_to_a_retry(worker, charges):
-    done = reports.rebuild_reports.apply_async(soft_time_limit=3)
+    Report.objects.create(day=sick_tasks.SLOW, charges=0, amount_cents=0)
+    done = reports.rebuild_reports.apply_async(soft_time_limit=1)
     assert done.get(timeout=60) == "written"
+    assert not Report.objects.filter(day=sick_tasks.SLOW).exists()
     assert written() == charges
 
 
