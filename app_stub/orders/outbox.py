@@ -31,6 +31,7 @@ BATCH = 500
 BATCHES = 20  # of one sweep
 DONE_KEPT = timedelta(days=1)
 DEAD_KEPT = timedelta(days=30)
+IMPATIENT = 1  # second
 QUIET = 5  # seconds in which this process does not try again a broker that did not answer
 
 _quiet_until = 0.0  # on the monotonic clock; 0 while the broker answers
@@ -72,8 +73,19 @@ def patience(sent: int) -> timedelta:
 
 
 def send(intent: Intent) -> None:
-    """Always under the same task id: a repeat is the same task."""
-    current_app.tasks[intent.task].apply_async(intent.args, task_id=str(intent.pk))
+    """Always under the same task id: a repeat is the same task.
+
+    On a connection that has died the first try fails at once, and the second has a new one.
+    After a try that had to wait there is none.
+    """
+    task, began = current_app.tasks[intent.task], time.monotonic()
+    for tries_left in (1, 0):
+        try:
+            task.apply_async(intent.args, task_id=str(intent.pk), retry_policy={"max_retries": 0})
+            return
+        except KombuError:
+            if not tries_left or time.monotonic() - began > IMPATIENT:
+                raise
 
 
 def send_or_leave(intent: Intent) -> None:

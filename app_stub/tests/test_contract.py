@@ -42,6 +42,7 @@ def test_the_migrations_are_complete():
         ("secret_key", None, "is missing"),
         ("database_password", None, "is missing"),
         ("cache_password", None, "is missing"),
+        ("redis_password", None, "is missing"),
         ("database_password", "\n", "is empty"),
     ],
 )
@@ -61,10 +62,11 @@ def test_a_variable_that_is_not_set_is_named(name):
     assert name in done.stderr.splitlines()[-1]
 
 
-def test_without_a_cache_url_no_cache_password_is_needed(tmp_path):
+def test_without_a_cache_and_locks_their_passwords_are_not_needed(tmp_path):
     for name in ("secret_key", "secret_key_fallbacks", "database_password"):
         (tmp_path / name).write_text(settings.SECRET_KEY)
-    done = python(*LOAD, CREDENTIALS_DIRECTORY=str(tmp_path), CACHE_URL=None)
+    unset = {"CACHE_URL": None, "LOCKS_URL": None}
+    done = python(*LOAD, CREDENTIALS_DIRECTORY=str(tmp_path), **unset)
     assert done.returncode == 0, done.stderr
 
 

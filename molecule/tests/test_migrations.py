@@ -16,6 +16,7 @@ from test_units import current, running, wanted
 pytestmark = pytest.mark.changes
 
 NULLABLE = 'migrations.AddField("order", "note", models.CharField(max_length=20, null=True))'
+LAST = max(file.stem for file in (ROOT / "app_stub/orders/migrations").glob("[0-9]*.py"))  # of the application's own
 COLUMN = "    note = models.CharField(max_length=20, null=True)\n"
 
 
@@ -26,7 +27,7 @@ def variant(tmp_path):
     def make(name, line="", **operations):
         folder = tmp_path / name
         shutil.copytree(ROOT / "app_stub", folder)
-        before = "0002_heartbeat_schedule"
+        before = LAST
         for migration, operation in operations.items():
             text = f"""
             from django.db import migrations, models
@@ -68,7 +69,7 @@ def restored(host, deployment, inventory, schema):
     yield before
     if schema() != columns:
         newest = host.check_output(f"ls -t /srv/{app}/releases").split()[0]
-        result = host.run(f"{app}-manage --release {newest} migrate --no-input orders 0002")
+        result = host.run(f"{app}-manage --release {newest} migrate --no-input orders {LAST}")
         assert result.rc == 0, result.stderr
     if current(host, app) != before:
         result = deploy(inventory)
@@ -83,28 +84,28 @@ def said(result):
 
 def test_column_comes_in_one_release_and_goes_in_another(host, deployment, inventory, variant, schema, restored):
     app, before = deployment.app_name, schema()
-    expanded = variant("expanded", COLUMN, m0003_note=NULLABLE)
+    expanded = variant("expanded", COLUMN, m1003_note=NULLABLE)
     result = deploy(inventory, app_source=expanded)
     assert result.returncode == 0, result.stdout
-    assert "orders.0003_note: - Add field note to order" in said(result)
-    assert set(schema()) - set(before) == {"note", "0003_note"}
+    assert "orders.1003_note: - Add field note to order" in said(result)
+    assert set(schema()) - set(before) == {"note", "1003_note"}
 
     again = deploy(inventory, app_source=expanded)
     assert "changed=0 " in again.stdout and "Add field note" not in again.stdout, again.stdout
 
     old, shape = current(host, app), schema()
-    contracted = variant("contracted", m0003_note=NULLABLE, m0004_gone='migrations.RemoveField("order", "note")')
+    contracted = variant("contracted", m1003_note=NULLABLE, m1004_gone='migrations.RemoveField("order", "note")')
     result = deploy(inventory, app_source=contracted)
     assert result.returncode != 0
     assert f"The running release {old} could not survive 1 of the 1 unapplied" in said(result), result.stdout
-    assert "orders.0004_gone: Remove field note from order: drops a column" in said(result)
-    assert "release_allow_migrations: [orders.0004_gone]" in said(result)
+    assert "orders.1004_gone: Remove field note from order: drops a column" in said(result)
+    assert "release_allow_migrations: [orders.1004_gone]" in said(result)
     assert schema() == shape and current(host, app) == old
     assert running(host, app) == wanted(deployment, old) and deployment.request("/readyz/").status == 200
 
-    result = deploy(inventory, app_source=contracted, release_allow_migrations=["orders.0004_gone"])
+    result = deploy(inventory, app_source=contracted, release_allow_migrations=["orders.1004_gone"])
     assert result.returncode == 0, result.stdout
-    assert "orders.0004_gone: - Remove field note from order" in said(result)
+    assert "orders.1004_gone: - Remove field note from order" in said(result)
     assert "note" not in schema() and current(host, app) != old
 
 
@@ -112,28 +113,28 @@ def test_refused_is_the_whole_plan_and_what_is_safe_is_not_accused(host, invento
     before = schema()
     source = variant(
         "unsafe",
-        m0003_note=NULLABLE,
-        m0004_size='migrations.AddField("order", "size", models.IntegerField(default=0))',
-        m0005_colour='migrations.AddField("order", "colour", models.IntegerField(default=0, db_default=0))',
-        m0006_rows="migrations.RunPython(fail)",
+        m1003_note=NULLABLE,
+        m1004_size='migrations.AddField("order", "size", models.IntegerField(default=0))',
+        m1005_colour='migrations.AddField("order", "colour", models.IntegerField(default=0, db_default=0))',
+        m1006_rows="migrations.RunPython(fail)",
     )
     result = deploy(inventory, app_source=source)
     assert result.returncode != 0
     assert "could not survive 1 of the 4 unapplied" in said(result), result.stdout
-    assert "orders.0004_size: Add field size to order: makes a column NOT NULL that has no default" in said(result)
-    assert "orders.0006_rows: Raw Python operation: runs Python code" in said(result)
-    assert "release_allow_migrations: [orders.0004_size]" in said(result)
+    assert "orders.1004_size: Add field size to order: makes a column NOT NULL that has no default" in said(result)
+    assert "orders.1006_rows: Raw Python operation: runs Python code" in said(result)
+    assert "release_allow_migrations: [orders.1004_size]" in said(result)
     assert schema() == before
 
 
 def test_failing_migration_leaves_the_old_release_serving(host, deployment, inventory, variant, schema, restored):
-    source = variant("failing", COLUMN, m0003_note=NULLABLE, m0004_rows="migrations.RunPython(fail)", m0005_more="")
+    source = variant("failing", COLUMN, m1003_note=NULLABLE, m1004_rows="migrations.RunPython(fail)", m1005_more="")
     result = deploy(inventory, app_source=source)
     assert result.returncode != 0
-    assert "The migration orders.0004_rows failed" in said(result), result.stdout
+    assert "The migration orders.1004_rows failed" in said(result), result.stdout
     assert "the migration's own reason" in said(result)
-    assert "Applied before it: orders.0003_note. Not applied: orders.0004_rows, orders.0005_more." in said(result)
-    assert "0003_note" in schema() and "0004_rows" not in schema()
+    assert "Applied before it: orders.1003_note. Not applied: orders.1004_rows, orders.1005_more." in said(result)
+    assert "1003_note" in schema() and "1004_rows" not in schema()
     app = deployment.app_name
     assert running(host, app) == wanted(deployment, restored) and current(host, app) == restored
     assert deployment.request("/healthz/").json["release"] == restored
@@ -147,14 +148,14 @@ def test_migration_does_not_wait_long_for_a_lock(host, deployment, inventory, va
     )
     try:
         result = deploy(
-            inventory, app_source=variant("waiting", COLUMN, m0003_note=NULLABLE), release_migration_lock_timeout=1
+            inventory, app_source=variant("waiting", COLUMN, m1003_note=NULLABLE), release_migration_lock_timeout=1
         )
     finally:
         # On the server: a backend that sleeps does not notice that its client has gone.
         end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = 'orders_order'::regclass"
         host.check_output(f"runuser -u postgres -- psql -Xc %s {deployment.app_name}", end)
     assert result.returncode != 0
-    assert "The migration orders.0003_note failed" in said(result), result.stdout
+    assert "The migration orders.1003_note failed" in said(result), result.stdout
     assert "longer than release_migration_lock_timeout, 1 s" in said(result)
     assert schema() == before and current(host, deployment.app_name) == restored
 

@@ -76,4 +76,4 @@ def test_malformed_json_is_answered_as_described(deployment, method, path):
         answer = deployment.request(path, body, method=method)
         assert answer.status in described and "Traceback" not in answer.body, (body[:200], answer)
     if method == "POST":
-        assert answer.status == 400
+        assert answer.status == (403 if path.startswith("/webhooks/") else 400)  # unsigned, it is not even read

@@ -1,6 +1,8 @@
 """Work is done: orders, queues, the periodic task. These tests leave rows behind."""
 
+import hmac
 import json
+import time
 import uuid
 
 import pytest
@@ -48,6 +50,60 @@ def test_same_key_is_the_same_order(deployment, order, manage):
         manage(f"from orders.models import Charge; print(Charge.objects.filter(order_id='{first.json['id']}').count())")
         == "1"
     )
+
+
+@edge
+def test_order_is_taken_while_the_broker_is_down_and_charged_when_it_is_back(host, deployment, order):
+    if "redis" not in deployment.group_names:
+        pytest.skip("the broker runs elsewhere")
+    host.check_output("systemctl stop redis-server@broker")
+    try:
+        began = time.monotonic()
+        placed = deployment.request("/orders/", order)
+        assert placed.status == 201 and time.monotonic() - began < 5
+        assert deployment.request("/readyz/").status == 503
+    finally:
+        host.check_output("systemctl start redis-server@broker")
+    status = placed.json["status_url"]
+    wait_for(lambda: deployment.request(status).json["state"] == "SUCCESS", 45, "the sweep has sent what was left")
+    path = f"/orders/{placed.json['id']}/"
+    wait_for(lambda: deployment.request(path).json["state"] == "confirmed", 30, "the order is confirmed")
+
+
+@edge
+def test_patterns_of_the_stub_work_through_the_deployed_queues(deployment, order, manage):
+    """A signed webhook, a chord, a lock, and a dead letter."""
+    placed = deployment.request("/orders/", order).json
+    key, now = json.loads(
+        manage(
+            "import json; from django.utils import timezone; from orders.webhooks import signing_key; "
+            "print(json.dumps([signing_key(), timezone.now().isoformat()]))"
+        )
+    )
+    body = json.dumps({"id": f"event-{uuid.uuid4()}", "order_id": placed["id"]}).encode()
+    signature = {"X-Signature": hmac.new(key.encode(), body, "sha256").hexdigest()}
+    assert deployment.request("/webhooks/payment/", body, headers=signature).status == 202
+    assert deployment.request("/webhooks/payment/", body + b" ", headers=signature).status == 403
+    code = (
+        "import json, uuid\n"
+        "from django.db import transaction\n"
+        "from orders import reports, webhooks\n"
+        "from orders.models import PaymentEvent\n"
+        "from orders.outbox import intend\n"
+        "event = PaymentEvent.objects.create(id=uuid.uuid4(), order_id=uuid.uuid4())\n"
+        "with transaction.atomic():\n"
+        f"    intents = [intend(reports.report_day, {now[:10]!r}), intend(webhooks.process_payment, str(event.pk))]\n"
+        "print(reports.rebuild_reports.delay().get(timeout=30), *(intent.pk for intent in intents))"
+    )
+    rebuilt, reported, failed = manage(code).split()
+    assert rebuilt in ("written", "skipped")
+    seen = (
+        "from orders.models import DeadLetter, Intent, Order; "
+        f"print(bool(Order.objects.get(pk={placed['id']!r}).paid_at), bool(Intent.objects.get(pk={reported!r}).done_at), "
+        f"*DeadLetter.objects.filter(task_id={failed!r}).values_list('task', flat=True))"
+    )
+    expected = "True True orders.webhooks.process_payment"
+    wait_for(lambda: manage(seen) == expected, 30, "the payment is noted, the day reported, the failure kept")
 
 
 @edge

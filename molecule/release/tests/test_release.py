@@ -31,7 +31,7 @@ def fail(apps, editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("orders", "0002_heartbeat_schedule")]
+    dependencies = [("orders", "0004_sweep_schedule")]
     operations = [migrations.RunPython(fail)]
 """
 
@@ -75,7 +75,7 @@ BROKEN = {
         {"shop/celery.py": "import sys\nif 'worker' in sys.argv:\n    raise RuntimeError('no worker boots')\n"},
         "no worker boots",
     ),
-    "migration": ({"orders/migrations/0003_fails.py": FAILING_MIGRATION}, "this migration fails"),
+    "migration": ({"orders/migrations/0005_fails.py": FAILING_MIGRATION}, "this migration fails"),
 }
 
 
