@@ -46,7 +46,7 @@ class Held:
 
     def take_over(self, consumer: Any) -> None:
         """Keep what the channels of a broken connection hold: the running tasks; the rest is to go back."""
-        # A worker that stops waits for the same tasks; nobody is to be told the prefetch count in between.
+        # The running tasks will count as taken by the next connection; Celery would count them once more.
         consumer.app.conf.worker_enable_prefetch_count_reduction = False
         for channel in consumer.connection.transport.channels:
             for client in filter(None, (vars(channel).get(name) for name in ("client", "subclient"))):
@@ -64,7 +64,6 @@ class Held:
         for tag, message in list(self.running.items()):
             if message.headers.get("id") not in begun:
                 self.basic_reject(tag, requeue=True)
-                self.owed[tag] = message, True
 
     def hand_over(self, consumer: Any) -> None:
         """Give the running tasks to the new connection, where they count as taken, and tell it what is owed."""
@@ -79,7 +78,7 @@ class Held:
 
     def settle(self, channel: Any) -> None:
         """Tell the broker what is owed, until it does not answer: then the next call goes on."""
-        with suppress(*channel.connection_errors):
+        with suppress(*channel.connection_errors, channel.ResponseError):
             for tag, (message, requeue) in list(self.owed.items()):
                 with channel.conn_or_acquire() as client, client.pipeline() as pipe:
                     channel.qos._remove_from_indices(tag, pipe)
@@ -100,13 +99,13 @@ def install() -> None:
     def kept_append(qos: Any, message: Any, tag: str) -> None:
         try:
             append(qos, message, tag)
-        except qos.channel.connection_errors:
+        except (*qos.channel.connection_errors, qos.channel.ResponseError):
             held.owed[tag] = message, True  # it is in no queue any more, and perhaps not yet unacknowledged
             raise
 
     def kept_ack(qos: Any, tag: str) -> None:
         if not held.owed:  # else the broker does not answer: each try would wait for it
-            with suppress(*qos.channel.connection_errors):
+            with suppress(*qos.channel.connection_errors, qos.channel.ResponseError):
                 return ack(qos, tag)
         held.basic_ack(tag)
         virtual.QoS.ack(qos, tag)
