@@ -73,7 +73,7 @@ def write_environment(folder: Path, broker: Broker) -> None:
         "database_password": os.environ.get("PGPASSWORD", "unused"),
         # pragma: allowlist nextline secret
         "cache_password": "cache-password",
-        "redis_password": "worker-password",
+        "redis_password": "worker-password",  # pragma: allowlist secret
     }
     credentials = folder / "credentials"
     credentials.mkdir()

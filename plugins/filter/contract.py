@@ -124,7 +124,7 @@ def celery_settings(
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
-            "health_check_interval": 25,
+            "health_check_interval": 5,
             "priority_steps": [0],  # priorities are queues here
         },
         "broker_connection_retry_on_startup": True,
