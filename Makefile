@@ -26,7 +26,7 @@ export ANSIBLE_VAULT_PASSWORD_FILE ?= $(CURDIR)/.vault/$(ENV)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock verify ssh lint test-unit test-app test-hosts test bench-deploy
+.PHONY: help setup system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock verify ssh lint test-unit test-app test-hosts test-faults test bench-deploy
 
 help: ## Print this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -110,10 +110,17 @@ test-unit: .venv/.ready ## Filters, modules, templates and house rules, without 
 test-app: sandbox ## The stub's own tests, against PostgreSQL and Redis on the sandbox host
 	@ansible-playbook -i inventories/sandbox playbooks/test_app.yml
 
-test-hosts: tools ## Every Molecule scenario; the one under load alone
+test-hosts: tools ## Every Molecule scenario; those under load alone
 	@rm -f .cache/scenario-*.log
-	@$(MAKE) --no-print-directory --jobs=2 scenario-default scenario-cluster && $(MAKE) --no-print-directory scenario-release || \
+	@$(MAKE) --no-print-directory --jobs=2 scenario-default scenario-cluster && $(MAKE) --no-print-directory scenario-release && \
+		$(MAKE) --no-print-directory scenario-faults || \
 		{ echo "What failed:"; grep -hE '(FAILED|ERROR) .*\.py|fatal: \[|CRITICAL' .cache/scenario-*.log; exit 1; }
+
+# The environment is how Molecule's playbooks and tests learn of these.
+test-faults: export ORDERS ?= 20000
+test-faults: export WITHOUT ?=
+test-faults: tools ## The scenario `faults` in full: longer faults, 20,000 orders (ORDERS=); WITHOUT=sweep, without a protection
+	@$(MAKE) --no-print-directory scenario-faults
 
 scenario-%: SHELL = /bin/bash
 scenario-%: .SHELLFLAGS = -o pipefail -c

@@ -195,8 +195,7 @@ def manage(host: Any, deployment: Deployment) -> Callable[[str], str]:
     return run
 
 
-@pytest.fixture
-def shell(host: Any) -> Callable[[str], str]:
+def root_shell(host: Any) -> Callable[[str], str]:
     """Run a script as root that must not be seen: sudo writes commands into the journal, but not their input."""
 
     def run(script: str) -> str:
@@ -207,8 +206,7 @@ def shell(host: Any) -> Callable[[str], str]:
     return run
 
 
-@pytest.fixture
-def redis(shell: Callable[[str], str], deployment: Deployment) -> Callable[..., str]:
+def redis_client(shell: Callable[[str], str], deployment: Deployment) -> Callable[..., str]:
     """Ask a Redis instance as one of its users; return its answer."""
 
     def ask(command: str, user: str = "admin", instance: str = "broker") -> str:
@@ -217,6 +215,18 @@ def redis(shell: Callable[[str], str], deployment: Deployment) -> Callable[..., 
         return shell(f"redis-cli -s {socket} <<'END' | tail -n +2\n{lines}\nEND\n").strip()
 
     return ask
+
+
+@pytest.fixture
+def shell(host: Any) -> Callable[[str], str]:
+    """Run a script on the host as root, unseen."""
+    return root_shell(host)
+
+
+@pytest.fixture
+def redis(shell: Callable[[str], str], deployment: Deployment) -> Callable[..., str]:
+    """Ask a Redis instance of the host."""
+    return redis_client(shell, deployment)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -119,6 +119,7 @@ class Activation:
             host.systemctl("disable", "--no-reload", *gone)
         if set(self.wanted) - self.enabled:
             host.systemctl("enable", "--no-reload", *self.wanted)
+        host.systemctl("daemon-reload")  # else the target would still start what was enabled before
         if not self.started:
             host.systemctl("enable", "--now", f"{host.app}.target")
         release = host.root / "releases" / self.release

@@ -9,13 +9,14 @@ from celery import Task, shared_task
 from django.conf import settings
 
 
-@shared_task(name="holds.tasks.hold", bind=True, ignore_result=False)
+# One whose process was killed is tried again soon; Celery would wait for three minutes.
+@shared_task(name="holds.tasks.hold", bind=True, ignore_result=False, default_retry_delay=1)
 def hold(self: Task, key: str, seconds: int) -> str:
-    """Hold a place of a worker for some seconds."""
+    """Hold a place of a worker for some seconds; return the worker's name."""
     note(event="begin", key=key, seconds=seconds, worker=self.request.hostname)
     time.sleep(seconds)
     note(event="end", key=key, seconds=seconds, worker=self.request.hostname)
-    return key
+    return self.request.hostname
 
 
 def note(**facts: str | int) -> None:

@@ -3,7 +3,8 @@
 The lease is renewed before each tick, and its age is looked at before each message, for a process may have been
 stopped in between. Who loses it ends at once and is started again to stand by: nothing that it remembers of the
 schedule is written. Who stands by has loaded no schedule; it loads one when it takes over, TTL seconds after the
-holder's last renewal at the latest, and at once when the holder stopped in order.
+holder's last renewal at the latest, and at once when the holder stopped in order, or was the process before in
+the same unit: systemd starts none while one is left.
 
 So two never tick by turns: even when the broker forgets the lease, in a power cut, the first asks before its next
 message and ends. A task may still come twice: when Beat dies between sending it and noting so in the database, and
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -40,6 +42,9 @@ SENDING = 10.0  # seconds that a message may be on its way: three times celery-w
 RENEWAL = 5.0  # seconds from one renewal to the next, at most
 PAUSE = 1.0  # seconds between two looks at a lease that another one has, or at a Redis that does not answer
 TIMEOUT = 2.0  # seconds that Redis may take to answer
+# The unit, which has one process at a time; empty where systemd does not see to that.
+UNIT = Path("/proc/self/cgroup").read_text().strip().rpartition("/")[2] if os.environ.get("INVOCATION_ID") else ""
+OWNER = f"{socket.gethostname()} {UNIT}"
 logger = logging.getLogger(__name__)
 
 
@@ -59,11 +64,22 @@ class Lease:
         self.renewed = 0.0
 
     def take(self) -> bool:
-        """Take the lease if nobody has it; say whether it is ours now. Raises RedisError."""
+        """Take the lease if nobody has it, or who is dead; say whether it is ours now. Raises RedisError."""
         asked = time.monotonic()
-        taken = bool(self.lock.acquire(blocking=False, token=f"{socket.gethostname()} {uuid4()}"))
+        taken = self.lock.acquire(blocking=False, token=f"{OWNER} {uuid4()}") or self.inherit()
         self.renewed = asked if taken else 0.0
         return taken
+
+    def inherit(self) -> bool:
+        """Go on with the lease of the process before in this unit. Raises RedisError."""
+        held = self.redis.get(KEY) or b""
+        if not UNIT or held.decode().rpartition(" ")[0] != OWNER:
+            return False
+        self.lock.local.token = held
+        try:
+            return self.lock.reacquire()
+        except LockError:
+            return False
 
     def holder(self) -> str:
         """Name the host of the Beat that has the lease. Raises RedisError."""

@@ -58,7 +58,7 @@ class Load:
 
     def __init__(self, url: str, queues: Iterable[str]) -> None:
         """Prepare the load on the application at `url`; `queues` get long tasks, and may be changed any time."""
-        self.address = urlsplit(url)
+        self.url = url
         self.queues = list(queues)
         self.customer = f"{uuid.uuid4()}@example.com"  # the orders of this load
         self.requests: list[Request] = []
@@ -67,7 +67,6 @@ class Load:
         self._statuses: deque[str] = deque(maxlen=100)
         self._clients: list[threading.Thread] = []
         self._stopping = threading.Event()
-        self._tls = ssl._create_unverified_context()  # certificates are another test's subject
 
     def start(self) -> None:
         """Begin, with some 25 requests per second: most clients keep their connection, some open one each time."""
@@ -125,18 +124,13 @@ class Load:
 
     def once(self, kind: str, action: Callable[[Ask], Any]) -> Any:
         """Do one thing out of turn, noted like the rest; return its result, None if it failed."""
-        return self._do(kind, action, self._connection(), time.time(), time.monotonic(), keep_alive=False)
-
-    def _connection(self) -> http.client.HTTPSConnection:
-        return http.client.HTTPSConnection(
-            self.address.hostname or "", self.address.port, timeout=ANSWER_SECONDS, context=self._tls
-        )
+        return self._do(kind, action, connect(self.url), time.time(), time.monotonic(), keep_alive=False)
 
     def _client(self, kind: str, action: Callable[[Ask], Any], period: float, keep_alive: bool) -> None:
         """Start a client that does one thing every `period` seconds."""
 
         def run() -> None:
-            connection = self._connection()
+            connection = connect(self.url)
             phase = random.uniform(0, period)  # noqa: S311
             at, due = time.time() + phase, time.monotonic() + phase
             while not self._stopping.wait(due - time.monotonic()):
@@ -167,15 +161,28 @@ class Load:
         return result
 
 
-def ask(connection: http.client.HTTPSConnection, method: str, path: str, body: Any = None, expect: int = 200) -> Any:
+def connect(url: str) -> http.client.HTTPSConnection:
+    """Make a connection to an address, which opens when it is used. Certificates are another test's subject."""
+    address = urlsplit(url)
+    context = ssl._create_unverified_context()
+    return http.client.HTTPSConnection(address.hostname or "", address.port, timeout=ANSWER_SECONDS, context=context)
+
+
+def ask(
+    connection: http.client.HTTPSConnection,
+    method: str,
+    path: str,
+    body: Any = None,
+    expect: int | tuple[int, ...] = 200,
+) -> Any:
     """Send a request; return the answer, JSON read.
 
-    Raises ValueError when its status is not the expected one, OSError or HTTPException when there is none.
+    Raises ValueError when its status is not an expected one, OSError or HTTPException when there is none.
     """
     data = None if body is None else json.dumps(body)
     connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})
     response = connection.getresponse()
     text = response.read().decode()
-    if response.status != expect:
+    if response.status not in (expect if isinstance(expect, tuple) else (expect,)):
         raise ValueError(f"{method} {path} was answered {response.status}: {text[:200]}")
     return json.loads(text) if response.headers.get_content_type() == "application/json" else text

@@ -1,0 +1,176 @@
+"""The faults: what causes each, how long it lasts, and how it ends.
+
+A cause is a context: it begins on entry and has ended on exit, whatever happened between. Each fault has the
+runbook `docs/runbooks/<name>.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+from cluster import BROKER, Cluster
+from conftest import wait_for
+
+Cause = Callable[[Cluster], AbstractContextManager[None]]
+BROKER_FOLDER = "/var/lib/redis/broker"
+DISK_MB = 64
+
+
+def at_once(action: Callable[[Cluster], object]) -> Cause:
+    """Make a cause that has ended when it has begun."""
+
+    @contextmanager
+    def cause(cluster: Cluster) -> Iterator[None]:
+        action(cluster)
+        yield
+
+    return cause
+
+
+def killed(group: str, units: str) -> Cause:
+    """Kill every process of some units, without a chance to do anything about it."""
+    return at_once(lambda cluster: cluster.run(group, f"systemctl kill --signal=KILL '{units.format(cluster.app)}'"))
+
+
+def broker_and_workers_killed(cluster: Cluster) -> None:
+    """Kill the broker and, when it is back, the workers: only its log knows what they were at."""
+    cluster.run("redis", f"systemctl kill --signal=KILL {BROKER}")
+    wait_for(lambda: cluster.redis("PING") == "PONG", 30, "the broker is back")
+    cluster.run("workers", f"systemctl kill --signal=KILL '{cluster.app}-worker-*@*'")
+
+
+def child_killed(cluster: Cluster) -> None:
+    """Kill the process that is at a long task of the first queue."""
+    queue = cluster.queues[0]
+    notes = [notes[-1] for notes in cluster.holds().values()]
+    begun = [note for note in notes if note["event"] == "begin" and note["worker"].startswith(f"{queue}-")]
+    cluster.run("workers", f"kill -KILL {max(begun, key=lambda note: note['at'])['process']}")
+
+
+def beat_killed(cluster: Cluster) -> None:
+    """Kill the Beat that ticks; another may stand by."""
+    units = f"'{cluster.app}-beat@*'"
+    for name in cluster.groups["beat"]:
+        host = cluster.hosts[name]
+        if "StatusText=ticking" in host.check_output(f"systemctl show --property=StatusText {units}"):
+            host.check_output(f"systemctl kill --signal=KILL {units}")
+
+
+def rebooted(group: str) -> Cause:
+    """Reboot the first host of a group."""
+    return at_once(lambda cluster: cluster.reboot(group))
+
+
+def stopped(group: str, unit: str) -> Cause:
+    """Stop a unit, and start it again."""
+
+    @contextmanager
+    def cause(cluster: Cluster) -> Iterator[None]:
+        cluster.run(group, f"systemctl stop {unit}")
+        try:
+            yield
+        finally:
+            cluster.run(group, f"systemctl start {unit}")
+
+    return cause
+
+
+@contextmanager
+def network_cut(cluster: Cluster) -> Iterator[None]:
+    """Drop every packet between the workers' host and the one with broker and database: nobody is told."""
+    address = cluster.deployments[cluster.name("redis")].app_private_address
+    hooks = {"input": f"ip saddr {address}", "output": f"ip daddr {address}"}
+    chains = [
+        f"chain {hook} {{ type filter hook {hook} priority -200; {match} drop; }}" for hook, match in hooks.items()
+    ]
+    cluster.run("workers", "nft %s", "table inet fault {\n" + "\n".join(chains) + "\n}")
+    try:
+        yield
+    finally:
+        cluster.run("workers", "nft delete table inet fault")
+
+
+@contextmanager
+def small_disk(cluster: Cluster) -> Iterator[None]:
+    """Put the broker's files on a small disk of their own."""
+
+    def while_stopped(*commands: str) -> None:
+        cluster.run("redis", f"systemctl stop {BROKER} && {' && '.join(commands)}; systemctl start {BROKER}")
+
+    folder, disk = BROKER_FOLDER, "/mnt"
+    mount = f"mount -t tmpfs -o size={DISK_MB}m tmpfs {disk}"
+    while_stopped(mount, f"cp -a {folder}/. {disk}", f"mount --bind {disk} {folder}")
+    try:
+        yield
+    finally:
+        while_stopped(f"umount {folder}", f"rm -rf {folder}/*", f"cp -a {disk}/. {folder}", f"umount {disk}")
+
+
+@contextmanager
+def disk_full(cluster: Cluster) -> Iterator[None]:
+    """Leave no byte on the broker's disk."""
+    cluster.run("redis", f"cat /dev/zero >{BROKER_FOLDER}/ballast 2>/dev/null; df --output=avail {BROKER_FOLDER}")
+    try:
+        yield
+    finally:
+        cluster.run("redis", f"rm -f {BROKER_FOLDER}/ballast")
+
+
+@contextmanager
+def memory_full(cluster: Cluster) -> Iterator[None]:
+    """Let the broker have no more memory than it uses."""
+    before = cluster.redis("CONFIG GET maxmemory").split()[-1]
+    used = cluster.redis("INFO memory").split("used_memory:")[1].split()[0]
+    assert cluster.redis(f"CONFIG SET maxmemory {used}") == "OK"
+    try:
+        yield
+    finally:
+        assert cluster.redis(f"CONFIG SET maxmemory {before}") == "OK"
+
+
+def delivered_twice(cluster: Cluster) -> None:
+    """Send the newest tasks that an order needs again, done or not."""
+    code = (
+        "from orders.models import Intent; from orders.outbox import send; "
+        "[send(intent) for intent in Intent.objects.order_by('-created_at')[:50]]"
+    )
+    cluster.run("web", f"{cluster.app}-manage shell --no-imports --command %s", code)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A cause, for how many seconds it lasts in a short and in a long run, and what it needs around it."""
+
+    name: str
+    cause: Cause
+    seconds: tuple[int, int] = (0, 0)
+    on: str = ""
+    around: Cause = lambda cluster: nullcontext()
+
+    def __str__(self) -> str:
+        """The name, and the host's group where the same happens to several."""
+        return f"{self.name} {self.on}".strip()
+
+
+# Those that may lose a message come first: a task that is not done is sent again after two minutes.
+FAULTS = [
+    Fault("worker-killed", killed("workers", "{}-worker-critical@*")),
+    Fault("workers-killed", killed("workers", "{}-worker-*@*")),
+    Fault("broker-killed", killed("redis", BROKER)),
+    Fault("broker-and-workers-killed", at_once(broker_and_workers_killed)),
+    Fault("host-rebooted", rebooted("workers"), on="workers"),
+    Fault("host-rebooted", rebooted("redis"), on="redis"),
+    Fault("broker-stopped", stopped("redis", BROKER), (5, 60)),
+    Fault("network-cut", network_cut, (10, 100)),
+    Fault("broker-disk-full", disk_full, (5, 60), around=small_disk),
+    Fault("broker-memory-full", memory_full, (5, 60)),
+    Fault("worker-child-killed", at_once(child_killed)),
+    Fault("database-killed", killed("postgresql", "postgresql@*")),
+    Fault("database-stopped", stopped("postgresql", "postgresql"), (5, 60)),
+    Fault("web-killed", killed("web", "{}-web@*")),
+    Fault("host-rebooted", rebooted("web"), on="web"),
+    Fault("beat-killed", at_once(beat_killed)),
+    Fault("task-delivered-twice", at_once(delivered_twice)),
+]

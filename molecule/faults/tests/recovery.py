@@ -1,0 +1,96 @@
+"""When everything works again after a fault: an order is charged, each worker executes a task, Beat ticks."""
+
+from __future__ import annotations
+
+import http.client
+import math
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from cluster import Cluster
+from conftest import wait_for
+from customers import Customers
+from load import ask, connect
+
+LIMIT = 60  # seconds after which nothing more is awaited
+AGAIN = 2  # seconds after which a task that has not been executed is sent again
+FAILURES = (OSError, ValueError, http.client.HTTPException, AssertionError, RuntimeError)
+
+
+def at_last(works: Callable[[], bool], what: str) -> None:
+    """Await something that may also fail on the way; a failure is no end."""
+
+    def seen() -> bool:
+        try:
+            return works()
+        except FAILURES:
+            return False
+
+    wait_for(seen, LIMIT, what)
+
+
+def hold(connection: http.client.HTTPSConnection, queue: str, key: str, seconds: int) -> str:
+    """Send a queue a task of some seconds; return its id.
+
+    Raises one of FAILURES when it is not accepted.
+    """
+    try:
+        body = {"key": key, "seconds": seconds, "queue": queue}
+        return ask(connection, "POST", "/holds/", body, expect=201)["task_id"]
+    except FAILURES:
+        connection.close()
+        raise
+
+
+def order(cluster: Cluster, customers: Customers) -> None:
+    """Await that an order, placed from now on, is charged."""
+    connection = connect(cluster.url)
+    placed = customers.place(connection)
+    at_last(
+        lambda: ask(connection, "GET", f"/orders/{placed}/")["state"] in ("charged", "confirmed"),
+        f"the order {placed} is charged",
+    )
+
+
+def queue(cluster: Cluster, name: str, host: str) -> None:
+    """Await that the worker of a queue on a host executes a task that is sent from now on."""
+    connection, sent, last = connect(cluster.url), [], 0.0
+
+    def executed() -> bool:
+        nonlocal last
+        if time.monotonic() > last + AGAIN:
+            last = time.monotonic()
+            sent.append(hold(connection, name, str(uuid.uuid4()), 0))
+        workers = [str(ask(connection, "GET", f"/tasks/{task}/")["result"]) for task in sent]
+        return any(worker.startswith(f"{name}-") and worker.endswith(f"@{host}") for worker in workers)
+
+    at_last(executed, f"the worker of {name} on {host} executes a task")
+
+
+def beat(cluster: Cluster, since: float) -> None:
+    """Await that a task is done which Beat has sent since a time (seconds since 1970)."""
+    query = f"SELECT count(*) FROM orders_heartbeat WHERE at > to_timestamp({since})"  # noqa: S608
+    at_last(lambda: cluster.sql(query)[0]["count"] > 0, "Beat ticks")
+
+
+def measured(cluster: Cluster, customers: Customers, since: float) -> dict[str, float]:
+    """Seconds from a time until each part works again: `order`, `queues`, `beat`; infinite for one that does not."""
+
+    def seconds(awaited: Callable[..., None], *arguments: Any) -> float:
+        try:
+            awaited(cluster, *arguments)
+        except (AssertionError, TimeoutError):
+            return math.inf
+        return round(time.time() - since, 1)
+
+    workers = [(name, host) for host in cluster.groups["workers"] for name in cluster.queues]
+    with ThreadPoolExecutor() as pool:
+        parts = {
+            "order": [pool.submit(seconds, order, customers)],
+            "queues": [pool.submit(seconds, queue, *worker) for worker in workers],
+            "beat": [pool.submit(seconds, beat, since)],
+        }
+        return {part: max(wait.result() for wait in waits) for part, waits in parts.items()}

@@ -1,0 +1,121 @@
+"""Faults under load, one after the other: everything works again soon, nothing is lost and nothing done twice."""
+
+import json
+import math
+import os
+import time
+import uuid
+from contextlib import suppress
+
+import pytest
+from causes import FAULTS
+from cluster import Cluster
+from conftest import ROOT, deployed, wait_for
+from customers import PERIOD, Customers
+from ledger import NOTE, Ledger, by_step, still_open
+from load import connect
+from recovery import at_last, hold, measured
+
+pytestmark = pytest.mark.changes
+
+ORDERS = int(os.environ.get("ORDERS") or 0)  # at least so many; with some, the faults last longer
+CUSTOMERS = int(os.environ.get("CUSTOMERS") or (10 if ORDERS else 5))  # two orders a second each
+TICK = 2  # seconds between heartbeats
+HOLD = 5  # seconds of the tasks that workers are at when something happens
+RECOVERY = 15  # seconds
+
+
+class Scene:
+    """The cluster under load, and what was seen at each fault."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        """Begin."""
+        self.cluster, self.began = cluster, time.time()
+        self.customers = Customers(cluster.url, CUSTOMERS)
+        self.holds: list[str] = []  # keys of the long tasks that were accepted
+        self.steps: list[dict] = []
+
+    def hold(self) -> None:
+        """Send each queue a long task; return when they are under way."""
+        keys = {queue: str(uuid.uuid4()) for queue in self.cluster.queues}
+        for queue, key in keys.items():
+            at_last(lambda q=queue, k=key: hold(connect(self.cluster.url), q, k, HOLD), f"{queue} gets a long task")
+        self.holds += keys.values()
+        wait_for(lambda: set(keys.values()) <= set(self.cluster.holds()), 30, "each queue is at a long task")
+
+
+@pytest.fixture(scope="module")
+def scene(inventory):
+    """The load, from here to the last test."""
+    scene = Scene(Cluster(inventory, deployed(inventory, "f-data")))
+    code = (
+        "from django_celery_beat.models import IntervalSchedule, PeriodicTask; "
+        f"often, _ = IntervalSchedule.objects.get_or_create(every={TICK}, period='seconds'); "
+        "task = PeriodicTask.objects.get(name='heartbeat'); task.interval = often; task.save()"
+    )
+    scene.cluster.run("web", f"{scene.cluster.app}-manage shell --no-imports --command %s", code)
+    scene.cluster.psql(NOTE)
+    scene.customers.start()
+    yield scene
+    scene.customers.stop()
+    scene.cluster.psql("DROP SCHEMA ledger CASCADE")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_everything_works_again_soon_after(scene, fault):
+    with fault.around(scene.cluster):
+        scene.hold()
+        step = {"fault": str(fault), "began": time.time()}
+        scene.steps.append(step)
+        with fault.cause(scene.cluster):
+            time.sleep(fault.seconds[bool(ORDERS)])
+        ended = time.time()
+        step |= {"lasted": round(ended - step["began"], 1)} | measured(scene.cluster, scene.customers, ended)
+    slow = [part for part in ("order", "queues", "beat") if step[part] > RECOVERY]
+    assert not slow, f"{step}\n{scene.cluster.journals(step['began'])}"
+
+
+def test_ledger_balances(scene, capsys):
+    cluster, customers = scene.cluster, scene.customers
+    missing = max(0, ORDERS - len(customers.accepted))
+    wait_for(lambda: len(customers.accepted) >= ORDERS, 3 * missing * PERIOD / CUSTOMERS, f"{ORDERS} orders")
+    customers.stop()
+
+    def unfinished():
+        notes = cluster.holds()
+        return [key for key in scene.holds if not any(note["event"] == "end" for note in notes.get(key, []))]
+
+    with suppress(AssertionError):  # the ledger tells more
+        wait_for(lambda: not unfinished() and not still_open(cluster, customers), 150, "everything is done")
+    ledger, begins = Ledger(cluster, customers, scene.began), [step["began"] for step in scene.steps]
+    times = {
+        "repeated": [at for at, _ in customers.repeated],
+        "again": ledger.again,
+        "resent": ledger.resent,
+    }
+    counts = {what: by_step(at, begins) for what, at in times.items()}
+    for number, (step, end) in enumerate(zip(scene.steps, [*begins[1:], math.inf], strict=True)):
+        step |= {what: count[number] for what, count in counts.items()}
+        step["longest_wait"] = ledger.longest_wait(step["began"], end)
+    total = {
+        "orders": len(customers.accepted),
+        "orders never answered": len(customers.given_up),
+        "lost": len(set(customers.accepted) - set(ledger.orders)) + len(ledger.open),
+        "effects doubled": len(ledger.doubled),
+        "tasks sent again": len(ledger.resent),
+        "charges executed again": len(ledger.again),
+        "long tasks": len(scene.holds),
+        "long tasks lost": len(unfinished()),
+    }
+    (ROOT / ".cache/molecule-faults.json").write_text(json.dumps({"faults": scene.steps, "total": total}, indent=1))
+    with capsys.disabled():
+        print(f"\n{table(scene.steps)}\n{json.dumps(total)}")
+    assert set(customers.accepted) == set(ledger.orders)
+    assert not any(total[what] for what in ("orders never answered", "lost", "effects doubled", "long tasks lost"))
+
+
+def table(steps):
+    """The steps, one a line."""
+    names = [name for name in steps[0] if name != "began"]
+    rows = [names, *([str(step.get(name, "")) for name in names] for step in steps)]
+    return "\n".join(f"{row[0]:<24}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows)
