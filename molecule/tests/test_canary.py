@@ -60,6 +60,7 @@ def test_release_that_stands_on_the_first_host_reaches_the_rest(hosts, inventory
     assert result.returncode == 0 and releases(hosts, app) == before, result.stdout
 
 
+@pytest.mark.thorough
 def test_host_that_fails_alone_is_named_and_all_locks_are_given_back(hosts, inventory, deployment):
     app = deployment.app_name
     before = [processes(host, app) for host in hosts]

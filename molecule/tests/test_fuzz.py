@@ -156,6 +156,7 @@ def test_inventories_that_are_wrong_as_a_whole_touch_nothing(shell, inventories)
     assert shell(FINGERPRINT).splitlines() == before.splitlines()
 
 
+@pytest.mark.thorough
 def test_the_far_end_of_what_is_right_passes(inventories):
     path = inventories.make("most", fuzz.MOST)
     result = play(path, inventories.host, "site", "--check", "--diff")

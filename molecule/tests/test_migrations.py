@@ -109,6 +109,7 @@ def test_column_comes_in_one_release_and_goes_in_another(host, deployment, inven
     assert "note" not in schema() and current(host, app) != old
 
 
+@pytest.mark.thorough
 def test_refused_is_the_whole_plan_and_what_is_safe_is_not_accused(host, inventory, variant, schema, restored):
     before = schema()
     source = variant(

@@ -131,7 +131,7 @@ def test_log_survives_kills_is_mended_at_its_end_and_refused_when_damaged_before
     push = "seq 200 | sed 's/^/RPUSH default /' | ask | tail -n 1"
     together = r"printf 'MULTI\nSET a 1\nSET b 2\nEXEC\n' | ask >/dev/null"  # as kombu notes what is unacknowledged
     count = r"printf 'LLEN default\nMGET a b\n' | ask"
-    assert scratch.run(f"start; {push}; {together}; kill9; start; {count}; kill9") == ["200", "200", "1", "2"]
+    assert scratch.run(f"start; {together}; {push}; kill9; start; {count}; kill9") == ["200", "200", "1", "2"]
     cut = scratch.run("truncate --size=-15 $log; start; echo LLEN default | ask; kill9; grep -c Truncating said")
     assert cut == ["199", "1"]
     damaged = scratch.run(
