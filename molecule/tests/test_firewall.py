@@ -2,6 +2,8 @@
 
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from conftest import wait_for
@@ -50,4 +52,6 @@ def test_rules_open_ssh_and_the_edge_alone_to_all(host, deployment):
 def test_outside_reaches_ssh_and_the_edge_alone(deployment, address):
     ports = {22} | ({80, 443} if "edge" in deployment.group_names else set())
     asked = {*ports, 80, 443, 5432, 5555, 6379, 6380, 8000, 9090, 9100, 9121}
-    assert {port for port in asked if reachable(address, port)} == ports
+    with ThreadPoolExecutor(len(asked)) as pool:  # what is dropped is waited for
+        answers = dict(zip(asked, pool.map(partial(reachable, address), asked), strict=True))
+    assert {port for port in answers if answers[port]} == ports
