@@ -26,7 +26,7 @@ export ANSIBLE_VAULT_PASSWORD_FILE ?= $(CURDIR)/.vault/$(ENV)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock verify ssh lint test-unit test-app test-hosts test-faults test bench-deploy
+.PHONY: help setup system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock verify ssh lint test-unit test-app test-hosts converged-release verified-release test-faults test bench-deploy
 
 help: ## Print this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -110,11 +110,24 @@ test-unit: .venv/.ready ## Filters, modules, templates and house rules, without 
 test-app: sandbox ## The stub's own tests, against PostgreSQL and Redis on the sandbox host
 	@ansible-playbook -i inventories/sandbox playbooks/test_app.yml
 
-test-hosts: tools ## Every Molecule scenario; those under load alone
-	@rm -f .cache/scenario-*.log
-	@$(MAKE) --no-print-directory --jobs=2 scenario-default scenario-cluster && $(MAKE) --no-print-directory scenario-release && \
-		$(MAKE) --no-print-directory scenario-faults || \
-		{ echo "What failed:"; grep -hE '(FAILED|ERROR) .*\.py|fatal: \[|CRITICAL' .cache/scenario-*.log; exit 1; }
+# Each line with its scenario's name, as several are told at once.
+said = 2>&1 | sed -u 's/^/$(1): /' | tee -a .cache/scenario-$(1).log
+test-hosts converged-release verified-release scenario-%: SHELL = /bin/bash
+test-hosts converged-release verified-release scenario-%: .SHELLFLAGS = -o pipefail -c
+
+test-hosts: tools ## The Molecule scenarios but `faults`; `release`, the one under load, is asked alone
+	@mkdir -p .cache; rm -f .cache/scenario-*.log
+	@$(MAKE) --no-print-directory --jobs=2 scenario-default converged-release && $(MAKE) --no-print-directory verified-release || \
+		{ molecule destroy -s release >/dev/null 2>&1; \
+		echo "What failed:"; grep -hE '(FAILED|ERROR) .*\.py|fatal: \[|CRITICAL' .cache/scenario-*.log; exit 1; }
+	@molecule destroy -s release
+
+# Its host is made while the others are still asked.
+converged-release: scenario-cluster
+	@{ molecule destroy -s release && molecule converge -s release; } $(call said,release)
+
+verified-release: .venv/.ready
+	@molecule verify -s release $(call said,release)
 
 # The environment is how Molecule's playbooks and tests learn of these.
 test-faults: export ORDERS ?= 20000
@@ -122,13 +135,11 @@ test-faults: export WITHOUT ?=
 test-faults: tools ## The scenario `faults` in full: longer faults, 20,000 orders (ORDERS=); WITHOUT=sweep, without a protection
 	@$(MAKE) --no-print-directory scenario-faults
 
-scenario-%: SHELL = /bin/bash
-scenario-%: .SHELLFLAGS = -o pipefail -c
 scenario-%: .venv/.ready
 	@mkdir -p .cache
-	@molecule test -s $* 2>&1 | sed -u 's/^/$*: /' | tee .cache/scenario-$*.log
+	@molecule test -s $* $(call said,$*)
 
-test: lint test-unit test-hosts ## All of it
+test: lint test-unit test-hosts ## All of it but test-faults
 
 bench-deploy: tools ## Measure deploys and rollbacks on hosts of their own, 1 to 8; writes bench/README.md
 	@bench/deploy

@@ -120,6 +120,7 @@ unidecode==1.4.0 \\
 """
 
 
+@pytest.mark.thorough
 def test_host_that_reaches_no_index_gets_its_packages_from_the_controller(
     host, deployment, inventory, manage, tmp_path
 ):

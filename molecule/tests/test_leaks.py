@@ -73,6 +73,7 @@ def told(output, patterns):
     return [line[:200] for line in output.splitlines() if any(pattern in line for pattern in patterns)]
 
 
+@pytest.mark.thorough
 def test_a_foretold_change_of_every_secret_tells_none(deployment, inventory, tmp_path):
     changed = secrets(deployment)
     output = run(inventory, tmp_path, "site", changed, "--check")

@@ -282,7 +282,7 @@ def test_by_hand_changes_are_found_by_site_and_a_changed_variable_by_any_deploy(
         assert "SystemMaxUse=900M" in host.file(path).content_string
         host.check_output(f"echo '# by hand' >>{path}")
     finally:
-        result = ansible("ansible-playbook", "-i", inventory, "playbooks/site.yml", ANSIBLE_STRATEGY="linear")
+        result = play(inventory, "site")
     assert result.returncode == 0 and changed(result) >= 1, result.stdout
     text = host.file(path).content_string
     assert "SystemMaxUse=1G" in text and "by hand" not in text

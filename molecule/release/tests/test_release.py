@@ -79,7 +79,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("part", BROKEN)
+@pytest.mark.parametrize("part", ["web", pytest.param("worker", marks=pytest.mark.thorough), "migration"])
 def test_broken_release_leaves_the_old_one_serving(scene, part):
     additions, reason = BROKEN[part]
     processes = scene.processes()
@@ -91,7 +91,9 @@ def test_broken_release_leaves_the_old_one_serving(scene, part):
     assert scene.processes() == processes
 
 
-@pytest.mark.parametrize("task", ["Release unpacked", "Release is the running one"])
+@pytest.mark.parametrize(
+    "task", [pytest.param("Release unpacked", marks=pytest.mark.thorough), "Release is the running one"]
+)
 def test_killed_deploy_is_repaired_by_the_next(scene, task):
     scene.source = scene.variant(f"killed at {task}", {"orders/views.py": f"# killed at {task}\n"})
     with scene.step(f"killed: {task}"):
