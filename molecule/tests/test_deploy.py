@@ -71,6 +71,7 @@ def git(folder, *arguments):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
+@pytest.mark.thorough
 def test_same_files_from_a_repository_are_the_running_release(deployment, inventory, tmp_path):
     """The version is deployed as it was committed, not as the folder is now; a wrong one is refused."""
     shutil.copytree(deployment.app_source, tmp_path / "work" / "site")

@@ -142,6 +142,7 @@ def test_deploy_killed_while_it_migrates_is_repaired_by_running_it_again(host, d
     assert ends[-2:] == ["cut off", "done"]
 
 
+@pytest.mark.thorough  # under load, the scenario `release` goes back and forth too
 def test_rollback_and_the_way_back_are_in_the_history(host, deployment, inventory, original):
     app = deployment.app_name
     result = deploy(inventory, app_environment={"CHANGED": "rolled back"})
