@@ -106,6 +106,7 @@ def test_check_mode_foretells_a_new_release_and_makes_none(host, deployment, inv
     assert running(host, app) == wanted(deployment, before) and current(host, app) == before
 
 
+@pytest.mark.thorough  # the scenario `cluster` has one too
 def test_failed_smoke_is_a_failed_deploy_with_the_journal(inventory):
     result = deploy(inventory, smoke_request={"path": "/nowhere/"})
     assert result.returncode != 0

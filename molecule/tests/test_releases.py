@@ -272,6 +272,7 @@ def test_pruning_removes_what_nobody_needs(host, deployment, inventory, original
     assert set(host.check_output(f"ls -d /srv/{app}/venvs/*").split()) == used
 
 
+@pytest.mark.thorough
 def test_by_hand_changes_are_found_by_site_and_a_changed_variable_by_any_deploy(host, inventory):
     path = "/etc/systemd/journald.conf.d/coldframe.conf"
     host.check_output(f"echo '# by hand' >>{path}")
