@@ -221,6 +221,7 @@ def test_every_secret_is_changed(scene, secrets, manage, redis, shell):
     assert new.request("/admin/", headers=late).status == 302, "what the old key has signed is worth nothing any more"
 
 
+@pytest.mark.thorough
 def test_release_from_before_runs_with_the_present_secrets(scene):
     """The one before the last change of a secret's, whose login for the database is the other one."""
     newest = scene.release
