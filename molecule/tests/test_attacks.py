@@ -101,15 +101,17 @@ DANGEROUS = [
     "MODULE LIST",
     "REPLICAOF 127.0.0.1 1",
     "MONITOR",
-]
-DANGEROUS += [
     "DEBUG SLEEP 0",
     "SWAPDB 0 1",
     "CLIENT KILL TYPE normal",
     "CONFIG SET requirepass x",
     "ACL SETUSER default on",
+    "SAVE",
+    "SHUTDOWN NOSAVE",
+    "GET secret",
+    "SET stranger 1",
+    "PUBLISH elsewhere x",
 ]
-DANGEROUS += ["SAVE", "SHUTDOWN NOSAVE", "GET secret", "SET stranger 1", "PUBLISH elsewhere x"]
 FURTHER = {
     "web": [PIDBOX, "DEL unacked"],
     "worker": [],
