@@ -132,8 +132,9 @@ verified-release: .venv/.ready
 # The environment is how Molecule's playbooks and tests learn of these.
 test-faults: export ORDERS ?= 20000
 test-faults: export WITHOUT ?=
-test-faults: tools ## The scenario `faults` in full: longer faults, 20,000 orders (ORDERS=); WITHOUT=sweep, without a protection
+test-faults: tools ## The scenario `faults` in full: longer faults, 20,000 orders (ORDERS=), into bench/README.md; WITHOUT=sweep, without a protection
 	@$(MAKE) --no-print-directory scenario-faults
+	@$(if $(WITHOUT),,bench/faults)
 
 scenario-%: .venv/.ready
 	@mkdir -p .cache

@@ -88,6 +88,13 @@ def test_a_worker_that_takes_itself_for_full_and_has_nothing(scene):
     assert "room for tasks" in scene.after(35)
 
 
+def test_processes_that_begin_nothing(scene):
+    scene.pool._pool._cache = {1: Thing(_accepted=True), 2: Thing(_accepted=False)}
+    assert not scene.after(60)
+    del scene.pool._pool._cache[1]
+    assert "1 tasks wait for a process, and none has begun for " in scene.after(60)
+
+
 def test_while_the_broker_does_not_answer_no_worker_is_restarted(scene):
     scene.turns = scene.asks = scene.answers = False
     assert scene.after(3600) == ""

@@ -129,6 +129,7 @@ def celery_settings(
         },
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # for ever; the default gives up after 100
+        "broker_channel_error_retry": True,  # a broker that is full is waited for, too
         "broker_pool_acquire_timeout": 10,
         "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5},
         "task_queues": {name: {} for name in table},

@@ -9,7 +9,7 @@ from django.utils import timezone
 def schedule(apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
     intervals = apps.get_model("django_celery_beat", "IntervalSchedule").objects
     entries = apps.get_model("django_celery_beat", "PeriodicTask").objects
-    often, _ = intervals.get_or_create(every=10, period="seconds")
+    often, _ = intervals.get_or_create(every=5, period="seconds")
     entries.get_or_create(
         name="sweep",
         defaults={

@@ -77,19 +77,24 @@ def stopped(group: str, unit: str) -> Cause:
     return cause
 
 
-@contextmanager
-def network_cut(cluster: Cluster) -> Iterator[None]:
-    """Drop every packet between the workers' host and the one with broker and database: nobody is told."""
-    address = cluster.deployments[cluster.name("redis")].app_private_address
-    hooks = {"input": f"ip saddr {address}", "output": f"ip daddr {address}"}
-    chains = [
-        f"chain {hook} {{ type filter hook {hook} priority -200; {match} drop; }}" for hook, match in hooks.items()
-    ]
-    cluster.run("workers", "nft %s", "table inet fault {\n" + "\n".join(chains) + "\n}")
-    try:
-        yield
-    finally:
-        cluster.run("workers", "nft delete table inet fault")
+def network_cut(group: str, port: str = "") -> Cause:
+    """Drop every packet between a group's host and a port of the broker's, or all ports: nobody is told."""
+
+    @contextmanager
+    def cause(cluster: Cluster) -> Iterator[None]:
+        address = cluster.deployments[cluster.name("redis")].app_private_address
+        ends = {"input": ("saddr", "sport"), "output": ("daddr", "dport")}
+        chains = [
+            f"chain {hook} {{ type filter hook {hook} priority -200; ip {host} {address} {port and f'tcp {end} {port}'} drop; }}"
+            for hook, (host, end) in ends.items()
+        ]
+        cluster.run(group, "nft %s", "table inet fault {\n" + "\n".join(chains) + "\n}")
+        try:
+            yield
+        finally:
+            cluster.run(group, "nft delete table inet fault")
+
+    return cause
 
 
 @contextmanager
@@ -163,12 +168,13 @@ FAULTS = [
     Fault("host-rebooted", rebooted("workers"), on="workers"),
     Fault("host-rebooted", rebooted("redis"), on="redis"),
     Fault("broker-stopped", stopped("redis", BROKER), (5, 60)),
-    Fault("network-cut", network_cut, (10, 100)),
+    Fault("network-cut", network_cut("workers"), (10, 100), on="workers"),
+    Fault("network-cut", network_cut("web", "6379"), (10, 60), on="web"),
     Fault("broker-disk-full", disk_full, (5, 60), around=small_disk),
     Fault("broker-memory-full", memory_full, (5, 60)),
     Fault("worker-child-killed", at_once(child_killed)),
     Fault("database-killed", killed("postgresql", "postgresql@*")),
-    Fault("database-stopped", stopped("postgresql", "postgresql"), (5, 60)),
+    Fault("database-stopped", stopped("postgresql", "postgresql"), (5, 330)),
     Fault("web-killed", killed("web", "{}-web@*")),
     Fault("host-rebooted", rebooted("web"), on="web"),
     Fault("beat-killed", at_once(beat_killed)),

@@ -12,7 +12,7 @@ from load import ask, connect
 
 PERIOD = 0.5  # seconds from one order of a customer to the next
 REPEAT = 0.5  # seconds from a request that failed to its repetition, under the same key
-GIVE_UP = 120  # seconds for which an order is repeated
+GIVE_UP = 600  # seconds for which an order is repeated
 
 
 class Customers:
@@ -22,6 +22,9 @@ class Customers:
         """Prepare some customers of the shop at `url`, who place 1/PERIOD orders a second each."""
         self.url, self.email = url, f"{uuid.uuid4()}@example.com"
         self.accepted: dict[str, float] = {}  # id of each order that was answered as placed, and when
+        self.answers: list[
+            tuple[float, float]
+        ] = []  # requests that were answered: when sent, and after how many seconds
         self.repeated: list[tuple[float, str]] = []  # requests that failed and were repeated: when, and why
         self.given_up: list[str] = []  # keys of the orders that were never answered
         self._stopping = threading.Event()
@@ -48,6 +51,7 @@ class Customers:
         order = {"sku": "apple", "quantity": 2, "email": self.email, "idempotency_key": key}
         deadline = time.monotonic() + GIVE_UP
         while time.monotonic() < deadline:
+            sent = time.time()
             try:
                 # 200: an earlier request was stored, though its answer did not arrive.
                 placed = ask(connection, "POST", "/orders/", order, expect=(201, 200))
@@ -57,9 +61,14 @@ class Customers:
                 time.sleep(REPEAT)
             else:
                 self.accepted[placed["id"]] = time.time()
+                self.answers.append((sent, time.time() - sent))
                 return placed["id"]
         self.given_up.append(key)
         raise TimeoutError(f"an order was not answered for {GIVE_UP} s")
+
+    def slowest_answer(self, begin: float, end: float) -> float:
+        """How many seconds the answer to one of the requests of a time took, at most."""
+        return round(max((seconds for at, seconds in self.answers if begin <= at < end), default=0), 1)
 
     def _come(self) -> None:
         connection, due = connect(self.url), time.monotonic() + random.uniform(0, PERIOD)  # noqa: S311

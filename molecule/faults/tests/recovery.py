@@ -1,4 +1,4 @@
-"""When everything works again after a fault: an order is charged, each worker executes a task, Beat ticks."""
+"""When everything works again after a fault: tasks are done, a new order is charged, each worker works, Beat ticks."""
 
 from __future__ import annotations
 
@@ -45,6 +45,15 @@ def hold(connection: http.client.HTTPSConnection, queue: str, key: str, seconds:
         raise
 
 
+def tasks(cluster: Cluster, since: float) -> None:
+    """Await that tasks of customers are done after a time (seconds since 1970): a charge, a confirmation."""
+    query = (
+        "SELECT (SELECT max(created_at) FROM orders_charge) > at AND (SELECT max(confirmed_at) FROM orders_order) > at AS seen "  # noqa: S608
+        f"FROM to_timestamp({since}) AS at"
+    )
+    at_last(lambda: cluster.sql(query)[0]["seen"], "tasks are done")
+
+
 def order(cluster: Cluster, customers: Customers) -> None:
     """Await that an order, placed from now on, is charged."""
     connection = connect(cluster.url)
@@ -77,7 +86,10 @@ def beat(cluster: Cluster, since: float) -> None:
 
 
 def measured(cluster: Cluster, customers: Customers, since: float) -> dict[str, float]:
-    """Seconds from a time until each part works again: `order`, `queues`, `beat`; infinite for one that does not."""
+    """Seconds from a time until each part works again: `tasks`, `order`, `queues`, `beat`; infinite where it does not.
+
+    An order and a queue's task wait for their turn too, behind what has gathered meanwhile.
+    """
 
     def seconds(awaited: Callable[..., None], *arguments: Any) -> float:
         try:
@@ -89,6 +101,7 @@ def measured(cluster: Cluster, customers: Customers, since: float) -> dict[str, 
     workers = [(name, host) for host in cluster.groups["workers"] for name in cluster.queues]
     with ThreadPoolExecutor() as pool:
         parts = {
+            "tasks": [pool.submit(seconds, tasks, since)],
             "order": [pool.submit(seconds, order, customers)],
             "queues": [pool.submit(seconds, queue, *worker) for worker in workers],
             "beat": [pool.submit(seconds, beat, since)],

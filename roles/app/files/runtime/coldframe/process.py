@@ -17,7 +17,7 @@ from celery.__main__ import main
 from celery.signals import worker_ready, worker_shutting_down
 from celery.worker import state
 
-from coldframe import guard, lease, pool, reconnect
+from coldframe import guard, lease, pool, reconnect, results
 from coldframe.stop import Rest
 from coldframe.watch import Watch
 
@@ -88,4 +88,5 @@ if __name__ == "__main__":
     guard.install()
     lease.install(notify)
     reconnect.install()
+    results.install()
     main()

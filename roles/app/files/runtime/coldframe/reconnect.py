@@ -6,11 +6,15 @@ process. What could not be acknowledged in time stays unacknowledged until the v
 But Redis takes an acknowledgement from any connection. So what runs is handed to the next connection
 and acknowledged there; what has not begun goes back to its queue; and whatever the broker could not
 be told is told again until it answers.
+
+A broker that answers and refuses what would change it, with its disk or its memory full, is taken for
+one that does not answer: nothing more is asked of it until it takes something.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -18,11 +22,13 @@ from celery.signals import worker_shutdown
 from celery.worker.consumer import Consumer
 from kombu.transport import virtual
 from kombu.transport.redis import MultiChannelPoller, QoS
+from redis.exceptions import ResponseError
 
 from coldframe import pool
 
 LIMIT = 2.0  # seconds for the last answer of the old connection, and again for the children to say what they run
-RETRY = 2.0  # seconds between two tries to connect; Celery would wait longer each time, up to 30, and give up
+RETRY = 2  # seconds between two tries to connect; Celery would wait longer each time, up to 30, and give up
+NOTHING = "nothing"  # the delivery tag of no message: to forget it changes nothing, but is refused where a change is
 logger = logging.getLogger(__name__)
 
 
@@ -76,9 +82,9 @@ class Held:
         self.running.clear()
         self.settle(channel)
 
-    def settle(self, channel: Any) -> None:
-        """Tell the broker what is owed, until it does not answer: then the next call goes on."""
-        with suppress(*channel.connection_errors, channel.ResponseError):
+    def settle(self, channel: Any) -> Exception | None:
+        """Tell the broker what is owed, until it does not answer or refuses: then return why; the next call goes on."""
+        try:
             for tag, (message, requeue) in list(self.owed.items()):
                 with channel.conn_or_acquire() as client, client.pipeline() as pipe:
                     channel.qos._remove_from_indices(tag, pipe)
@@ -87,6 +93,19 @@ class Held:
                         channel._do_restore_message(message._raw, where["exchange"], where["routing_key"], pipe)
                     pipe.execute()
                 del self.owed[tag]
+        except (*channel.connection_errors, channel.ResponseError) as error:
+            return error
+
+    def settle_apart(self, app: Any) -> Exception | None:
+        """Tell the broker what is owed over a connection that is nobody else's; return why it was not told all."""
+        if self.owed:
+            options = app.conf.broker_transport_options | {"socket_timeout": RETRY, "socket_connect_timeout": RETRY}
+            try:
+                with app.connection_for_write(transport_options=options) as connection:
+                    connection.connect()
+                    return self.settle(connection.default_channel)
+            except Exception as error:
+                return error
 
 
 def install() -> None:
@@ -118,6 +137,8 @@ def install() -> None:
         restore(poller)
 
     def kept_lose(consumer: Any, error: Exception) -> None:
+        if isinstance(error, ResponseError):
+            held.owed[NOTHING] = None, False
         for step in (lambda: held.take_over(consumer), lambda: lose(consumer, error)):
             try:
                 step()
@@ -137,9 +158,13 @@ def install() -> None:
                 except Exception:
                     logger.exception("The running tasks are not looked after.")
 
-            return ensure_connection(
-                errback, callback=meanwhile, interval_start=RETRY, interval_step=0, interval_max=RETRY
-            )
+            ensure_connection(errback, callback=meanwhile, interval_start=RETRY, interval_step=0, interval_max=RETRY)
+            while refusal := held.settle_apart(consumer.app):
+                errback(refusal, RETRY)
+                for _ in range(RETRY):
+                    meanwhile()
+                    time.sleep(1)
+            return connection
 
         connection.ensure_connection = keep_trying
         return ensure_connected(consumer, connection)
@@ -150,14 +175,7 @@ def install() -> None:
 
     @worker_shutdown.connect(weak=False)
     def on_worker_shutdown(sender: Any, **_: Any) -> None:
-        if held.owed:  # perhaps the broker is back
-            options = sender.app.conf.broker_transport_options | {
-                "socket_timeout": RETRY,
-                "socket_connect_timeout": RETRY,
-            }
-            with suppress(Exception), sender.app.connection_for_write(transport_options=options) as connection:
-                connection.connect()
-                held.settle(connection.default_channel)
+        held.settle_apart(sender.app)  # perhaps the broker is back
 
     QoS.append, QoS.ack = kept_append, kept_ack
     MultiChannelPoller.maybe_restore_messages = kept_restore

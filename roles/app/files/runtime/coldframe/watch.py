@@ -28,7 +28,7 @@ class Watch:
     def __init__(self, worker: Any, rest: Any) -> None:
         """Remember the worker, and what its event loop calls at every turn."""
         self.worker, self.rest = worker, rest
-        self.well = self.full = time.monotonic()
+        self.well = self.full = self.begun = time.monotonic()
         channel = worker.consumer.task_consumer.channel
         options = channel._connparams() | {"socket_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}
         if "socket_connect_timeout" in options:  # not for a socket in the file system
@@ -52,6 +52,11 @@ class Watch:
         if one_by_one and running:
             self.full = now
             return ""  # the event loop waits for the task
+        waiting = pool.jobs(self.worker)
+        if not waiting or any(job._accepted for job in waiting):
+            self.begun = now
+        elif now - self.begun > QUIET:
+            return f"{len(waiting)} tasks wait for a process, and none has begun for {now - self.begun:.0f} s"
         if now - self.rest.turned > QUIET:
             return f"the event loop has not turned for {now - self.rest.turned:.0f} s"
         consumer = self.worker.consumer
@@ -71,6 +76,8 @@ class Watch:
         """Name a task that should have been ended; of threads, which cannot be, when none is left for other work."""
         end = time.time() - QUIET
         late = [r for r in running if r.time_start and (limit := self.limit(r)) and r.time_start + limit < end]
+        if not late:  # a pool that ends could not say how large it is
+            return ""
         prefork = hasattr(self.worker.pool._pool, "_cache")
         return (
             f"{late[0].name}[{late[0].id}]" if len(late) >= (1 if prefork else self.worker.pool.num_processes) else ""
