@@ -112,11 +112,12 @@ DANGEROUS = [
     "SET stranger 1",
     "PUBLISH elsewhere x",
 ]
+DONE = "SET canary:done:default 1"
 FURTHER = {
-    "web": [PIDBOX, "DEL unacked"],
-    "worker": [],
-    "beat": [PIDBOX, "LRANGE default 0 -1", "GET celery-task-meta-x", "DEL default", "SET lock:other 1"],
-    "flower": ["LPUSH default x", "GET celery-task-meta-x"],
+    "web": [PIDBOX, "DEL unacked", DONE],
+    "worker": ["SET canary:sent:default 1"],
+    "beat": [PIDBOX, "LRANGE default 0 -1", "GET celery-task-meta-x", "DEL default", "SET lock:other 1", DONE],
+    "flower": ["LPUSH default x", "GET celery-task-meta-x", "GET canary:done:default"],
     "exporter": [PIDBOX, "LRANGE default 0 -1"],
 }
 

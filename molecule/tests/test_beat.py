@@ -5,7 +5,7 @@ import json
 
 import pytest
 from conftest import wait_for
-from test_units import current
+from test_units import current, instances
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("beat")]
 TTL = 20  # seconds; coldframe.lease says so
@@ -71,6 +71,25 @@ def test_watchdog_is_fed_by_the_ticks(ask, first):
     assert ask(first, "WatchdogUSec") == "30s"
     fed = ask(first, "WatchdogTimestampMonotonic")
     wait_for(lambda: ask(first, "WatchdogTimestampMonotonic") != fed, 10, "a turn of Beat's")
+
+
+@pytest.mark.group("redis")
+def test_the_queue_of_a_stopped_worker_has_one_canary_task_however_often_beat_begins(host, deployment, first, redis):
+    """The other queues have theirs done each time."""
+    if len(deployment.groups["beat"]) > 1 or len(deployment.groups["workers"]) > 1:
+        pytest.skip("another host's Beat or worker would see to it")
+    worker = instances(host, deployment.app_name, "worker-bulk").pop()
+    host.check_output(f"systemctl stop {worker}")
+    try:
+        for _ in range(2):
+            redis("SELECT 1\nDEL canary:done:default")
+            host.check_output(f"systemctl restart {first}")
+            wait_for(lambda: redis("SELECT 1\nEXISTS canary:done:default").endswith("1"), 20, "one is done")
+            wait_for(lambda: redis("LLEN bulk") == "1", 5, "one waits")
+        redis("SELECT 1\nDEL canary:done:bulk")
+    finally:
+        host.check_output(f"systemctl start {worker}")
+    wait_for(lambda: redis("SELECT 1\nEXISTS canary:done:bulk").endswith("1"), 10, "it is done")
 
 
 def test_another_takes_over_and_no_tick_comes_twice_or_is_missed(host, deployment, ask, ticks, second, first, manage):

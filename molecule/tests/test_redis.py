@@ -1,6 +1,9 @@
 """Redis keeps what it accepted, forgets what it may, and knows its users."""
 
+import json
+
 import pytest
+from conftest import wait_for
 
 pytestmark = pytest.mark.group("redis")
 BROKER = {
@@ -82,6 +85,18 @@ def test_locks_of_redis_py_are_allowed(redis, user, key):
 
 def test_beat_has_no_lock_but_its_own(redis):
     assert "no permissions" in redis("ACL DRYRUN beat SET lock:any me")
+
+
+def test_each_queue_was_served_lately(redis, deployment):
+    """The notes are here, wherever Beat and the workers are; after a deploy the first ones come soon."""
+
+    def served():
+        answer = redis("\n".join(["SELECT 1", "TIME", *(f"GET canary:done:{queue}" for queue in queues)]))
+        _, now, _, *notes = answer.split("\n")
+        return [note.startswith("{") and int(now) - json.loads(note)["done"] < 90 for note in notes]
+
+    queues = list(deployment.celery_queues)
+    wait_for(lambda: served() == [True] * len(queues), 40, f"a canary task was done by a worker of each of {queues}")
 
 
 def test_cache_answers_the_application(manage):

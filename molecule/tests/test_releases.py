@@ -243,6 +243,8 @@ def test_worker_that_drains_holds_one_task_and_is_in_no_rollbacks_way(
     assert re.search(rf"{re.escape(unit)} draining since .{{5,40}} draining, running {name}\[[0-9a-f-]+\]", status), (
         status
     )
+    for queue in deployment.celery_queues:
+        assert re.search(rf" {queue} done \d+ s ago by {queue}-", status), status
     removed = deploy(inventory, app_source=str(tmp_path / "app"), app_environment={"CHANGED": "1"}, release_keep=1)
     assert removed.returncode == 0 and host.file(f"/srv/{app}/releases/{old}").exists, "it drains"
     back = play(inventory, "rollback", "-e", f"release_rollback_to={old}")

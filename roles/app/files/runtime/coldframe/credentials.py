@@ -8,7 +8,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import redis
+from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
+from redis.retry import Retry
+
+TIMEOUT = 2.0  # seconds that the index of locks may take to answer
 
 
 class Redis(CredentialProvider):
@@ -21,3 +26,14 @@ class Redis(CredentialProvider):
         """Return the user name and the password."""
         folder = Path(os.environ["CREDENTIALS_DIRECTORY"])
         return os.environ["REDIS_USERNAME"], (folder / "redis_password").read_text().strip()
+
+
+def locks() -> redis.Redis:
+    """Return a client of the index of locks that soon has an answer or fails."""
+    return redis.Redis.from_url(
+        os.environ["LOCKS_URL"],
+        credential_provider=Redis(),
+        socket_timeout=TIMEOUT,
+        socket_connect_timeout=TIMEOUT,
+        retry=Retry(NoBackoff(), 1),
+    )

@@ -25,23 +25,19 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import redis
 from celery import beat
 from celery.apps.beat import Beat
 from celery.signals import before_task_publish
-from redis.backoff import NoBackoff
 from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
-from redis.retry import Retry
 
-from coldframe import credentials
+from coldframe import canary, credentials
 
 KEY = "lock:beat"
 TTL = 20.0  # seconds from a renewal to another Beat's turn
 SENDING = 10.0  # seconds that a message may be on its way: three times celery-web.json's socket_timeout, and connecting
 RENEWAL = 5.0  # seconds from one renewal to the next, at most
 PAUSE = 1.0  # seconds between two looks at a lease that another one has, or at a Redis that does not answer
-TIMEOUT = 2.0  # seconds that Redis may take to answer
 # The unit, which has one process at a time; empty where systemd does not see to that.
 UNIT = Path("/proc/self/cgroup").read_text().strip().rpartition("/")[2] if os.environ.get("INVOCATION_ID") else ""
 OWNER = f"{socket.gethostname()} {UNIT}"
@@ -53,13 +49,7 @@ class Lease:
 
     def __init__(self) -> None:
         """Know where the lease is kept; nobody is asked yet."""
-        self.redis = redis.Redis.from_url(
-            os.environ["LOCKS_URL"],
-            credential_provider=credentials.Redis(),
-            socket_timeout=TIMEOUT,
-            socket_connect_timeout=TIMEOUT,
-            retry=Retry(NoBackoff(), 1),
-        )
+        self.redis = credentials.locks()
         self.lock = Lock(self.redis, KEY, timeout=TTL, thread_local=False)
         self.renewed = 0.0
 
@@ -91,9 +81,9 @@ class Lease:
         self.lock.reacquire()
         self.renewed = asked
 
-    def check(self, **_: Any) -> None:
-        """End this process, unless what is sent now arrives while the lease lasts."""
-        if time.monotonic() - self.renewed > TTL - SENDING:
+    def check(self, sender: str = "", **_: Any) -> None:
+        """End this process, unless what is sent now arrives while the lease lasts, or does no harm later."""
+        if sender != canary.NAME and time.monotonic() - self.renewed > TTL - SENDING:
             self.give_up("it was not renewed in time")
 
     def give_up(self, why: str) -> None:
@@ -117,6 +107,7 @@ class Service(beat.Service):
     def start(self, embedded_process: bool = False) -> None:
         """Stand by, then tick until told to stop."""
         self.lease = Lease()
+        self.canaries = canary.Canaries(self.app, self.lease.redis)
         before_task_publish.connect(self.lease.check)
         try:
             self.stand_by()
@@ -145,7 +136,7 @@ class Service(beat.Service):
         return scheduler
 
     def turn(self, tick: Callable[[], float]) -> float:
-        """Tick, if the lease is still ours; return the seconds until the next turn."""
+        """Tick, if the lease is still ours, then send what canary task is due; return the seconds until the next turn."""
         self.notify("WATCHDOG=1")
         try:
             self.lease.renew()
@@ -158,9 +149,10 @@ class Service(beat.Service):
         # Stopped between noting a task as sent and sending it, Beat would leave it out.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         try:
-            return min(tick() or 0.0, RENEWAL)
+            wait = min(tick() or 0.0, RENEWAL)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+        return 0.0 if self.canaries.send_next() else wait  # one a turn: no tick waits for more than one
 
     def tell(self, status: str, more: str = "") -> None:
         """Tell systemd and the log what this Beat does, when that has changed."""
