@@ -19,7 +19,7 @@ from recovery import at_last, hold, measured
 pytestmark = pytest.mark.changes
 
 ORDERS = int(os.environ.get("ORDERS") or 0)  # at least so many; with some, the faults last longer
-CUSTOMERS = int(os.environ.get("CUSTOMERS") or (10 if ORDERS else 5))  # two orders a second each
+CUSTOMERS = int(os.environ.get("CUSTOMERS") or 5)  # two orders a second each
 TICK = 2  # seconds between heartbeats
 HOLD = 5  # seconds of the tasks that workers are at when something happens
 RECOVERY = 15  # seconds
