@@ -7,7 +7,7 @@ from unittest.mock import MagicMock, patch
 import pytest
 
 # The controller has neither Celery nor Redis; nothing of them is asked here.
-ABSENT = ("celery", "celery.worker", "redis", "redis.backoff", "redis.retry")
+ABSENT = ("billiard", "billiard.pool", "celery", "celery.worker", "redis", "redis.backoff", "redis.retry")
 with patch.dict(sys.modules, {name: MagicMock() for name in ABSENT}):
     from coldframe import pool, watch
 
@@ -119,3 +119,19 @@ def test_threads_are_ended_only_when_each_is_late(scene):
     scene.run("threads")
     assert scene.after(300) == ""
     assert "beyond its time limit" in scene.after(40)
+
+
+def test_a_process_that_does_not_begin_what_it_was_given(scene):
+    """The worker counts the task as taken, so it has no room; no time limit runs before the task does."""
+    job = Thing(correlation_id="1", _write_to=None, _accepted=False)
+    scene.pool._pool = Thing(_cache={1: job}, outbound_buffer=[job])
+    scene.asks = scene.room = False
+    assert scene.after(600) == "", "no process has it yet"
+    job._write_to = object()
+    assert scene.after(600) == "", "the process that had it has died, and it waits for another"
+    scene.pool._pool.outbound_buffer.clear()
+    assert scene.after(31) == ""
+    job._accepted = True
+    assert scene.after(600) == "", "it runs"
+    job._accepted = False
+    assert "has not begun" in scene.after(40)

@@ -87,5 +87,6 @@ def on_worker_shutting_down(**_: object) -> None:
 if __name__ == "__main__":
     guard.install()
     lease.install(notify)
+    pool.install()
     reconnect.install()
     main()

@@ -29,6 +29,7 @@ class Watch:
         """Remember the worker, and what its event loop calls at every turn."""
         self.worker, self.rest = worker, rest
         self.well = self.full = time.monotonic()
+        self.given: dict[str, float] = {}  # since when a child has had a task that it has not begun
         channel = worker.consumer.task_consumer.channel
         options = channel._connparams() | {"socket_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}
         if "socket_connect_timeout" in options:  # not for a socket in the file system
@@ -49,6 +50,8 @@ class Watch:
         one_by_one = self.worker.pool.limit == 1 and not hasattr(self.worker.pool._pool, "_cache")  # solo
         if late := self.late(running):
             return f"{late} runs far beyond its time limit"
+        if task := self.not_begun():
+            return f"a process of the pool was given {task} and has not begun it"
         if one_by_one and running:
             self.full = now
             return ""  # the event loop waits for the task
@@ -75,6 +78,14 @@ class Watch:
         return (
             f"{late[0].name}[{late[0].id}]" if len(late) >= (1 if prefork else self.worker.pool.num_processes) else ""
         )
+
+    def not_begun(self) -> str:
+        """Name a task that a child was given and should have begun: it takes milliseconds."""
+        now = time.monotonic()
+        waiting = list(getattr(self.worker.pool._pool, "outbound_buffer", ()))  # for a child, perhaps for a second one
+        given = [job for job in pool.jobs(self.worker) if job._write_to and not job._accepted and job not in waiting]
+        self.given = {job.correlation_id: self.given.get(job.correlation_id, now) for job in given}
+        return next((task for task, since in self.given.items() if now - since > QUIET), "")
 
     def limit(self, request: Any) -> float | None:
         """Return a task's hard time limit, in seconds."""
