@@ -173,7 +173,7 @@ def test_a_tasks_limit_holds_while_the_broker(host, worker, journal, manage, red
         (begun,), (ended,) = said(lines, f"{sent} begins"), said(lines, end)
         assert -1 < ended - begun - limit < late, "started once, ended at its limit"
     for pid in re.findall(r"begins in (\d+)", str(lines)):
-        assert host.run(f"kill -0 {pid}").rc, "its process is gone"
+        wait_for(lambda: host.run(f"kill -0 {pid}").rc, 5, "its process is gone")  # noqa: B023
 
 
 @pytest.mark.thorough
