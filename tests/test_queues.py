@@ -3,7 +3,7 @@
 import pytest
 from queues import OPTIONS, PROFILES, celery_queue_problems, celery_queue_table
 
-QUEUES = {"critical": {}, "bulk": {"concurrency": "auto", "nice": 19, "time_limit": 900}}
+QUEUES = {"critical": {}, "bulk": {"concurrency": "auto", "cpu_weight": 1, "time_limit": 900}}
 
 
 def problems(queues=None, routes=None, default="critical"):
@@ -29,7 +29,11 @@ def test_a_right_table_has_no_problem():
         ({"critical": {"pool": "gevent"}}, "celery_queues.critical.pool is 'gevent'; it must be prefork, threads"),
         ({"critical": {"profile": "fast"}}, "celery_queues.critical.profile is 'fast'; it must be critical, default"),
         ({"critical": {"heartbeat": 1}}, "celery_queues.critical.heartbeat is 1; it must be true or false"),
-        ({"critical": {"nice": 20}}, "celery_queues.critical.nice is 20; it must be a whole number from -20 to 19"),
+        (
+            {"critical": {"cpu_weight": 0}},
+            "celery_queues.critical.cpu_weight is 0; it must be a whole number from 1 to",
+        ),
+        ({"critical": {"nice": 5}}, "celery_queues.critical.nice is unknown."),
         ({"critical": {}, "Bulk mail": {}}, "The queue name 'Bulk mail'"),
         ({"critical": {}, "a;b": {}}, "The queue name 'a;b'"),
         ({"critical": {}, "unacked": {}}, "The queue name 'unacked'"),
@@ -49,9 +53,9 @@ def test_a_route_or_default_to_a_missing_queue_is_refused():
 
 
 def test_a_queue_has_the_profile_of_its_name_or_the_one_that_it_names():
-    table = celery_queue_table({"bulk": {}, "mail": {}, "reports": {"profile": "bulk", "nice": 15}})
+    table = celery_queue_table({"bulk": {}, "mail": {}, "reports": {"profile": "bulk", "cpu_weight": 5}})
     assert [options["profile"] for options in table.values()] == ["bulk", "default", "bulk"]
-    assert [options["nice"] for options in table.values()] == [10, 0, 15]
+    assert [options["cpu_weight"] for options in table.values()] == [20, 100, 5]
 
 
 def test_profiles_keep_what_the_contract_rests_on():

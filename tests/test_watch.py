@@ -7,7 +7,7 @@ from unittest.mock import MagicMock, patch
 import pytest
 
 # The controller has neither Celery nor Redis; nothing of them is asked here.
-ABSENT = ("celery", "celery.worker", "redis", "redis.backoff", "redis.retry")
+ABSENT = ("billiard", "billiard.pool", "celery", "celery.worker", "redis", "redis.backoff", "redis.retry")
 with patch.dict(sys.modules, {name: MagicMock() for name in ABSENT}):
     from coldframe import pool, watch
 
@@ -88,13 +88,6 @@ def test_a_worker_that_takes_itself_for_full_and_has_nothing(scene):
     assert "room for tasks" in scene.after(35)
 
 
-def test_processes_that_begin_nothing(scene):
-    scene.pool._pool._cache = {1: Thing(_accepted=True), 2: Thing(_accepted=False)}
-    assert not scene.after(60)
-    del scene.pool._pool._cache[1]
-    assert "1 tasks wait for a process, and none has begun for " in scene.after(60)
-
-
 def test_while_the_broker_does_not_answer_no_worker_is_restarted(scene):
     scene.turns = scene.asks = scene.answers = False
     assert scene.after(3600) == ""
@@ -126,3 +119,28 @@ def test_threads_are_ended_only_when_each_is_late(scene):
     scene.run("threads")
     assert scene.after(300) == ""
     assert "beyond its time limit" in scene.after(40)
+
+
+def test_a_process_that_does_not_begin_what_it_was_given(scene):
+    """The worker counts the task as taken, so it has no room; no time limit runs before the task does."""
+    running = Thing(correlation_id="0", _write_to=object(), _accepted=True)
+    job = Thing(correlation_id="1", _write_to=None, _accepted=False)
+    scene.pool._pool = Thing(_cache={0: running, 1: job}, outbound_buffer=[job])
+    scene.asks = scene.room = False
+    assert scene.after(600) == "", "no process has it yet"
+    job._write_to = object()
+    assert scene.after(600) == "", "the process that had it has died, and it waits for another"
+    scene.pool._pool.outbound_buffer.clear()
+    assert scene.after(31) == ""
+    job._accepted = True
+    assert scene.after(600) == "", "it runs"
+    job._accepted = False
+    assert "has begun 1" in scene.after(40)
+
+
+def test_processes_that_are_idle_and_are_given_nothing(scene):
+    job = Thing(correlation_id="1", _write_to=None, _accepted=False)
+    scene.pool._pool = Thing(_cache={1: job}, outbound_buffer=[job])
+    scene.asks = scene.room = False
+    assert scene.after(31) == ""
+    assert "has begun 1" in scene.after(4)

@@ -177,13 +177,18 @@ def test_dry_run_names_units_queues_and_migrations_and_changes_nothing(host, dep
     assert running(host, app) == wanted(deployment, before) and history(host, app) == events
 
 
+# Waits for one file, then imports what nobody has imported yet, and waits for the other.
 WAIT = """
 
 @shared_task(name={name!r})
 def wait():
     import os, time
 
-    while not os.path.exists({path!r}):
+    while not os.path.exists({stop!r}):
+        time.sleep(0.5)
+    import gunicorn, orders.late
+    log.warning("imported late: %s %s", orders.late.__file__, gunicorn.__file__)
+    while not os.path.exists({go!r}):
         time.sleep(0.5)
 """
 
@@ -219,7 +224,8 @@ def test_worker_that_drains_holds_one_task_and_is_in_no_rollbacks_way(
     shutil.copytree(deployment.app_source, tmp_path / "app")
     go, stop = signals
     with (tmp_path / "app/orders/tasks.py").open("a") as file:
-        file.write(WAIT.format(name=name, path=go))
+        file.write(WAIT.format(name=name, go=go, stop=stop))
+    (tmp_path / "app/orders/late.py").touch()
     assert deploy(inventory, app_source=str(tmp_path / "app")).returncode == 0
     old = current(host, app)
     manage("from orders.tasks import wait; wait.delay()")
@@ -234,6 +240,9 @@ def test_worker_that_drains_holds_one_task_and_is_in_no_rollbacks_way(
         stream = pool.submit(manage, STREAM)
         assert deploy(inventory, app_source=str(tmp_path / "app"), app_environment={"CHANGED": "1"}).returncode == 0
         host.check_output(f"touch {stop}")
+        late = f"imported late: /srv/{app}/releases/{old}/orders/late.py /srv/{app}/releases/{old}/.venv/"
+        journal = f"journalctl --output=cat --since=-1min --unit={unit}"
+        wait_for(lambda: late in host.check_output(journal), 10, "the old release's code, while another is current")
         assert int(stream.result()) > 50, "tasks came all the time"
     done = f"from celery.result import AsyncResult; print(AsyncResult({later!r}).status)"
     wait_for(lambda: manage(done) == "SUCCESS", 30, "the task with a countdown is done")

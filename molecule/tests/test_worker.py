@@ -75,6 +75,15 @@ def test_watchdog_is_fed_by_every_worker(host, deployment, shown):
         assert uptime - int(values["WatchdogTimestampMonotonic"]) / 1e6 < 15, unit
 
 
+def test_a_unit_has_its_queues_share_of_the_processors(host, deployment, shown):
+    """Under CPUWeight= the kernel shares out busy processors where it has the controller; not every container has."""
+    weights = {"bulk": "20", "default": "100", "critical": "100"}
+    for queue, options in deployment.celery_queues.items():
+        for unit in instances(host, deployment.app_name, f"worker-{queue}"):
+            weight = str(options.get("cpu_weight", weights.get(queue, "100")))
+            assert shown(unit, "CPUWeight", "Nice") == {"CPUWeight": weight, "Nice": "0"}, unit
+
+
 @pytest.mark.changes
 @pytest.mark.group("redis")
 def test_broker_outage_under_load_ends_no_worker(host, deployment, redis, manage, shown, default_worker):

@@ -26,12 +26,12 @@ OPTIONS: dict[str, tuple[type, Any, str]] = {
     "heartbeat": (bool, False, "true or false; with it Flower shows an idle worker as online too, and a worker stands "
                   "still while its broker hangs"),
     "task_events": (bool, True, "true or false; without them Flower does not show the tasks"),
-    "nice": (int, 0, "a whole number from -20 to 19"),
+    "cpu_weight": (int, 100, "a whole number from 1 to 10000; the worker's share of busy processors, where other units' is 100"),
 }  # fmt: skip
 # What a profile sets otherwise. Prefetching stays at 1: with 4 or 16 no gain was measured that stands out from the noise,
 # and each message would be held so many times as long. Pools stay prefork: solo is faster for very short tasks, but
 # enforces no time limit, and everything that follows rests on them.
-PROFILES: dict[str, dict[str, Any]] = {"critical": {}, "default": {}, "bulk": {"concurrency": 1, "nice": 10}}
+PROFILES: dict[str, dict[str, Any]] = {"critical": {}, "default": {}, "bulk": {"concurrency": 1, "cpu_weight": 20}}
 RANGES = {
     "concurrency": (1, 1000),
     "prefetch_multiplier": (1, 10000),
@@ -40,7 +40,7 @@ RANGES = {
     "longest_countdown": (0, 2592000),
     "timeout_stop_sec": (1, 2592000 + 3600),
     "max_memory_per_child": (0, 2**40),
-    "nice": (-20, 19),
+    "cpu_weight": (1, 10000),
 }
 CHOICES = {"pool": ("prefork", "threads", "solo"), "profile": tuple(PROFILES)}
 NAME = re.compile(r"(?!unacked)[a-z][a-z0-9_]{0,31}")  # kombu keeps unacked* beside the queues

@@ -88,6 +88,7 @@ if __name__ == "__main__":
     canary.install()
     guard.install()
     lease.install(notify)
+    pool.install()
     reconnect.install()
     results.install()
     main()

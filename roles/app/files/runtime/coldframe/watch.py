@@ -28,7 +28,8 @@ class Watch:
     def __init__(self, worker: Any, rest: Any) -> None:
         """Remember the worker, and what its event loop calls at every turn."""
         self.worker, self.rest = worker, rest
-        self.well = self.full = self.begun = time.monotonic()
+        self.well = self.full = time.monotonic()
+        self.given: dict[str, float] = {}  # since when a task should have begun
         channel = worker.consumer.task_consumer.channel
         options = channel._connparams() | {"socket_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}
         if "socket_connect_timeout" in options:  # not for a socket in the file system
@@ -49,14 +50,11 @@ class Watch:
         one_by_one = self.worker.pool.limit == 1 and not hasattr(self.worker.pool._pool, "_cache")  # solo
         if late := self.late(running):
             return f"{late} runs far beyond its time limit"
+        if task := self.not_begun():
+            return f"no process of the pool has begun {task}"
         if one_by_one and running:
             self.full = now
             return ""  # the event loop waits for the task
-        waiting = pool.jobs(self.worker)
-        if not waiting or any(job._accepted for job in waiting):
-            self.begun = now
-        elif now - self.begun > QUIET:
-            return f"{len(waiting)} tasks wait for a process, and none has begun for {now - self.begun:.0f} s"
         if now - self.rest.turned > QUIET:
             return f"the event loop has not turned for {now - self.rest.turned:.0f} s"
         consumer = self.worker.consumer
@@ -82,6 +80,15 @@ class Watch:
         return (
             f"{late[0].name}[{late[0].id}]" if len(late) >= (1 if prefork else self.worker.pool.num_processes) else ""
         )
+
+    def not_begun(self) -> str:
+        """Name a task that a child was given, or could be given as none runs, and should have begun: it takes milliseconds."""
+        now, jobs = time.monotonic(), pool.jobs(self.worker)
+        waiting = list(getattr(self.worker.pool._pool, "outbound_buffer", ()))  # for a child, perhaps for a second one
+        idle = not any(job._accepted for job in jobs)
+        given = [job for job in jobs if not job._accepted and (idle or (job._write_to and job not in waiting))]
+        self.given = {job.correlation_id: self.given.get(job.correlation_id, now) for job in given}
+        return next((task for task, since in self.given.items() if now - since > QUIET), "")
 
     def limit(self, request: Any) -> float | None:
         """Return a task's hard time limit, in seconds."""

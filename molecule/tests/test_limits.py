@@ -1,0 +1,218 @@
+"""Processes of a worker that are used up, grow, die, hang or stand still; and a worker that may not log in.
+
+The unit is the deployed one of the queue `bulk`, with its sandbox; only it has these tasks too, and further options.
+"""
+
+import json
+import re
+
+import pytest
+from conftest import wait_for
+from test_units import current, instances
+
+pytestmark = [pytest.mark.changes, pytest.mark.group("workers")]
+FOLDER = "/run/trial"
+TASKS = """
+import logging
+import os
+import signal
+import time
+
+from celery import shared_task
+from celery.exceptions import SoftTimeLimitExceeded
+
+
+@shared_task(name="trial.grow", ignore_result=False)
+def grow(megabytes):
+    b"x" * (megabytes << 20)
+    return os.getpid()
+
+
+@shared_task(bind=True, name="trial.poison", ignore_result=False, max_retries=2, default_retry_delay=0)
+def poison(self):
+    logging.warning("%s begins", self.request.id)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(bind=True, name="trial.hang")
+def hang(self):
+    logging.warning("%s begins in %s", self.request.id, os.getpid())
+    while True:
+        try:
+            time.sleep(60)
+        except SoftTimeLimitExceeded:
+            pass
+"""
+SEND = """
+import json
+from functools import partial
+from celery import current_app
+from orders.models import DeadLetter
+send = partial(current_app.send_task, queue="bulk", ignore_result=False)
+"""
+GROWN = SEND + "print(json.dumps([each.get(timeout=60) for each in [send('trial.grow', ({},)) for _ in range({})]]))"
+
+
+@pytest.fixture(scope="module")
+def start(host, deployment):
+    """Start the worker of the queue `bulk` anew, with further options, unless it runs with them; return its unit."""
+    app = deployment.app_name
+    if len(deployment.groups["workers"]) > 1 or not (units := instances(host, app, "worker-bulk")):
+        pytest.skip("another host's worker would be given the tasks")
+    unit, files = units.pop(), f"/srv/{app}/releases/{current(host, app)}/.release"
+    dropin = f"/run/systemd/system/{unit}.d"
+    arguments = host.check_output(f"cat {files}/worker-bulk.env").strip()
+    started = []
+
+    def write(path, text):
+        host.check_output(f"mkdir -p {path.rpartition('/')[0]} && printf %%s %s >{path}", text)
+
+    def run(options):
+        if started != [options]:
+            write(f"{FOLDER}/worker.env", f"{arguments} --include=trial --concurrency=2 {options}\n")
+            host.check_output(f"systemctl restart {unit}")
+            started[:] = [options]
+        return unit
+
+    write(f"{FOLDER}/trial.py", TASKS)
+    environment = f"Environment=PYTHONPATH={files}/runtime:{FOLDER}\nEnvironmentFile={FOLDER}/worker.env\n"
+    write(f"{dropin}/trial.conf", f"[Service]\n{environment}")
+    host.check_output("systemctl daemon-reload")
+    yield run
+    host.check_output(f"rm -r {FOLDER} {dropin} && systemctl daemon-reload && systemctl restart {unit}")
+
+
+@pytest.fixture
+def worker(start):
+    """A worker whose processes are replaced when they have used 200 MB."""
+    return start("--max-memory-per-child=200000")
+
+
+@pytest.fixture
+def journal(host):
+    """What a unit has logged since the test began, each line with its time."""
+    since = host.check_output("date +%s.%N")
+
+    def read(unit):
+        lines = host.check_output(f"journalctl --output=short-unix --since=@{since} --unit={unit}").splitlines()
+        return [(float(at), line) for at, _, line in (line.partition(" ") for line in lines) if at[0].isdigit()]
+
+    return read
+
+
+def said(lines, text):
+    """When the journal has the text."""
+    return [at for at, line in lines if text in line]
+
+
+def children(host, unit):
+    """The main process of a unit, and those of its pool."""
+    main = host.check_output(f"systemctl show --property=MainPID --value {unit}")
+    return main, set(host.run(f"pgrep --parent {main}").stdout.split())
+
+
+@pytest.mark.thorough
+def test_processes_that_are_used_up_are_replaced_inside_the_sandbox(start, journal, manage):
+    unit = start("--concurrency=16 --max-tasks-per-child=1")
+    assert len(set(json.loads(manage(GROWN.format(0, 100))))) == 100, "each task had a process of its own"
+    runs = [re.search(r"trial.grow\[(\S+)\] succeeded", line) for _, line in journal(unit)]
+    done = [match[1] for match in runs if match]
+    assert len(done) == len(set(done)) == 100, "each was executed once"
+
+
+def test_a_process_that_has_grown_is_replaced_and_no_other(host, worker, manage):
+    main, before = children(host, worker)
+    small = set(json.loads(manage(GROWN.format(0, 4))))
+    (grown,) = json.loads(manage(GROWN.format(250, 1)))
+    wait_for(lambda: host.run(f"kill -0 {grown}").rc, 5, "the process is gone")
+    wait_for(lambda: len(children(host, worker)[1]) == 2, 5, "there is another")
+    now, after = children(host, worker)
+    assert now == main and before - {str(grown)} < after, "the others run on"
+    assert {str(pid) for pid in small} <= before, "a small task costs no process"
+
+
+def test_a_task_that_kills_its_process_three_times_is_given_up_and_holds_no_other_up(worker, journal, manage):
+    code = """
+poison = send("trial.poison")
+others = [send("trial.grow", (0,)) for _ in range(10)]
+done = [other.get(timeout=30) for other in others]
+try:
+    poison.get(timeout=30)
+except Exception:
+    pass
+print(json.dumps([poison.id, poison.state, len(done), *DeadLetter.objects.filter(task_id=poison.id).values_list("task")]))
+"""
+    sent, state, done, *letters = json.loads(manage(SEND + code))
+    assert (state, done, letters) == ("FAILURE", 10, [["trial.poison"]])
+    assert len(said(journal(worker), f"{sent} begins")) == 3
+
+
+@pytest.mark.group("redis")
+@pytest.mark.parametrize(
+    "fault, limits, late",
+    [("restart", [6], 3), pytest.param("kill --signal=STOP", [6, 18], 20, marks=pytest.mark.thorough)],
+    ids=["is restarted", "hangs"],
+)
+def test_a_tasks_limit_holds_while_the_broker(host, worker, journal, manage, redis, fault, limits, late):
+    """A worker ends nothing while it waits for an answer of the broker, which may be twice 10 seconds."""
+    hang = "send('trial.hang', time_limit={}).id"
+    ids = json.loads(manage(SEND + f"print(json.dumps([{', '.join(map(hang.format, limits))}]))"))
+    wait_for(lambda: all(said(journal(worker), f"{sent} begins") for sent in ids), 10, "the tasks have begun")
+    host.check_output(f"systemctl {fault} redis-server@broker")
+    try:
+        ends = [
+            f"Hard time limit ({limit}s) exceeded for trial.hang[{sent}]"
+            for sent, limit in zip(ids, limits, strict=True)
+        ]
+        wait_for(lambda: all(said(journal(worker), end) for end in ends), max(limits) + late, "the tasks are ended")
+    finally:
+        host.check_output("systemctl kill --signal=CONT redis-server@broker")
+    wait_for(lambda: redis("HLEN unacked") == "0", 30, "nothing is left that could be delivered again")
+    lines = journal(worker)
+    for sent, end, limit in zip(ids, ends, limits, strict=True):
+        (begun,), (ended,) = said(lines, f"{sent} begins"), said(lines, end)
+        assert -1 < ended - begun - limit < late, "started once, ended at its limit"
+    for pid in re.findall(r"begins in (\d+)", str(lines)):
+        wait_for(lambda: host.run(f"kill -0 {pid}").rc, 5, "its process is gone")  # noqa: B023
+
+
+@pytest.mark.thorough
+@pytest.mark.group("redis")
+def test_a_worker_whose_processes_stand_still_is_restarted(host, worker, journal, manage, redis):
+    main, pids = children(host, worker)
+    limited = json.loads(manage(SEND + "print(json.dumps(send('trial.hang', time_limit=5).id))"))
+    wait_for(lambda: said(journal(worker), f"{limited} begins"), 10, "a task runs")
+    host.check_output(f"kill -STOP {' '.join(pids)}")
+    ended = f"Hard time limit (5s) exceeded for trial.hang[{limited}]"
+    wait_for(lambda: said(journal(worker), ended), 10, "the running task's process is ended at the limit")
+    sent = json.loads(manage(SEND + "print(json.dumps([send('trial.grow', (0,)).id for _ in range(2)]))"))
+    wait_for(lambda: children(host, worker)[0] not in (main, "0"), 60, "the worker is restarted")
+    assert said(journal(worker), "has not begun"), "it says why"
+    # What it held is delivered again after the visibility timeout, which a test does not wait for.
+    for tag in redis("ZRANGE unacked_index 0 -1").split():
+        redis(f"ZADD unacked_index 0 {tag}")
+    done = "from celery.result import AsyncResult; print(*[AsyncResult(i).get(timeout=30) for i in {}])"
+    assert len(manage(done.format(sent)).split()) == 2
+
+
+@pytest.mark.thorough
+@pytest.mark.group("redis")
+def test_workers_that_may_not_log_in_are_not_restarted_and_consume_when_they_may(host, worker, journal, manage, redis):
+    app = worker.partition("-worker")[0]
+    units = sorted(instances(host, app, "worker-*"))
+    before = [children(host, unit)[0] for unit in units]
+    redis("ACL SETUSER worker resetpass >another")
+    try:
+        redis("CLIENT KILL USER worker")
+        refused = "invalid username-password pair"
+        wait_for(lambda: said(journal(worker), refused), 30, "the worker says why")
+        first = said(journal(worker), refused)[0]
+        wait_for(
+            lambda: said(journal(worker), refused)[-1] > first + 40,
+            60,
+            "it has tried for longer than the watchdog's time",
+        )
+    finally:
+        redis("ACL LOAD")
+    assert len(json.loads(manage(GROWN.format(0, 1)))) == 1
+    assert [children(host, unit)[0] for unit in units] == before
