@@ -21,7 +21,7 @@ class Scene:
         monkeypatch.setattr(watch, "time", Thing(monotonic=lambda: self.now, time=lambda: self.now))
         monkeypatch.setattr(watch, "state", Thing(requests={}))
         self.turns = self.asks = self.room = self.answers = True
-        self.running = ()
+        self.running = self.taken = ()
         qos = Thing(can_consume=lambda: self.room)
         self.channel = Thing(active_queues=["q"], qos=qos, _brpop_sent_at=self.now, _connparams=dict)
         consumer = Thing(task_consumer=Thing(channel=self.channel), connection=object(), task_buckets={})
@@ -30,6 +30,7 @@ class Scene:
         worker = Thing(consumer=consumer, pool=self.pool, time_limit=300)
         self.watch = watch.Watch(worker, self.rest)
         monkeypatch.setattr(pool, "running", lambda: self.running)
+        monkeypatch.setattr(pool, "taken", lambda: self.taken)
         monkeypatch.setattr(self.watch, "broker_answers", lambda: self.answers)
 
     def after(self, seconds):
@@ -123,10 +124,11 @@ def test_threads_are_ended_only_when_each_is_late(scene):
 
 def test_a_process_that_does_not_begin_what_it_was_given(scene):
     """The worker counts the task as taken, so it has no room; no time limit runs before the task does."""
-    running = Thing(correlation_id="0", _write_to=object(), _accepted=True)
+    scene.run("prefork", limit=86400)  # another process is busy
     job = Thing(correlation_id="1", _write_to=None, _accepted=False)
-    scene.pool._pool = Thing(_cache={0: running, 1: job}, outbound_buffer=[job])
+    scene.pool._pool = Thing(_cache={1: job}, outbound_buffer=[job])
     scene.asks = scene.room = False
+    scene.taken = (Thing(id="1"),)
     assert scene.after(600) == "", "no process has it yet"
     job._write_to = object()
     assert scene.after(600) == "", "the process that had it has died, and it waits for another"
@@ -138,9 +140,9 @@ def test_a_process_that_does_not_begin_what_it_was_given(scene):
     assert "has begun 1" in scene.after(40)
 
 
-def test_processes_that_are_idle_and_are_given_nothing(scene):
-    job = Thing(correlation_id="1", _write_to=None, _accepted=False)
-    scene.pool._pool = Thing(_cache={1: job}, outbound_buffer=[job])
+def test_processes_that_are_idle_while_a_task_waits(scene):
     scene.asks = scene.room = False
+    watch.state.requests["1"] = object()
+    scene.taken = (Thing(id="1"),)
     assert scene.after(31) == ""
     assert "has begun 1" in scene.after(4)

@@ -26,9 +26,19 @@ def stop_consuming(consumer: Any) -> None:
 
 def running() -> tuple[Any, ...]:
     """List the requests that have begun; the event loop may add one meanwhile."""
+    return listed(state.active_requests)
+
+
+def taken() -> tuple[Any, ...]:
+    """List the requests that are to begin at once, or have begun."""
+    return listed(state.reserved_requests)
+
+
+def listed(requests: Any) -> tuple[Any, ...]:
+    """List what is in one of Celery's sets, from another thread."""
     while True:
         with suppress(RuntimeError):
-            return tuple(state.active_requests)
+            return tuple(requests)
 
 
 def jobs(worker: Any) -> list[Any]:

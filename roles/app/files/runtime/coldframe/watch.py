@@ -50,7 +50,7 @@ class Watch:
         one_by_one = self.worker.pool.limit == 1 and not hasattr(self.worker.pool._pool, "_cache")  # solo
         if late := self.late(running):
             return f"{late} runs far beyond its time limit"
-        if task := self.not_begun():
+        if task := self.not_begun(running):
             return f"no process of the pool has begun {task}"
         if one_by_one and running:
             self.full = now
@@ -81,13 +81,13 @@ class Watch:
             f"{late[0].name}[{late[0].id}]" if len(late) >= (1 if prefork else self.worker.pool.num_processes) else ""
         )
 
-    def not_begun(self) -> str:
-        """Name a task that a child was given, or could be given as none runs, and should have begun: it takes milliseconds."""
-        now, jobs = time.monotonic(), pool.jobs(self.worker)
+    def not_begun(self, running: tuple[Any, ...]) -> str:
+        """Name a task that should have begun, as a process was given it or all are idle: it takes milliseconds."""
+        now = time.monotonic()
         waiting = list(getattr(self.worker.pool._pool, "outbound_buffer", ()))  # for a child, perhaps for a second one
-        idle = not any(job._accepted for job in jobs)
-        given = [job for job in jobs if not job._accepted and (idle or (job._write_to and job not in waiting))]
-        self.given = {job.correlation_id: self.given.get(job.correlation_id, now) for job in given}
+        given = [job for job in pool.jobs(self.worker) if job._write_to and not job._accepted and job not in waiting]
+        tasks = {job.correlation_id for job in given} | ({r.id for r in pool.taken()} if not running else set())
+        self.given = {task: self.given.get(task, now) for task in tasks}
         return next((task for task, since in self.given.items() if now - since > QUIET), "")
 
     def limit(self, request: Any) -> float | None:
