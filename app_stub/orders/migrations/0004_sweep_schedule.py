@@ -17,7 +17,7 @@ def schedule(apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
             "interval": often,
             "last_run_at": timezone.now(),
             # One that was not begun when the next comes is not worth doing any more.
-            "expire_seconds": 5,
+            "expire_seconds": 60,
         },
     )
 
