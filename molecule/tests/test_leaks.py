@@ -83,7 +83,7 @@ def test_a_foretold_change_of_every_secret_tells_none(deployment, inventory, tmp
 
 
 def test_a_release_with_other_secrets_tells_none_and_keeps_them_where_they_belong(
-    host, deployment, inventory, tmp_path, shell, watched
+    host, deployment, inventory, tmp_path, shell, watched, manage
 ):
     app, before = deployment.app_name, current(host, deployment.app_name)
     changed = {"app_secret_key": other("next"), "app_secrets": {"api_key": other("api"), "signing_key": KEY}}
@@ -114,3 +114,4 @@ def test_a_release_with_other_secrets_tells_none_and_keeps_them_where_they_belon
             json.dumps({"release_rollback_to": before}),
         )
     assert current(host, app) == before, back.stdout
+    assert manage("print('runs')") == "runs", "what runs by hand goes by its release's secrets, too"
