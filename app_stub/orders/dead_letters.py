@@ -3,12 +3,30 @@
 from typing import Any
 
 from celery import Task, current_app
+from celery.exceptions import Reject, SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.signals import task_failure
-from django.db import close_old_connections, transaction
+from django.db import (
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    close_old_connections,
+    transaction,
+)
 from django.utils import timezone
 
 from orders import outbox
 from orders.models import DeadLetter
+
+# No fault of the task's: the database was away for too long, or cut off in the midst of a query; a
+# limit was reached while waiting for it; the retry could not be sent (Celery's Reject).
+CUT_OFF = (
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    Reject,
+    SoftTimeLimitExceeded,
+    TimeLimitExceeded,
+)
 
 
 @task_failure.connect
@@ -19,9 +37,12 @@ def keep(
 
     A task that killed its process, or was killed at its time limit, is told of in the
     worker's main process, whose connection may be long dead. While the database is down
-    nothing can be kept: an intent then stays undone, and comes back with the sweep.
+    nothing can be kept: an intent then stays undone, and comes back with the sweep. So does
+    one whose task was cut off; the sweep itself makes it a dead letter if that never helps.
     """
     close_old_connections()
+    if isinstance(exception, CUT_OFF) and outbox.find(task_id).exists():
+        return
     queue = (sender.request.delivery_info or {}).get("routing_key", "")
     with transaction.atomic():
         DeadLetter.note(

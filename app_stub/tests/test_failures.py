@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import sick_tasks
 from celery import Task
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 from celery.result import AsyncResult
 from conftest import BROKER
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.urls import reverse
 from django.utils import timezone
 from test_worker import eventually
@@ -98,6 +99,22 @@ def test_a_task_that_kills_its_process_is_tried_as_often_as_it_says(worker, tmp_
 def test_a_task_that_is_killed_at_its_limit_is_kept(worker):
     sick_tasks.endless.apply_async(soft_time_limit=1, time_limit=2)
     assert letter(sick_tasks.endless).error.startswith("TimeLimitExceeded")
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (OperationalError("the connection is closed"), False),
+        (Reject(OperationalError("Timeout connecting to server")), False),
+        (SoftTimeLimitExceeded(), False),
+        (ValueError("no order is free"), True),
+    ],
+)
+def test_an_intent_whose_task_was_cut_off_is_left_to_the_sweep(error, kept):
+    intent = Intent.objects.create(task=sick_tasks.fail.name, due_at=timezone.now())
+    dead_letters.keep(sick_tasks.fail, str(intent.pk), error, [], {}, None)
+    assert DeadLetter.objects.exists() is kept
+    assert (Intent.objects.get().due_at is None) is kept
 
 
 def test_a_failed_intent_waits_for_somebody_and_is_then_done(worker):

@@ -110,6 +110,14 @@ def children(host, unit):
     return main, set(host.run(f"pgrep --parent {main}").stdout.split())
 
 
+def to_the_database(host, process):
+    """The connections of a process to PostgreSQL's socket; it has a network of its own."""
+    listed = host.check_output(f"nsenter --net --target {process} ss --unix --processes --no-header")
+    sockets = [line.split() for line in listed.splitlines()]
+    served = {line[7] for line in sockets if line[4].endswith(".s.PGSQL.5432")}
+    return [line for line in sockets if line[5] in served and f"pid={process}," in line[-1]]
+
+
 @pytest.mark.thorough
 def test_processes_that_are_used_up_are_replaced_inside_the_sandbox(start, journal, manage):
     unit = start("--concurrency=16 --max-tasks-per-child=1")
@@ -177,6 +185,8 @@ def test_a_tasks_limit_holds_while_the_broker(host, worker, journal, manage, red
         assert -1 < ended - begun - limit < late, "started once, ended at its limit"
     for pid in re.findall(r"begins in (\d+)", str(lines)):
         wait_for(lambda: host.run(f"kill -0 {pid}").rc, 5, "its process is gone")  # noqa: B023
+    main, _ = children(host, worker)
+    wait_for(lambda: not to_the_database(host, main), 5, "the main process, which stored that, keeps no connection")
 
 
 @pytest.mark.thorough

@@ -67,6 +67,14 @@ class Load:
         return int(self.printed[0])
 
 
+@pytest.fixture
+def processes(host, deployment, shown):
+    """The main process of each worker, and how often it was restarted."""
+    return lambda: [
+        shown(unit, "MainPID", "NRestarts") for unit in sorted(instances(host, deployment.app_name, "worker-*"))
+    ]
+
+
 def test_watchdog_is_fed_by_every_worker(host, deployment, shown):
     for unit in instances(host, deployment.app_name, "worker-*"):
         values = shown(unit, "WatchdogUSec", "WatchdogSignal", "WatchdogTimestampMonotonic")
@@ -86,11 +94,7 @@ def test_a_unit_has_its_queues_share_of_the_processors(host, deployment, shown):
 
 @pytest.mark.changes
 @pytest.mark.group("redis")
-def test_broker_outage_under_load_ends_no_worker(host, deployment, redis, manage, shown, default_worker):
-    def processes():
-        units = sorted(instances(host, deployment.app_name, "worker-*"))
-        return [shown(unit, "MainPID", "NRestarts") for unit in units]
-
+def test_broker_outage_under_load_ends_no_worker(host, redis, manage, processes, default_worker):
     before = processes()
     load = Load(host, default_worker, manage)
     for _ in range(2):
@@ -107,6 +111,30 @@ def test_broker_outage_under_load_ends_no_worker(host, deployment, redis, manage
     runs = load.runs()
     assert len(runs) >= sent - 2, "the broker may lose one as it goes: the one that it is handing out"
     assert runs.total() == len(runs), "each was executed once"
+
+
+@pytest.mark.changes
+@pytest.mark.group("redis")
+def test_a_full_broker_ends_no_worker(host, redis, manage, processes, default_worker):
+    before, limit = processes(), redis("CONFIG GET maxmemory").split()[-1]
+    used = redis("INFO memory").split("used_memory:")[1].split()[0]
+    load = Load(host, default_worker, manage)
+    journal = f"journalctl --output=cat --since=@{load.since} --unit={default_worker}"
+    signal = f"systemctl kill --kill-whom=main --signal={{}} {default_worker}"
+    host.check_output(signal.format("STOP"))
+    try:
+        wait_for(lambda: int(redis("LLEN default")) > 20, 10, "there is something to take")
+        redis(f"CONFIG SET maxmemory {used}")
+        host.check_output(signal.format("CONT"))
+        wait_for(lambda: "Cannot connect" in host.check_output(journal), 15, "the worker waits for the broker")
+    finally:
+        redis(f"CONFIG SET maxmemory {limit}")
+        host.check_output(signal.format("CONT"))
+    seen = load.runs().total()
+    wait_for(lambda: load.runs().total() > seen, 15, "the worker consumes again")
+    sent = load.sent()
+    wait_for(lambda: len(load.runs()) >= sent, 20, "each was executed")
+    assert processes() == before, "no worker was restarted"
 
 
 @pytest.mark.changes

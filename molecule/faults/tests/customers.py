@@ -22,9 +22,7 @@ class Customers:
         """Prepare some customers of the shop at `url`, who place 1/PERIOD orders a second each."""
         self.url, self.email = url, f"{uuid.uuid4()}@example.com"
         self.accepted: dict[str, float] = {}  # id of each order that was answered as placed, and when
-        self.answers: list[
-            tuple[float, float]
-        ] = []  # requests that were answered: when sent, and after how many seconds
+        self.answers: list[tuple[float, float]] = []  # of requests that were answered: when sent, and seconds
         self.repeated: list[tuple[float, str]] = []  # requests that failed and were repeated: when, and why
         self.given_up: list[str] = []  # keys of the orders that were never answered
         self._stopping = threading.Event()
