@@ -25,6 +25,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 VARIABLES = [
     "app_name",
+    "app_celery",
     "app_source",
     "app_url",
     "celery_queues",

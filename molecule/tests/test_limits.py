@@ -12,7 +12,7 @@ from test_units import current, instances
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("workers")]
 FOLDER = "/run/trial"
-TASKS = """
+TASKS = '''
 import logging
 import os
 import signal
@@ -20,6 +20,19 @@ import time
 
 from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
+from celery.signals import worker_ready
+
+
+@worker_ready.connect(weak=False)
+def on_worker_ready(sender, **_):
+    """By SIGUSR1 the connection for remote control seems half open, as after a network cut."""
+
+    def half_open(*_):
+        for channel in sender.connection.transport.channels:
+            if client := vars(channel).get("subclient"):
+                client.health_check_response_counter = 2
+
+    signal.signal(signal.SIGUSR1, half_open)
 
 
 @shared_task(name="trial.grow", ignore_result=False)
@@ -34,6 +47,14 @@ def poison(self):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@shared_task(name="trial.put_off", ignore_result=False)
+def put_off(seconds):
+    try:
+        grow.apply_async((0,), queue="bulk", countdown=seconds)
+    except ValueError as error:
+        return str(error)
+
+
 @shared_task(bind=True, name="trial.hang")
 def hang(self):
     logging.warning("%s begins in %s", self.request.id, os.getpid())
@@ -42,7 +63,7 @@ def hang(self):
             time.sleep(60)
         except SoftTimeLimitExceeded:
             pass
-"""
+'''
 SEND = """
 import json
 from functools import partial
@@ -156,6 +177,34 @@ print(json.dumps([poison.id, poison.state, len(done)]))
     )
     wait_for(lambda: manage(kept) == "('trial.poison',)", 10, "it is one dead letter")
     assert len(said(journal(worker), f"{sent} begins")) == 3
+
+
+def test_a_dropped_connection_that_a_process_has_too_does_not_slow_the_worker(host, worker, journal, manage):
+    main, before = children(host, worker)
+    host.check_output(f"kill -KILL {min(before)}")
+    wait_for(lambda: len(children(host, worker)[1] - before) == 1, 10, "a process was made after the connection")
+    host.check_output(f"kill -USR1 {main}")
+    wait_for(lambda: said(journal(worker), "dropping stale connection"), 15, "the connection is dropped")
+    manage(GROWN.format(0, 20))
+    begun, done = said(journal(worker), "dropping stale connection")[0], said(journal(worker), "] succeeded")
+    assert len(done) >= 20 and done[-1] - begun < 15
+
+
+def test_a_task_is_put_off_for_no_longer_than_its_queue_allows(worker, deployment, manage):
+    code = f"""
+from coldframe.web import load  # what Gunicorn does
+load("{deployment.app_celery}")
+longest = current_app.conf.task_longest_countdown["bulk"]
+said = [send("trial.put_off", (seconds,)).get(timeout=30) for seconds in (1, longest + 60)]
+try:
+    send("trial.grow", (0,), countdown=longest + 60)
+except ValueError as error:
+    said.append(str(error))
+print(json.dumps(said))
+"""
+    allowed, *refused = json.loads(manage(SEND + code))
+    assert allowed is None and len(refused) == 2
+    assert all("Set longest_countdown of bulk in celery_queues" in error for error in refused)
 
 
 @pytest.mark.group("redis")

@@ -18,7 +18,7 @@ OPTIONS: dict[str, tuple[type, Any, str]] = {
     "longest_countdown": (
         int,
         180,
-        SECONDS.format(0) + "; no task is put off or tried again later than that. Celery's own delay of a retry is 180",
+        SECONDS.format(0) + "; a task that is to be put off for longer is refused. Celery's own delay of a retry is 180",
     ),
     "timeout_stop_sec": (int, None, SECONDS.format(1) + ", not below time_limit; 35 more than it where nothing is said"),
     "max_tasks_per_child": (int, 1000, "a whole number of 1 or more"),

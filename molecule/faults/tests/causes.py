@@ -7,8 +7,10 @@ runbook `docs/runbooks/<name>.md`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from threading import Event
 
 from cluster import BROKER, Cluster
 from conftest import wait_for
@@ -29,9 +31,29 @@ def at_once(action: Callable[[Cluster], object]) -> Cause:
     return cause
 
 
-def killed(group: str, units: str) -> Cause:
-    """Kill every process of some units, without a chance to do anything about it."""
-    return at_once(lambda cluster: cluster.run(group, f"systemctl kill --signal=KILL '{units.format(cluster.app)}'"))
+def killed(group: str, units: str, every: int = 0) -> Cause:
+    """Kill every process of some units, without a chance to do anything about it; and again every so many seconds."""
+
+    @contextmanager
+    def cause(cluster: Cluster) -> Iterator[None]:
+        def kill() -> None:
+            cluster.run(group, f"systemctl kill --signal=KILL '{units.format(cluster.app)}'")
+
+        def kill_again() -> None:
+            while every and not over.wait(every):
+                kill()
+
+        kill()
+        over = Event()
+        with ThreadPoolExecutor() as pool:
+            again = pool.submit(kill_again)
+            try:
+                yield
+            finally:
+                over.set()
+        again.result()
+
+    return cause
 
 
 def broker_and_workers_killed(cluster: Cluster) -> None:
@@ -162,8 +184,8 @@ class Fault:
 # Those that may lose a message come first: a task that is not done is sent again after two minutes.
 FAULTS = [
     Fault("worker-killed", killed("workers", "{}-worker-critical@*")),
-    Fault("workers-killed", killed("workers", "{}-worker-*@*")),
-    Fault("broker-killed", killed("redis", BROKER)),
+    Fault("workers-killed", killed("workers", "{}-worker-*@*", every=5), (0, 100)),
+    Fault("broker-killed", killed("redis", BROKER, every=7), (0, 60)),
     Fault("broker-and-workers-killed", at_once(broker_and_workers_killed)),
     Fault("host-rebooted", rebooted("workers"), on="workers"),
     Fault("host-rebooted", rebooted("redis"), on="redis"),

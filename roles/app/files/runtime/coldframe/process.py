@@ -17,7 +17,7 @@ from celery.__main__ import main
 from celery.signals import worker_ready, worker_shutting_down
 from celery.worker import state
 
-from coldframe import canary, guard, lease, pool, reconnect, results
+from coldframe import canary, countdown, guard, lease, pool, reconnect, results
 from coldframe.stop import Rest
 from coldframe.watch import Watch
 
@@ -86,6 +86,7 @@ def on_worker_shutting_down(**_: object) -> None:
 
 if __name__ == "__main__":
     canary.install()
+    countdown.install()
     guard.install()
     lease.install(notify)
     pool.install()

@@ -9,19 +9,26 @@ be told is told again until it answers.
 
 A broker that answers and refuses what would change it, with its disk or its memory full, is taken for
 one that does not answer: nothing more is asked of it until it takes something.
+
+When kombu drops a connection that is half open, epoll goes on to report its socket for as long as a
+child has it that was forked meanwhile. The next connection gets the same number; each report made the
+event loop read from it, and wait there for seconds. So the socket is taken from epoll before it is closed.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from contextlib import suppress
 from typing import Any
 
 from celery.signals import worker_shutdown
 from celery.worker.consumer import Consumer
+from kombu.asynchronous import get_event_loop
 from kombu.transport import virtual
 from kombu.transport.redis import MultiChannelPoller, QoS
+from redis.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
 from coldframe import pool
@@ -113,7 +120,13 @@ def install() -> None:
     held = Held()
     append, ack, restore = QoS.append, QoS.ack, MultiChannelPoller.maybe_restore_messages
     lose, create_task_handler = Consumer.on_connection_error_after_connected, Consumer.create_task_handler
-    ensure_connected = Consumer.ensure_connected
+    ensure_connected, disconnect, main = Consumer.ensure_connected, AbstractConnection.disconnect, os.getpid()
+
+    def watched_no_more(connection: Any, *arguments: Any, **options: Any) -> None:
+        sock, hub = getattr(connection, "_sock", None), get_event_loop()
+        if sock and hub and os.getpid() == main:  # a child has the main process' epoll too
+            hub.poller.unregister(sock.fileno())
+        disconnect(connection, *arguments, **options)
 
     def kept_append(qos: Any, message: Any, tag: str) -> None:
         try:
@@ -179,6 +192,7 @@ def install() -> None:
 
     QoS.append, QoS.ack = kept_append, kept_ack
     MultiChannelPoller.maybe_restore_messages = kept_restore
+    AbstractConnection.disconnect = watched_no_more
     Consumer.ensure_connected = kept_ensure_connected
     Consumer.on_connection_error_after_connected = kept_lose
     Consumer.create_task_handler = kept_create_task_handler

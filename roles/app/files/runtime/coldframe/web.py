@@ -2,6 +2,7 @@
 
 Django imports the views, and Celery the broker's transport, when they are first used: in each new
 process of a release, a request that sends a task waited 150 ms for that, on a busy host a second.
+What refuses a task that is put off for too long is put in here too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from celery.app.utils import find_app
 from django.urls import get_resolver
 
 import coldframe.credentials  # noqa: F401
+from coldframe import countdown
 
 
 def load(celery_app: str) -> None:
@@ -17,6 +19,7 @@ def load(celery_app: str) -> None:
 
     Raises what the application raises when it is imported.
     """
+    countdown.install()
     app = find_app(celery_app)
     app.loader.import_default_modules()
     app.finalize()

@@ -1,0 +1,55 @@
+"""Refuses to put a task off for longer than its queue allows: it would be delivered again while it waits, and run twice.
+
+By a countdown or an ETA. A retry is sent all the same, with a warning, for without it the task would be lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any
+
+from celery.app.amqp import AMQP
+
+logger = logging.getLogger(__name__)
+
+
+def check(name: str, headers: dict[str, Any], queue: str, longest: float) -> None:
+    """Compare the ETA in a message's headers with the longest wait (seconds) of its queue.
+
+    Raises ValueError when it is later, and the message is no retry.
+    """
+    eta = datetime.fromisoformat(headers["eta"])
+    wait = ((eta if eta.tzinfo else eta.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+    if wait <= longest:
+        return
+    wrong = (
+        f"{name} is to wait {wait:.0f} s, and a task of the queue {queue} may wait {longest} s: it would be delivered twice. "
+        f"Set longest_countdown of {queue} in celery_queues to that or more, or keep a row and send the task when it is due."
+    )
+    if not headers.get("retries"):
+        raise ValueError(wrong)
+    logger.warning("A retry is sent all the same: %s", wrong)
+
+
+def install() -> None:
+    """Put the check before the function with which Celery sends every task."""
+    create = AMQP._create_task_sender
+
+    def guarded(amqp: AMQP) -> Callable[..., Any]:
+        send = create(amqp)
+
+        @wraps(send)
+        def checked(producer: Any, name: str, message: Any, *arguments: Any, **options: Any) -> Any:
+            queue = options.get("queue") or amqp.app.conf.task_default_queue
+            queue = getattr(queue, "name", queue)
+            longest = (amqp.app.conf.get("task_longest_countdown") or {}).get(queue)
+            if message.headers.get("eta") and longest is not None:
+                check(name, message.headers, queue, longest)
+            return send(producer, name, message, *arguments, **options)
+
+        return checked
+
+    AMQP._create_task_sender = guarded
