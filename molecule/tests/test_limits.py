@@ -179,7 +179,11 @@ print(json.dumps([poison.id, poison.state, len(done)]))
     assert len(said(journal(worker), f"{sent} begins")) == 3
 
 
+@pytest.mark.group("redis")
 def test_a_dropped_connection_that_a_process_has_too_does_not_slow_the_worker(host, worker, journal, manage):
+    """After the worker has connected again, for then Celery does not say any more which event loop it has."""
+    host.check_output("systemctl restart redis-server@broker")
+    wait_for(lambda: said(journal(worker), "Connected to"), 15, "the worker has connected again")
     main, before = children(host, worker)
     host.check_output(f"kill -KILL {min(before)}")
     wait_for(lambda: len(children(host, worker)[1] - before) == 1, 10, "a process was made after the connection")

@@ -184,7 +184,7 @@ class Fault:
 # Those that may lose a message come first: a task that is not done is sent again after two minutes.
 FAULTS = [
     Fault("worker-killed", killed("workers", "{}-worker-critical@*")),
-    Fault("workers-killed", killed("workers", "{}-worker-*@*", every=5), (0, 100)),
+    Fault("workers-killed", killed("workers", "{}-worker-*@*", every=10), (0, 100)),
     Fault("broker-killed", killed("redis", BROKER, every=7), (0, 60)),
     Fault("broker-and-workers-killed", at_once(broker_and_workers_killed)),
     Fault("host-rebooted", rebooted("workers"), on="workers"),

@@ -14,7 +14,7 @@ from conftest import ROOT, deployed, wait_for
 from customers import PERIOD, Customers
 from ledger import NOTE, Ledger, by_step, still_open
 from load import connect
-from recovery import at_last, hold, measured
+from recovery import LIMIT, at_last, hold, measured
 
 pytestmark = pytest.mark.changes
 
@@ -42,7 +42,8 @@ class Scene:
         for queue, key in keys.items():
             at_last(lambda q=queue, k=key: hold(connect(self.cluster.url), q, k, HOLD), f"{queue} gets a long task")
         self.holds += keys.values()
-        wait_for(lambda: set(keys.values()) <= set(self.cluster.holds()), 30, "each queue is at a long task")
+        # Behind what an outage before has left.
+        wait_for(lambda: set(keys.values()) <= set(self.cluster.holds()), LIMIT, "each queue is at a long task")
 
 
 @pytest.fixture(scope="module")

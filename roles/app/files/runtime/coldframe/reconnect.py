@@ -25,9 +25,8 @@ from typing import Any
 
 from celery.signals import worker_shutdown
 from celery.worker.consumer import Consumer
-from kombu.asynchronous import get_event_loop
 from kombu.transport import virtual
-from kombu.transport.redis import MultiChannelPoller, QoS
+from kombu.transport.redis import MultiChannelPoller, QoS, Transport
 from redis.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
@@ -120,12 +119,17 @@ def install() -> None:
     held = Held()
     append, ack, restore = QoS.append, QoS.ack, MultiChannelPoller.maybe_restore_messages
     lose, create_task_handler = Consumer.on_connection_error_after_connected, Consumer.create_task_handler
-    ensure_connected, disconnect, main = Consumer.ensure_connected, AbstractConnection.disconnect, os.getpid()
+    ensure_connected, main = Consumer.ensure_connected, os.getpid()
+    register, disconnect, hubs = Transport.register_with_event_loop, AbstractConnection.disconnect, []
+
+    def noted_register(transport: Any, connection: Any, hub: Any) -> None:
+        hubs[:] = [hub]
+        register(transport, connection, hub)
 
     def watched_no_more(connection: Any, *arguments: Any, **options: Any) -> None:
-        sock, hub = getattr(connection, "_sock", None), get_event_loop()
-        if sock and hub and os.getpid() == main:  # a child has the main process' epoll too
-            hub.poller.unregister(sock.fileno())
+        if (sock := getattr(connection, "_sock", None)) and os.getpid() == main:  # a child has the same epoll
+            for hub in hubs:
+                hub.poller.unregister(sock.fileno())
         disconnect(connection, *arguments, **options)
 
     def kept_append(qos: Any, message: Any, tag: str) -> None:
@@ -192,7 +196,7 @@ def install() -> None:
 
     QoS.append, QoS.ack = kept_append, kept_ack
     MultiChannelPoller.maybe_restore_messages = kept_restore
-    AbstractConnection.disconnect = watched_no_more
+    Transport.register_with_event_loop, AbstractConnection.disconnect = noted_register, watched_no_more
     Consumer.ensure_connected = kept_ensure_connected
     Consumer.on_connection_error_after_connected = kept_lose
     Consumer.create_task_handler = kept_create_task_handler
