@@ -9,7 +9,7 @@ it, and must count once.
 
 import logging
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from celery import Task, current_app, shared_task
 from celery.exceptions import NotRegistered
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 from kombu.exceptions import KombuError
 
@@ -26,6 +26,7 @@ from orders.models import DeadLetter, Intent
 log = logging.getLogger(__name__)
 
 MARGIN = 60  # seconds beyond those after which the broker itself delivers again
+LATELY = 30  # seconds; a queue in which something was done since then is served
 TIMES_SENT = 10  # and never done: somebody must look at it
 BATCH = 500
 BATCHES = 20  # of one sweep
@@ -124,16 +125,29 @@ def sweep() -> None:
         over.model.objects.filter(pk__in=over.values("pk")[: BATCH * BATCHES]).delete()
 
 
+def newest_done() -> dict[str, datetime]:
+    """When the newest intent was written of those done lately, for each task.
+
+    A queue is served in turn: what was written later waits still. Were it sent again, a queue that
+    is long would grow by it, and never be short again.
+    """
+    since = timezone.now() - timedelta(seconds=LATELY)
+    done = Intent.objects.filter(done_at__gt=since).values_list("task")
+    return dict(done.annotate(Max("created_at")))
+
+
 @transaction.atomic
 def send_overdue() -> int:
-    """Send a batch; rows that another sweep holds are left to it.
+    """Send a batch, but for what waits for its turn; rows that another sweep holds are left to it.
 
     If the broker fails halfway, the batch stays overdue, and some of it is sent twice.
     """
     overdue = Intent.objects.select_for_update(skip_locked=True).filter(due_at__lte=timezone.now())
-    batch = overdue.order_by("due_at")[:BATCH]
+    batch, newest = overdue.order_by("due_at")[:BATCH], newest_done()
     for intent in batch:
-        if intent.sent < TIMES_SENT:
+        if intent.sent and intent.created_at > newest.get(intent.task, intent.created_at):
+            intent.due_at = timezone.now() + timedelta(seconds=MARGIN)
+        elif intent.sent < TIMES_SENT:
             try:
                 send(intent)
             except NotRegistered:

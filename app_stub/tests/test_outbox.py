@@ -72,6 +72,32 @@ def test_an_intent_is_not_sent_before_the_broker_would_deliver_again(order, brok
     assert waits == [(visibility + outbox.MARGIN) * factor for factor in (1, 2, 4, 8, 8, 8, 8)]
 
 
+def test_what_waits_for_its_turn_is_not_sent_again_what_was_overtaken_is(order, broker):
+    now = timezone.now()
+    intent(order, id=uuid.uuid4(), due_at=None, done_at=now)
+    waits = intent(order)
+    outbox.sweep()
+    waits.refresh_from_db()
+    assert broker.waiting("critical") == 0
+    assert (waits.sent, waits.due_at > now) == (1, True)
+    never_sent = intent(order, id=uuid.uuid4(), sent=0)
+    outbox.sweep()
+    never_sent.refresh_from_db()
+    assert (broker.waiting("critical"), never_sent.sent) == (1, 1)
+    intent(order, id=uuid.uuid4(), due_at=None, done_at=now)
+    Intent.objects.filter(pk=waits.pk).update(due_at=now)
+    outbox.sweep()
+    assert broker.waiting("critical") == 2
+
+
+def test_a_queue_in_which_nothing_is_done_any_more_holds_nothing_up(order, broker):
+    long_ago = timezone.now() - timedelta(seconds=outbox.LATELY)
+    intent(order, id=uuid.uuid4(), due_at=None, done_at=long_ago)
+    intent(order)
+    outbox.sweep()
+    assert broker.waiting("critical") == 1
+
+
 def test_an_effect_and_its_mark_are_stored_together_or_not_at_all(order, broker, monkeypatch):
     intent(order)
     monkeypatch.setattr(tasks, "done", lambda task_id: 1 / 0)
