@@ -96,6 +96,7 @@ def test_check_mode_with_diff_reports_no_change_in_plain_ansible_too(inventory):
     assert (result.returncode, changed(result)) == (0, 0), result.stdout
 
 
+@pytest.mark.thorough  # the dry run of test_releases.py does the same, with other files
 def test_check_mode_foretells_a_new_release_and_makes_none(host, deployment, inventory):
     app = deployment.app_name
     before = current(host, app)
