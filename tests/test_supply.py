@@ -40,7 +40,7 @@ def test_nothing_is_installed_without_hashes():
                 assert "--require-hashes" in text, name
 
 
-RANDOM = secrets.token_urlsafe(60)  # 30 bytes are not always random enough for it
+RANDOM = secrets.token_urlsafe(60)  # the scanner misses one of 50 with 30 bytes
 PLANTED = {
     "a.yml": f"app_flower_password: {RANDOM}",
     "b.py": f"token = '{RANDOM}'",

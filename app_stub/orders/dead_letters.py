@@ -17,8 +17,9 @@ from django.utils import timezone
 from orders import outbox
 from orders.models import DeadLetter
 
-# No fault of the task's: the database was away for too long, or cut off in the midst of a query; a
-# limit was reached while waiting for it; the retry could not be sent (Celery's Reject).
+# Perhaps no fault of the task's: the database was away for too long, or cut off in the midst of a
+# query; a limit was reached while waiting for it; the retry could not be sent (Celery's Reject).
+TIMES_CUT_OFF = 3  # sent so often, it is the task's
 CUT_OFF = (
     InterfaceError,
     OperationalError,
@@ -38,10 +39,11 @@ def keep(
     A task that killed its process, or was killed at its time limit, is told of in the
     worker's main process, whose connection may be long dead. While the database is down
     nothing can be kept: an intent then stays undone, and comes back with the sweep. So does
-    one whose task was cut off; the sweep itself makes it a dead letter if that never helps.
+    one whose task was cut off, until it was sent three times.
     """
     close_old_connections()
-    if isinstance(exception, CUT_OFF) and outbox.find(task_id).exists():
+    again = outbox.find(task_id).filter(sent__lt=TIMES_CUT_OFF)
+    if isinstance(exception, CUT_OFF) and again.exists():
         return
     queue = (sender.request.delivery_info or {}).get("routing_key", "")
     with transaction.atomic():

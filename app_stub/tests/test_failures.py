@@ -102,16 +102,17 @@ def test_a_task_that_is_killed_at_its_limit_is_kept(worker):
 
 
 @pytest.mark.parametrize(
-    ("error", "kept"),
+    ("error", "sent", "kept"),
     [
-        (OperationalError("the connection is closed"), False),
-        (Reject(OperationalError("Timeout connecting to server")), False),
-        (SoftTimeLimitExceeded(), False),
-        (ValueError("no order is free"), True),
+        (OperationalError("the connection is closed"), 1, False),
+        (Reject(OperationalError("Timeout connecting to server")), 1, False),
+        (SoftTimeLimitExceeded(), 2, False),
+        (SoftTimeLimitExceeded(), 3, True),
+        (ValueError("no order is free"), 1, True),
     ],
 )
-def test_an_intent_whose_task_was_cut_off_is_left_to_the_sweep(error, kept):
-    intent = Intent.objects.create(task=sick_tasks.fail.name, due_at=timezone.now())
+def test_an_intent_whose_task_was_cut_off_is_left_to_the_sweep_for_a_while(error, sent, kept):
+    intent = Intent.objects.create(task=sick_tasks.fail.name, due_at=timezone.now(), sent=sent)
     dead_letters.keep(sick_tasks.fail, str(intent.pk), error, [], {}, None)
     assert DeadLetter.objects.exists() is kept
     assert (Intent.objects.get().due_at is None) is kept

@@ -9,16 +9,11 @@ be told is told again until it answers.
 
 A broker that answers and refuses what would change it, with its disk or its memory full, is taken for
 one that does not answer: nothing more is asked of it until it takes something.
-
-When kombu drops a connection that is half open, epoll goes on to report its socket for as long as a
-child has it that was forked meanwhile. The next connection gets the same number; each report made the
-event loop read from it, and wait there for seconds. So the socket is taken from epoll before it is closed.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from contextlib import suppress
 from typing import Any
@@ -26,8 +21,7 @@ from typing import Any
 from celery.signals import worker_shutdown
 from celery.worker.consumer import Consumer
 from kombu.transport import virtual
-from kombu.transport.redis import MultiChannelPoller, QoS, Transport
-from redis.connection import AbstractConnection
+from kombu.transport.redis import MultiChannelPoller, QoS
 from redis.exceptions import ResponseError
 
 from coldframe import pool
@@ -119,18 +113,7 @@ def install() -> None:
     held = Held()
     append, ack, restore = QoS.append, QoS.ack, MultiChannelPoller.maybe_restore_messages
     lose, create_task_handler = Consumer.on_connection_error_after_connected, Consumer.create_task_handler
-    ensure_connected, main = Consumer.ensure_connected, os.getpid()
-    register, disconnect, hubs = Transport.register_with_event_loop, AbstractConnection.disconnect, []
-
-    def noted_register(transport: Any, connection: Any, hub: Any) -> None:
-        hubs[:] = [hub]
-        register(transport, connection, hub)
-
-    def watched_no_more(connection: Any, *arguments: Any, **options: Any) -> None:
-        if (sock := getattr(connection, "_sock", None)) and os.getpid() == main:  # a child has the same epoll
-            for hub in hubs:
-                hub.poller.unregister(sock.fileno())
-        disconnect(connection, *arguments, **options)
+    ensure_connected = Consumer.ensure_connected
 
     def kept_append(qos: Any, message: Any, tag: str) -> None:
         try:
@@ -196,7 +179,6 @@ def install() -> None:
 
     QoS.append, QoS.ack = kept_append, kept_ack
     MultiChannelPoller.maybe_restore_messages = kept_restore
-    Transport.register_with_event_loop, AbstractConnection.disconnect = noted_register, watched_no_more
     Consumer.ensure_connected = kept_ensure_connected
     Consumer.on_connection_error_after_connected = kept_lose
     Consumer.create_task_handler = kept_create_task_handler

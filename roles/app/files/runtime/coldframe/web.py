@@ -2,7 +2,7 @@
 
 Django imports the views, and Celery the broker's transport, when they are first used: in each new
 process of a release, a request that sends a task waited 150 ms for that, on a busy host a second.
-What refuses a task that is put off for too long is put in here too.
+The check of countdowns is put before Celery here too.
 """
 
 from __future__ import annotations
