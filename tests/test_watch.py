@@ -7,7 +7,17 @@ from unittest.mock import MagicMock, patch
 import pytest
 
 # The controller has neither Celery nor Redis; nothing of them is asked here.
-ABSENT = ("billiard", "billiard.pool", "celery", "celery.worker", "redis", "redis.backoff", "redis.retry")
+ABSENT = (
+    "billiard",
+    "billiard.pool",
+    "celery",
+    "celery.concurrency",
+    "celery.concurrency.asynpool",
+    "celery.worker",
+    "redis",
+    "redis.backoff",
+    "redis.retry",
+)
 with patch.dict(sys.modules, {name: MagicMock() for name in ABSENT}):
     from coldframe import pool, watch
 

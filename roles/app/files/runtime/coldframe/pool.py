@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import select
+import signal
 import time
 from contextlib import suppress
 from queue import Empty
 from typing import Any
 
 from billiard.pool import Pool
+from celery.concurrency.asynpool import AsynPool
 from celery.worker import state
+
+LATE = 1.0  # seconds in which the event loop, if it turns, ends a task at its limit
 
 
 def stop_consuming(consumer: Any) -> None:
@@ -107,9 +112,31 @@ def hear(worker: Any, seconds: float = 0) -> None:
             return  # only children that are gone
 
 
+def is_late(pool: Any, job: Any) -> bool:
+    """Whether a pool's job has run into its hard time limit, and the event loop has not ended it."""
+    began, limit = getattr(job, "_time_accepted", None), job._timeout or pool.timeout
+    return bool(began and limit and not job.ready() and time.monotonic() > began + limit + LATE)
+
+
+def keep_limits(worker: Any) -> None:
+    """End what runs into its hard time limit while the event loop waits for an answer, as of a broker that hangs.
+
+    For a thread; the event loop learns of it when it turns again.
+    """
+    while True:
+        for job in jobs(worker):
+            if is_late(worker.pool._pool, job):
+                with suppress(ProcessLookupError):
+                    os.kill(job._worker_pid, signal.SIGKILL)
+        time.sleep(LATE)
+
+
 def install() -> None:
-    """Have a task's own time limit hold below the soft limit of its queue too: billiard would first wait for that."""
-    apply_async = Pool.apply_async
+    """Have a task's hard time limit hold below the soft limit of its queue, and while the event loop waits.
+
+    billiard would first wait for the soft limit, and Celery deliver a task again whose process was ended by `keep_limits`.
+    """
+    apply_async, lost = Pool.apply_async, AsynPool.on_job_process_lost
 
     def limited(pool: Any, *arguments: Any, **options: Any) -> Any:
         hard, soft = options.get("timeout") or pool.timeout, options.get("soft_timeout") or pool.soft_timeout
@@ -117,4 +144,11 @@ def install() -> None:
             options["soft_timeout"] = hard * 4 / 5  # as for a queue that says nothing
         return apply_async(pool, *arguments, **options)
 
+    def limited_or_lost(pool: Any, job: Any, pid: int, exitcode: int) -> None:
+        if is_late(pool, job):
+            pool._on_hard_timeout(job._job)
+        else:
+            lost(pool, job, pid, exitcode)
+
     Pool.apply_async = limited
+    AsynPool.on_job_process_lost = limited_or_lost

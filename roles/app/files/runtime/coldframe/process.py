@@ -75,6 +75,7 @@ def on_worker_ready(sender: Any, **_: object) -> None:
     watch = Watch(sender.controller, rest)
     notify("READY=1\nSTATUS=consuming")
     threading.Thread(target=worker.report, args=(watch,), name="status", daemon=True).start()
+    threading.Thread(target=pool.keep_limits, args=(sender.controller,), name="limits", daemon=True).start()
 
 
 @worker_shutting_down.connect
