@@ -139,11 +139,11 @@ class Scene:
         return notes
 
     def busy(self, queue: str, release: str, at: float) -> list[str]:
-        """List the tasks of a minute that a release's worker of the queue was at, at a time."""
+        """List the long tasks that a release's worker of the queue was at, at a time."""
         return [
             key
             for key, (begin, *end) in self.holds().items()
-            if begin["seconds"] == LONG
+            if begin["seconds"] >= LONG
             and re.match(rf"{queue}-{release}(:\d+)?@", begin["worker"])
             and begin["at"] < at < (end[0]["at"] if end else float("inf"))
         ]
@@ -157,12 +157,16 @@ class Scene:
                 return
 
     @contextmanager
-    def step(self, name: str) -> Iterator[str]:
+    def step(self, name: str, leaving: str = "") -> Iterator[str]:
         """Do something while the current release's workers are at long tasks, and see that the load met no failure.
 
-        Gives the release that was current before.
+        Gives the release that was current before. A queue that is to leave gets one task only, which lasts until it
+        is gone however slow the deploy is: no other could be sent in time and not too late.
         """
         before, queues, done = self.release, list(self.load.queues), threading.Event()
+        if leaving:
+            self.load.queues.remove(leaving)
+            self.load.once("hold", partial(self.load.place_hold, queue=leaving, seconds=2 * LONG))
         sender = threading.Thread(target=self.keep_busy, args=[done])
         sender.start()
         try:
