@@ -10,17 +10,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import cycle
 from threading import Event
 
 from cluster import BROKER, Cluster
 from conftest import wait_for
 
+Action = Callable[[Cluster], object]
 Cause = Callable[[Cluster], AbstractContextManager[None]]
 BROKER_FOLDER = "/var/lib/redis/broker"
 DISK_MB = 64
 
 
-def at_once(action: Callable[[Cluster], object]) -> Cause:
+def at_once(action: Action) -> Cause:
     """Make a cause that has ended when it has begun."""
 
     @contextmanager
@@ -31,29 +33,37 @@ def at_once(action: Callable[[Cluster], object]) -> Cause:
     return cause
 
 
-def killed(group: str, units: str, every: int = 0) -> Cause:
-    """Kill every process of some units, without a chance to do anything about it; and again every so many seconds."""
+def again(every: int, *actions: Action) -> Cause:
+    """Make a cause that does its actions in turn, the first at once and one more every so many seconds."""
 
     @contextmanager
     def cause(cluster: Cluster) -> Iterator[None]:
-        def kill() -> None:
-            cluster.run(group, f"systemctl kill --signal=KILL '{units.format(cluster.app)}'")
+        turns, over = cycle(actions), Event()
+        next(turns)(cluster)
 
-        def kill_again() -> None:
-            while every and not over.wait(every):
-                kill()
+        def go_on() -> None:
+            while not over.wait(every):
+                next(turns)(cluster)
 
-        kill()
-        over = Event()
         with ThreadPoolExecutor() as pool:
-            again = pool.submit(kill_again)
+            going_on = pool.submit(go_on)
             try:
                 yield
             finally:
                 over.set()
-        again.result()
+        going_on.result()
 
     return cause
+
+
+def killed(group: str, units: str) -> Action:
+    """Make an action that kills every process of some units, without a chance to do anything about it."""
+    return lambda cluster: cluster.run(group, f"systemctl kill --signal=KILL '{units.format(cluster.app)}'")
+
+
+def restarted(group: str, unit: str) -> Action:
+    """Make an action that restarts a unit."""
+    return lambda cluster: cluster.run(group, f"systemctl restart {unit}")
 
 
 def broker_and_workers_killed(cluster: Cluster) -> None:
@@ -168,11 +178,12 @@ def delivered_twice(cluster: Cluster) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """A cause, for how many seconds it lasts in a short and in a long run, and what it needs around it."""
+    """A cause, for how many seconds it lasts when it is short and when it is long, and what it needs around it."""
 
     name: str
     cause: Cause
-    seconds: tuple[int, int] = (0, 0)
+    short: int = 0
+    long: int = 0
     on: str = ""
     around: Cause = lambda cluster: nullcontext()
 
@@ -183,21 +194,21 @@ class Fault:
 
 # Those that may lose a message come first: a task that is not done is sent again after two minutes.
 FAULTS = [
-    Fault("worker-killed", killed("workers", "{}-worker-critical@*")),
-    Fault("workers-killed", killed("workers", "{}-worker-*@*", every=10), (0, 100)),
-    Fault("broker-killed", killed("redis", BROKER, every=7), (0, 60)),
+    Fault("worker-killed", at_once(killed("workers", "{}-worker-critical@*"))),
+    Fault("workers-killed", again(10, killed("workers", "{}-worker-*@*")), long=195),
+    Fault("broker-killed", again(7, killed("redis", BROKER), restarted("redis", BROKER)), long=60),
     Fault("broker-and-workers-killed", at_once(broker_and_workers_killed)),
     Fault("host-rebooted", rebooted("workers"), on="workers"),
     Fault("host-rebooted", rebooted("redis"), on="redis"),
-    Fault("broker-stopped", stopped("redis", BROKER), (5, 60)),
-    Fault("network-cut", network_cut("workers"), (10, 100), on="workers"),
-    Fault("network-cut", network_cut("web", "6379"), (10, 60), on="web"),
-    Fault("broker-disk-full", disk_full, (5, 60), around=small_disk),
-    Fault("broker-memory-full", memory_full, (5, 60)),
+    Fault("broker-stopped", stopped("redis", BROKER), short=5, long=60),
+    Fault("network-cut", network_cut("workers"), short=10, long=100, on="workers"),
+    Fault("network-cut", network_cut("web", "6379"), short=10, long=60, on="web"),
+    Fault("broker-disk-full", disk_full, short=5, long=60, around=small_disk),
+    Fault("broker-memory-full", memory_full, short=5, long=60),
     Fault("worker-child-killed", at_once(child_killed)),
-    Fault("database-killed", killed("postgresql", "postgresql@*")),
-    Fault("database-stopped", stopped("postgresql", "postgresql"), (5, 330)),
-    Fault("web-killed", killed("web", "{}-web@*")),
+    Fault("database-killed", at_once(killed("postgresql", "postgresql@*"))),
+    Fault("database-stopped", stopped("postgresql", "postgresql"), short=5, long=330),
+    Fault("web-killed", at_once(killed("web", "{}-web@*"))),
     Fault("host-rebooted", rebooted("web"), on="web"),
     Fault("beat-killed", at_once(beat_killed)),
     Fault("task-delivered-twice", at_once(delivered_twice)),

@@ -73,6 +73,11 @@ class Cluster:
         for other in set(self.hosts) - {name}:
             self.hosts[other].run(f"ip neigh flush to {self.deployments[name].app_private_address}")
 
+    def failed(self) -> dict[str, str]:
+        """The units that systemd has given up, by host; a host without one is left out."""
+        units = {name: host.check_output("systemctl --failed --plain --no-legend") for name, host in self.hosts.items()}
+        return {name: failed for name, failed in units.items() if failed}
+
     def podman(self, *arguments: str) -> str:
         """Ask podman, which holds the hosts."""
         result = ansible(PODMAN, *arguments)
