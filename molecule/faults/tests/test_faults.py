@@ -78,9 +78,9 @@ def test_everything_works_again_soon_after(scene, fault, length, capsys):
         step |= {"lasted": round(ended - step["began"], 1)} | measured(scene.cluster, scene.customers, ended)
     with capsys.disabled():
         print(f"\n{step}")
-    # What gathered during a long outage may take as long again.
-    gathered = step["lasted"] if length == "long" else 0
-    limits = {"tasks": RECOVERY, "beat": RECOVERY, "order": RECOVERY + gathered, "queues": RECOVERY + gathered}
+    # What gathered meanwhile may take as long again.
+    behind = RECOVERY + step["lasted"]
+    limits = {"tasks": RECOVERY, "beat": RECOVERY, "order": behind, "queues": behind}
     slow = [part for part, limit in limits.items() if step[part] > limit]
     assert not slow, f"{step}\n{scene.cluster.journals(step['began'])}"
     assert not scene.cluster.failed()
