@@ -56,6 +56,20 @@ def put_off(seconds):
         return str(error)
 
 
+class Long(Exception):
+    """Much to send, and little to log."""
+
+    def __str__(self):
+        return "long"
+
+
+@shared_task(bind=True, name="trial.fail", soft_time_limit=2, time_limit=30)
+def fail(self):
+    logging.warning("%s begins in %s", self.request.id, os.getpid())
+    time.sleep(1)
+    raise Long("x" * (8 << 20))
+
+
 @shared_task(bind=True, name="trial.hang")
 def hang(self):
     logging.warning("%s begins in %s", self.request.id, os.getpid())
@@ -243,6 +257,24 @@ def test_a_tasks_limit_holds_while_the_broker(host, worker, journal, manage, red
     assert all(len(said(lines, f"{sent} begins")) == 1 for sent in ids), "each was begun once"
     main, _ = children(host, worker)
     wait_for(lambda: not to_the_database(host, main), 5, "the main process, which stored that, keeps no connection")
+
+
+def test_a_soft_limit_that_comes_after_a_task_spoils_nothing(host, worker, journal, manage):
+    """The event loop comes to it late, while the task's process says how the task has ended."""
+    main, before = children(host, worker)
+    sent = json.loads(manage(SEND + "print(json.dumps(send('trial.fail', ignore_result=True).id))"))
+    wait_for(lambda: said(journal(worker), f"{sent} begins"), 10, "the task has begun")
+    begun, line = next((at, line) for at, line in journal(worker) if f"{sent} begins" in line)
+    pid = re.search(r"begins in (\d+)", line)[1]
+    host.check_output(f"kill -STOP {main}")
+    try:
+        wait_for(lambda: "pipe" in host.check_output(f"cat /proc/{pid}/wchan"), 10, "nobody reads how it has ended")
+        wait_for(lambda: float(host.check_output("date +%s.%N")) > begun + 3, 5, "its soft limit is over")
+    finally:
+        host.check_output(f"kill -CONT {main}")
+    wait_for(lambda: said(journal(worker), f"Soft time limit (2s) exceeded for trial.fail[{sent}]"), 10, "it is late")
+    assert len(json.loads(manage(GROWN.format(0, 4)))) == 4
+    assert children(host, worker) == (main, before), "no process has ended"
 
 
 @pytest.mark.thorough

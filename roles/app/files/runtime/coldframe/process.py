@@ -17,7 +17,7 @@ from celery.__main__ import main
 from celery.signals import worker_ready, worker_shutting_down
 from celery.worker import state
 
-from coldframe import canary, countdown, guard, lease, pool, reconnect, results, sockets
+from coldframe import canary, countdown, guard, lease, pool, reconnect, results, sockets, soft_limit
 from coldframe.stop import Rest
 from coldframe.watch import Watch
 
@@ -94,4 +94,5 @@ if __name__ == "__main__":
     reconnect.install()
     results.install()
     sockets.install()
+    soft_limit.install()
     main()
