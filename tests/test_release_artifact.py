@@ -20,7 +20,7 @@ def source(tmp_path):
 
 
 def release(folder, files=None, **salt):
-    members = collect([{"src": str(folder), "dest": "", "exclude": ["__pycache__"]}], files or {})
+    members = collect([{"src": str(folder), "dest": "", "exclude": ["__pycache__"]}], files or {}, [])
     return digest(members, salt)
 
 
@@ -58,7 +58,9 @@ def test_settings_and_secrets_count(source):
 
 
 def test_file_holds_it_all_and_ends_with_its_id(source, tmp_path):
-    members = collect([{"src": str(source), "dest": "", "exclude": ["__pycache__"]}], {".release/environment": "A=1"})
+    members = collect(
+        [{"src": str(source), "dest": "", "exclude": ["__pycache__"]}], {".release/environment": "A=1"}, []
+    )
     first, second = tmp_path / "1.tar.gz", tmp_path / "2.tar.gz"
     build(members, "abc", first)
     build(members, "abc", second)

@@ -50,7 +50,7 @@ def take(repository, tmp_path):
 
 
 def release(folder):
-    return digest(collect([{"src": str(folder), "dest": "", "exclude": EXCLUDE}], {}), {})
+    return digest(collect([{"src": str(folder), "dest": "", "exclude": EXCLUDE}], {}, []), {})
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import shutil
+import subprocess
 import tarfile
 import urllib.parse
 
@@ -73,6 +75,17 @@ def told(output, patterns):
     return [line[:200] for line in output.splitlines() if any(pattern in line for pattern in patterns)]
 
 
+def work_tree(deployment, tmp_path, files):
+    """The application in a work tree, with files beside it: git ignores the first and does not know the others."""
+    folder = tmp_path / "app"
+    shutil.copytree(deployment.app_source, folder, ignore=shutil.ignore_patterns(".venv", "__pycache__"))
+    subprocess.run(["git", "init", "--quiet", folder], check=True)
+    for name, text in files.items():
+        (folder / name).write_text(f"SECRET={text}\n")
+    (folder / ".gitignore").write_text(f"/{next(iter(files))}\n")
+    return folder
+
+
 @pytest.mark.thorough
 def test_a_foretold_change_of_every_secret_tells_none(deployment, inventory, tmp_path):
     changed = secrets(deployment)
@@ -87,12 +100,14 @@ def test_a_release_with_other_secrets_tells_none_and_keeps_them_where_they_belon
 ):
     app, before = deployment.app_name, current(host, deployment.app_name)
     changed = {"app_secret_key": other("next"), "app_secrets": {"api_key": other("api"), "signing_key": KEY}}
-    patterns = forms(changed, deployment)
+    folder = work_tree(deployment, tmp_path, {".env": other("dotenv"), "deploy.key": other("key")})
+    patterns = forms(changed, deployment) | {other("dotenv"), other("key")}
     watched(patterns)
     try:
-        output = run(inventory, tmp_path, "deploy", changed)
+        output = run(inventory, tmp_path, "deploy", changed | {"app_source": str(folder)})
         after = current(host, app)
         assert after != before
+        assert "Left out of the release: .env, deploy.key, which look like secrets" in output
         assert shell(f"cat /etc/credstore/{app}/{after}/signing_key") == KEY
         assert told(output, patterns) == []
         assert shell("cat /run/coldframe-seen") == ""

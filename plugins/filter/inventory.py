@@ -56,6 +56,7 @@ RIGHT: dict[str, tuple[Any, str]] = {
     "app_root": (SYSTEM + FOLDER, "a folder of its own, such as /srv/myapp, of letters, digits and ._+@-; services see no "
                  "/home, /root and /tmp, and the system's folders are no place"),
     "app_lock_file": (r"(?!/)(?!(.*/)?\.\.(/|$)).+", "a file inside the application's folder"),
+    "app_include": ANY,
     "app_exclude": ANY,
     "app_memory_max": (r"(100|[1-9][0-9]?)%|[1-9][0-9]{0,11}[KMGT]", "a size, such as 2G, or a share of the host's memory, such as 75%"),
     "app_tasks_max": (range(100, 2**22), "from 100"),

@@ -18,7 +18,19 @@ options:
     suboptions:
       src: {description: The folder on the controller., type: path, required: true}
       dest: {description: Where it goes inside the release., type: str, default: ""}
-      exclude: {description: Names or globs that are left out at any depth., type: list, elements: str, default: []}
+      exclude: {description: "Names, paths or globs that are left out; names at any depth.", type: list, elements: str, default: []}
+      include:
+        description: The same, of what travels although git ignores it or a built-in list leaves it out. Not with O(trees[].kind=all).
+        type: list
+        elements: str
+        default: []
+      kind:
+        description:
+          - C(all) takes all of the folder. The others are what M(release_source) says of an application's, and leave out
+            what is no source, and what looks like a secret (C(module_utils/coldframe_files.py)).
+        type: str
+        choices: [all, checkout, work_tree, folder]
+        default: all
   files:
     description: Generated files, path inside the release to text.
     type: dict
@@ -48,6 +60,7 @@ EXAMPLES = r"""
 RETURN = r"""
 release_id: {description: Twelve hexadecimal digits., type: str, returned: always}
 path: {description: The built file., type: str, returned: always}
+left_out: {description: What a person might miss in the release., type: str, returned: always}
 migrations: {description: Files of Django's migrations in the release., type: list, returned: always}
 """
 
@@ -58,29 +71,50 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.coldframe_files import Choice, shown
 
 
 def walk(root: Path, exclude: list[str]) -> Iterator[Path]:
-    """Yield the files and links under root in a stable order, passing over excluded names."""
+    """Yield the files and links under root, passing over excluded names."""
     for folder, folders, files in os.walk(root):
-        folders[:] = sorted(n for n in folders if not any(fnmatch.fnmatch(n, e) for e in exclude))
+        folders[:] = [n for n in folders if not any(fnmatch.fnmatch(n, e) for e in exclude)]
         linked = [n for n in folders if (Path(folder) / n).is_symlink()]
-        for name in sorted(files + linked):
+        for name in files + linked:
             if not any(fnmatch.fnmatch(name, e) for e in exclude):
-                yield Path(folder) / name
+                yield Path(folder, name).relative_to(root)
 
 
-def collect(trees: list[dict], files: dict[str, str]) -> dict[str, tuple[int, bytes, str]]:
-    """Map each path in the release to its mode, content and link target."""
+def chosen(tree: dict, said: list[str]) -> Iterable[Path]:
+    """Choose the files of a folder, relative to it, and say what a person might miss.
+
+    Raises ValueError, naming the variables to change, for committed files that look like secrets.
+    """
+    if tree.get("kind", "all") == "all":
+        return walk(Path(tree["src"]), tree["exclude"])
+    choice = Choice(Path(tree["src"]), tree["kind"], tree["include"], tree["exclude"])
+    if choice.committed_secrets:
+        raise ValueError(
+            f"The application has in git what looks like a secret: {shown(choice.committed_secrets)}. All its processes could "
+            "read it on the servers. Name it in app_exclude, or in app_include if it is none; secrets are given in app_secrets."
+        )
+    said.append(choice.report())
+    return choice.files
+
+
+def collect(trees: list[dict], files: dict[str, str], said: list[str]) -> dict[str, tuple[int, bytes, str]]:
+    """Map each path in the release to its mode, content and link target.
+
+    Raises ValueError, naming the variables to change, for committed files that look like secrets.
+    """
     members: dict[str, tuple[int, bytes, str]] = {}
     for tree in trees:
         root = Path(tree["src"])
-        for path in walk(root, tree["exclude"]):
-            name = str(Path(tree["dest"]) / path.relative_to(root))
+        for relative in chosen(tree, said):
+            name, path = str(Path(tree["dest"]) / relative), root / relative
             if path.is_symlink():
                 members[name] = (0o777, b"", os.readlink(path))
             else:
@@ -124,6 +158,8 @@ def main() -> None:
         "src": {"type": "path", "required": True},
         "dest": {"type": "str", "default": ""},
         "exclude": {"type": "list", "elements": "str", "default": []},
+        "include": {"type": "list", "elements": "str", "default": []},
+        "kind": {"type": "str", "choices": ["all", "checkout", "work_tree", "folder"], "default": "all"},
     }
     module = AnsibleModule(
         argument_spec={
@@ -138,7 +174,11 @@ def main() -> None:
     for each in module.params["trees"]:
         if not Path(each["src"]).is_dir():
             module.fail_json(msg=f"trees.src is {each['src']!r}, which is not a folder on the controller.")
-    members = collect(module.params["trees"], module.params["files"])
+    said: list[str] = []
+    try:
+        members = collect(module.params["trees"], module.params["files"], said)
+    except ValueError as error:
+        module.fail_json(msg=str(error))
     release_id = digest(members, {"salt": module.params["salt"], "secrets": module.params["secrets"]})
     path = Path(module.params["dest"]) / f"{release_id}.tar.gz"
     if not path.exists():  # a cache: rebuilding it changes nothing anywhere
@@ -150,7 +190,13 @@ def main() -> None:
                 msg=f"release_artifact_dir is {module.params['dest']!r}, where releases cannot be kept: {error}"
             )
     migrations = sorted(name for name in members if fnmatch.fnmatch(name, "*/migrations/[0-9]*.py"))
-    module.exit_json(changed=False, release_id=release_id, path=str(path), migrations=migrations)
+    module.exit_json(
+        changed=False,
+        release_id=release_id,
+        path=str(path),
+        migrations=migrations,
+        left_out="\n".join(filter(None, said)),
+    )
 
 
 if __name__ == "__main__":

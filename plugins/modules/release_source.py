@@ -25,39 +25,21 @@ EXAMPLES = r"""
 
 RETURN = r"""
 path: {description: The application's folder., type: str, returned: always}
+kind: {description: "C(checkout), C(work_tree) or C(folder): who says what of it is source; for M(release_artifact).", type: str, returned: always}
 description: {description: "Where it is from, for people: 'v1.2 (3f2a9c1b7d04)'.", type: str, returned: always}
 """
 
 import fcntl
 import hashlib
-import os
 import re
 import subprocess
 import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.coldframe_files import git, in_work_tree
 
 SHORT = 12  # digits of a commit that people are shown
-
-
-def git(*arguments: str | Path, **environment: str) -> str:
-    """Run git and return what it prints.
-
-    It never asks for a password, for there is nobody to answer.
-
-    Raises CalledProcessError when git fails, FileNotFoundError when there is none.
-    """
-    inherited = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
-    return subprocess.run(
-        ["git", *map(str, arguments)],
-        env=inherited | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"} | environment,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # no terminal, so ssh does not ask either
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
 
 
 def without_credentials(text: str) -> str:
@@ -169,13 +151,14 @@ def main() -> None:
     )
     try:
         path, description = source(**module.params | {"cache": Path(module.params["cache"]).resolve()})
+        kind = "checkout" if module.params["repository"] else "work_tree" if in_work_tree(path) else "folder"
     except ValueError as error:
         module.fail_json(msg=str(error))
     except FileNotFoundError:
         module.fail_json(msg="app_repository is set, and there is no git on the controller: install the package git.")
     except subprocess.CalledProcessError as error:
         module.fail_json(msg=f"{' '.join(error.cmd)}: {without_credentials(error.stderr.strip())}")
-    module.exit_json(changed=False, path=str(path), description=description)
+    module.exit_json(changed=False, path=str(path), description=description, kind=kind)
 
 
 if __name__ == "__main__":
