@@ -26,7 +26,7 @@ export ANSIBLE_VAULT_PASSWORD_FILE ?= $(CURDIR)/.vault/$(ENV)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock verify ssh lint test-unit test-app test-hosts converged-release verified-release test-faults test bench-deploy
+.PHONY: help setup system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint test-unit test-app test-hosts converged-release verified-release test-faults test bench-deploy
 
 help: ## Print this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -89,6 +89,9 @@ status: .venv/.ready ## Say what runs where, what drains, what to go back to, an
 
 unlock: .venv/.ready ## Break the lock of a deploy that is no more
 	@$(PLAYBOOK) playbooks/unlock.yml $(ARGS)
+
+remove-app: .venv/.ready ## Take another application, APP=name, off the servers of ENV; its database and uploads stay
+	@$(PLAYBOOK) playbooks/remove_app.yml -e remove_app=$(or $(APP),"''") $(ARGS)
 
 verify: .venv/.ready ## Ask the servers of ENV whether they are right, changing nothing
 	@molecule/verify $(ENV)

@@ -38,6 +38,10 @@ REFUSED = {
         {"nginx_acme": True, "nginx_server_name": "localhost"},
         "nginx_server_name is 'localhost': it must be one name in the DNS",
     ),
+    "another application": (
+        {"app_name": "blog", "app_url": "https://blog.example.com", "nginx_server_name": "blog.example.com"},
+        "app_name is 'blog', and this host has another application, 'shop' (last deployed 20",
+    ),
     "unsupported distribution": (
         {"ansible_facts": {"distribution": "Fedora", "distribution_major_version": "43", "memtotal_mb": 4096}},
         "This host runs Fedora 43. Supported are Debian 12",

@@ -184,6 +184,56 @@ def socket_group_problems(asked: list[str], present: list[str], alone: bool) -> 
     return problems
 
 
+def hostname_problems(host: str, states: dict[str, Any]) -> list[str]:
+    """Refuse hosts of one name: workers are told apart by it.
+
+    :param host: the host that is looked at.
+    :param states: host to what deploy_state says of it, or nothing where it was not asked.
+    """
+    name = states[host]["hostname"]
+    same = sorted(other for other, state in states.items() if other != host and state and state["hostname"] == name)
+    if not same:
+        return []
+    return [
+        f"This host and {', '.join(same)} have the host name {name!r}, and workers are told apart by it: give each its own, "
+        f"here with 'hostnamectl set-hostname {host.split('.')[0]}'."
+    ]
+
+
+def occupied_problems(state: dict[str, Any], groups: list[str], app: str, sandbox: str = "") -> list[str]:
+    """Refuse a host that something else uses, which the deploy would take out of service.
+
+    :param state: what deploy_state says of the host.
+    :param groups: the inventory groups that the host is in.
+    :param app: `app_name`.
+    :param sandbox: `sandbox_name`, when the host is one.
+    """
+    problems = []
+    for other, deployed in state["others"].items():
+        way = (
+            f"give {app} a host of its own, with another SANDBOX_NAME and other SANDBOX_*_PORTs, or remove this one: 'make sandbox-down'"
+            if sandbox
+            else f"give {app} a server of its own, or take {other} off this one: 'make remove-app APP={other} ENV=...', which "
+            "keeps its database and its uploads"
+        )
+        problems.append(
+            f"app_name is {app!r}, and this host has another application, {other!r} (last deployed {deployed}). A host has room "
+            f"for one: {app} would take its place in nginx, and do its queued tasks. If it is the same application, call it "
+            f"{other!r} as before: its database and folders have that name. Else {way}."
+        )
+    ways = {
+        "edge": "Coldframe's nginx.conf would put out of service. Remove them",
+        "redis": "Coldframe would stop. Remove it (systemctl disable --now redis-server)",
+        "postgresql": "Coldframe's pg_hba.conf would shut out. Remove them",
+    }
+    problems += [
+        f"This host is in the inventory group {group!r} and has {what}, which {ways[group]}, or take another server."
+        for group, what in state["foreign"].items()
+        if group in groups
+    ]
+    return problems
+
+
 def host_port(address: str, port: int) -> str:
     """Join an IP address and a port; version 6 needs brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -258,5 +308,6 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
         checks = (host_problems, secret_problems, topology_problems, interface_problems)
-        more = (lock_problems, socket_group_problems, acme_problems, private_addresses, host_port)
+        hosts = (hostname_problems, occupied_problems)
+        more = (*hosts, lock_problems, socket_group_problems, acme_problems, private_addresses, host_port)
         return {filter_.__name__: filter_ for filter_ in (*checks, *more)}

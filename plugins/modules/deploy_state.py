@@ -27,6 +27,9 @@ releases: {description: "Releases that are whole on the host, the newest first."
 packages: {description: Debian packages that are installed., type: list, returned: always}
 groups: {description: The groups of users., type: list, returned: always}
 units: {description: "Instances that are not stopped: unit, release, state, doing, since.", type: list, returned: always}
+hostname: {description: The host's name., type: str, returned: always}
+others: {description: "Other applications of Coldframe on this host, name to when and by whom each was last deployed.", type: dict, returned: always}
+foreign: {description: "What services that Coldframe did not set up hold, inventory group to what.", type: dict, returned: always}
 lock: {description: Who deploys now; empty when nobody does., type: dict, returned: always}
 deploys: {description: "The last deploys, the newest first.", type: list, returned: always}
 """
@@ -37,6 +40,7 @@ import platform
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe import Application
+from ansible.module_utils.coldframe_host import foreign_services, other_applications
 
 
 def facts(module: AnsibleModule) -> dict[str, object]:
@@ -92,6 +96,9 @@ def main() -> None:
         groups=[group.gr_name for group in grp.getgrall()],
         packages=[line.split()[1] for line in installed.splitlines() if line.startswith("installed ")],
         units=host.status(),
+        hostname=platform.node(),
+        others=other_applications(host.app),
+        foreign=foreign_services(module.run_command),
         lock=lock,
         deploys=deploys(host.history(), lock, module.params["history"]),
     )

@@ -1,0 +1,87 @@
+"""What else a host is used for: another application of Coldframe's, or services that Coldframe did not set up."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ansible.module_utils import coldframe
+
+ETC = Path("/etc")
+Run = Callable[..., tuple[int, str, str]]
+
+
+def other_applications(app: str) -> dict[str, str]:
+    """Map each other application that was deployed to this host to when and by whom it was last.
+
+    One whose first deploy came to nothing is none: only its state is here, and no unit.
+    """
+    found = {}
+    for state in coldframe.STATE.glob("*"):
+        if state.name != app and (done := _last_done(state / "history.jsonl")):
+            found[state.name] = done
+    for unit in coldframe.UNITS.glob("*@*.service"):
+        part = re.fullmatch(r"([a-z][a-z0-9]*)-(web|beat|worker-.+)@[0-9a-f]{12}(:\d+)?\.service", unit.name)
+        if part and part[1] != app:
+            found.setdefault(part[1], "nobody knows when")
+    return found
+
+
+def _last_done(history: Path) -> str:
+    """When, and by whom, a deploy was last done; empty when none was."""
+    who, last = {}, ""
+    for line in history.read_text().splitlines() if history.exists() else ():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if event["event"] == "begun":
+            who[event["deploy"]] = event.get("who", "")
+        if event["event"] == "activated" or event.get("outcome") == "done":
+            when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(event["when"]))
+            last = f"{when} by {who.get(event['deploy']) or 'somebody'}"
+    return last
+
+
+def foreign_services(run: Run) -> dict[str, str]:
+    """Say what nginx, Redis and PostgreSQL hold that a deploy would take out of service, where Coldframe has not set them up.
+
+    :param run: runs a command; returns its exit code, output and errors (AnsibleModule.run_command).
+    :returns: inventory group to what it holds; what Debian installs by itself is nothing.
+    """
+    found = {"edge": _sites(), "redis": _keys(run), "postgresql": _databases(run)}
+    return {group: what for group, what in found.items() if what}
+
+
+def _sites() -> str:
+    """List the sites of an nginx: Coldframe's nginx.conf would read none of them."""
+    if (ETC / "systemd/system/nginx.service.d/coldframe.conf").exists():
+        return ""
+    sites = [*(ETC / "nginx/sites-enabled").glob("*"), *(ETC / "nginx/conf.d").glob("*.conf")]
+    return ", ".join(sorted(str(site) for site in sites if site.name != "default"))
+
+
+def _keys(run: Run) -> str:
+    """Count the keys of Debian's own instance of Redis, which Coldframe stops."""
+    if (ETC / "redis/redis-broker.conf").exists() or not (ETC / "redis/redis.conf").exists():
+        return ""
+    if run(["systemctl", "is-active", "--quiet", "redis-server.service"])[0]:
+        return ""
+    code, output, _ = run(["redis-cli", "dbsize"])
+    keys = output.strip().rpartition(" ")[2]
+    if code or not keys.isdigit():
+        return "redis-server.service, which runs and does not tell what is in it"
+    return f"redis-server.service with {keys} keys" if int(keys) else ""
+
+
+def _databases(run: Run) -> str:
+    """List the databases of a PostgreSQL, whose pg_hba.conf Coldframe replaces."""
+    clusters = [path.parent for path in (ETC / "postgresql").glob("*/*/pg_hba.conf")]
+    if not clusters or any((cluster / "conf.d/coldframe.conf").exists() for cluster in clusters):
+        return ""
+    select = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1"
+    code, output, _ = run(["runuser", "-u", "postgres", "--", "psql", "-XAtc", select])
+    return "" if code else ", ".join(f"the database {name}" for name in output.split())
