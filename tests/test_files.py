@@ -11,7 +11,8 @@ def write(folder, *names):
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("-----BEGIN PRIVATE KEY-----\n" if "private" in name else f"of {name}\n")
+        kind = "PRIVATE KEY" if "private" in name else "CERTIFICATE"
+        path.write_text(f"-----BEGIN {kind}-----\nof {name}\n")
 
 
 def git(folder, *arguments):
