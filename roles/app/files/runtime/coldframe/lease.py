@@ -38,10 +38,24 @@ TTL = 20.0  # seconds from a renewal to another Beat's turn
 SENDING = 10.0  # seconds that a message may be on its way: three times celery-web.json's socket_timeout, and connecting
 RENEWAL = 5.0  # seconds from one renewal to the next, at most
 PAUSE = 1.0  # seconds between two looks at a lease that another one has, or at a Redis that does not answer
-# The unit, which has one process at a time; empty where systemd does not see to that.
-UNIT = Path("/proc/self/cgroup").read_text().strip().rpartition("/")[2] if os.environ.get("INVOCATION_ID") else ""
-OWNER = f"{socket.gethostname()} {UNIT}"
 logger = logging.getLogger(__name__)
+
+
+def owner(folder: str) -> str:
+    """Name this unit on this host, the same for each process that systemd starts in it after a crash.
+
+    The name that tells is a random one: hosts may have one host name and, as copies of one image, one machine id.
+
+    :param folder: the unit's RUNTIME_DIRECTORY, which no other unit and no other host has; empty: no process follows.
+    """
+    if not folder:
+        return f"{socket.gethostname()} {uuid4()}"
+    file = Path(folder, "owner")
+    if not file.exists():
+        new = file.with_suffix(".new")
+        new.write_text(str(uuid4()))
+        new.replace(file)  # whole or not at all
+    return f"{socket.gethostname()} {file.read_text()}"
 
 
 class Lease:
@@ -50,20 +64,21 @@ class Lease:
     def __init__(self) -> None:
         """Know where the lease is kept; nobody is asked yet."""
         self.redis = credentials.locks()
+        self.owner = owner(os.environ.get("RUNTIME_DIRECTORY", ""))
         self.lock = Lock(self.redis, KEY, timeout=TTL, thread_local=False)
         self.renewed = 0.0
 
     def take(self) -> bool:
         """Take the lease if nobody has it, or who is dead; say whether it is ours now. Raises RedisError."""
         asked = time.monotonic()
-        taken = self.lock.acquire(blocking=False, token=f"{OWNER} {uuid4()}") or self.inherit()
+        taken = self.lock.acquire(blocking=False, token=f"{self.owner} {uuid4()}") or self.inherit()
         self.renewed = asked if taken else 0.0
         return taken
 
     def inherit(self) -> bool:
         """Go on with the lease of the process before in this unit. Raises RedisError."""
         held = self.redis.get(KEY) or b""
-        if not UNIT or held.decode().rpartition(" ")[0] != OWNER:
+        if held.decode().rpartition(" ")[0] != self.owner:
             return False
         self.lock.local.token = held
         try:
