@@ -26,7 +26,7 @@ export ANSIBLE_VAULT_PASSWORD_FILE ?= $(CURDIR)/.vault/$(ENV)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint test-unit test-app test-hosts converged-release verified-release test-faults test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint test-unit test-app test-hosts converged-release verified-release test-faults test bench-deploy
 
 help: ## Print this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -41,6 +41,14 @@ setup: .venv/.ready ## Build .venv with the controller's tools (the other target
 
 .venv/.ready: requirements/uv.txt requirements/controller.txt requirements/bootstrap
 	@requirements/bootstrap
+
+# What the tests look at Flower's pages with; who only deploys needs none of it.
+browser: .venv/.browser ## Install Chromium and what drives it, for the tests of pages
+
+.venv/.browser: .venv/.ready requirements/browser.txt requirements/system
+	@requirements/system chromium
+	@uv pip install --quiet --require-hashes --python .venv -r requirements/browser.txt
+	@touch $@
 
 system:
 	@requirements/system
@@ -118,7 +126,7 @@ said = 2>&1 | sed -u 's/^/$(1): /' | tee -a .cache/scenario-$(1).log
 test-hosts converged-release verified-release scenario-%: SHELL = /bin/bash
 test-hosts converged-release verified-release scenario-%: .SHELLFLAGS = -o pipefail -c
 
-test-hosts: tools ## The Molecule scenarios but `faults`; `release`, the one under load, is asked alone
+test-hosts: tools browser ## The Molecule scenarios but `faults`; `release`, the one under load, is asked alone
 	@mkdir -p .cache; rm -f .cache/scenario-*.log
 	@$(MAKE) --no-print-directory --jobs=2 scenario-default converged-release && $(MAKE) --no-print-directory verified-release || \
 		{ molecule destroy -s release >/dev/null 2>&1; \

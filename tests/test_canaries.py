@@ -35,7 +35,7 @@ class Scene:
         )
         self.canaries = canary.Canaries(app, redis)
 
-    def send(self, arguments, queue):
+    def send(self, arguments, queue, event_dispatcher):
         """Take a message."""
         assert arguments == (queue, self.now)
         self.sent.append(queue)

@@ -1,10 +1,68 @@
 """Flower shows what happens, to who logs in."""
 
+import base64
+import re
+import time
+import uuid
+from urllib.parse import urlsplit
+
 import pytest
 from conftest import wait_for
+from test_units import instances
 
 pytestmark = pytest.mark.group("flower")
 PAGES = ["/flower/", "/flower/workers", "/flower/tasks", "/flower/api/workers", "/flower/api/tasks"]
+
+
+@pytest.fixture
+def ask(deployment):
+    """Ask Flower for a page, logged in."""
+    login = f"ops:{deployment.app_flower_password}"
+    return lambda path, **options: deployment.request(f"/flower/{path}", login=login, **options)
+
+
+@pytest.fixture
+def flower_python(shell, deployment):
+    """Run Python in Flower's environment, with Flower's login to Redis, in a time zone; return what it prints."""
+    app = deployment.app_name
+
+    def run(code, zone="UTC"):
+        settings = (
+            f"PYTHONPATH=/etc/{app}-flower CELERY_SETTINGS_FILE=/etc/{app}-flower/celery.json REDIS_USERNAME=flower"
+        )
+        settings += f" CREDENTIALS_DIRECTORY=/etc/credstore/{app}-flower TZ={zone}"
+        python = f"$(systemctl cat {app}-flower | sed -n 's/^ExecStart=\\([^ ]*\\).*/\\1/p')"
+        return shell(f"{settings} {python} - 2>&1 <<'END'\n{code}\nEND\n")
+
+    return run
+
+
+@pytest.fixture
+def send_events(flower_python):
+    """Send events as a worker of that name does whose application is in that time zone."""
+
+    def send(worker, events, zone="UTC"):
+        code = f"""
+from flowerapp import app
+with app.connection_for_write() as connection, app.events.Dispatcher(connection, hostname={worker!r}) as dispatcher:
+    for kind, fields in {events!r}:
+        dispatcher.send(kind, **fields)
+"""
+        assert flower_python(code, zone) == ""
+
+    return send
+
+
+def queue(worker):
+    """The queue that a worker's name begins with."""
+    return worker.partition("-")[0]
+
+
+def online(ask, whole=False):
+    """The queues, or the names, of the workers that Flower shows as online."""
+    answer = ask("workers?json=1")
+    workers = answer.json["data"] if answer.status == 200 else []  # Flower may be about to start
+    return {worker["hostname"] if whole else queue(worker["hostname"]) for worker in workers if worker["status"]}
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -23,14 +81,149 @@ def test_pages_without_login_stay_inside(deployment, path):
     assert deployment.request(path).status == 403
 
 
-def test_sees_the_worker_of_each_queue(deployment):
-    def seen():
-        workers = deployment.request(
-            "/flower/api/workers?refresh=1", login=f"ops:{deployment.app_flower_password}"
-        ).json
-        return {name.split("-")[0] for name in workers}
+READS = {
+    "workers": 200, "workers?refresh=1": 200, "workers?status=1": 200, "worker/shutdown/x": 405, "tasks?limit=10": 200,
+    "tasks?search=state:SUCCESS": 200, "task/types": 200, "task/info/x": 404, "task/result/x": 503, "queues/length": 200,
+}  # fmt: skip
 
-    wait_for(lambda: set(deployment.celery_queues) <= seen(), 20, "Flower names a worker of each queue")
+
+@pytest.mark.parametrize("path", READS)
+def test_api_tells_and_fails_for_a_reason(ask, path):
+    """Results are the application's: Flower has no way to them."""
+    assert ask(f"api/{path}").status == READS[path]
+
+
+@pytest.mark.changes
+def test_shows_idle_workers_with_their_load(host, deployment, ask):
+    """Also those that began before Flower or after it, and did nothing since."""
+    host.check_output(f"systemctl restart {deployment.app_name}-flower")
+    queues = set(deployment.celery_queues)
+    wait_for(lambda: queues <= online(ask), 30, "Flower shows a worker of each queue")
+    wait_for(lambda: queues <= {queue(name) for name in ask("api/workers").json}, 30, "and knows what each is")
+    for worker in ask("workers?json=1").json["data"]:
+        if worker["status"] and queue(worker["hostname"]) in queues:
+            assert len(worker["loadavg"]) == 3, worker
+            assert worker["active"] is not None and worker["processed"] is not None, worker
+            assert ask(f"worker/{worker['hostname']}").status == 200
+
+
+@pytest.mark.changes
+@pytest.mark.group("workers")
+def test_shows_a_worker_that_stopped_and_counts_what_waits_for_it(host, deployment, ask, redis):
+    if len(deployment.groups["workers"]) > 1 or "redis" not in deployment.group_names:
+        pytest.skip("another host's worker would do the tasks")
+    unit = instances(host, deployment.app_name, "worker-*").pop()
+    name = unit.removeprefix(f"{deployment.app_name}-worker-").partition("@")[0]
+    wait_for(lambda: name in online(ask), 30, "Flower shows the worker")
+    (worker,) = (
+        w["hostname"] for w in ask("workers?json=1").json["data"] if w["status"] and queue(w["hostname"]) == name
+    )
+    host.check_output(f"systemctl stop {unit}")
+    try:
+        redis(f"LPUSH {name} {{}} {{}} {{}}")
+        waiting = {entry["name"]: entry["messages"] for entry in ask("api/queues/length").json["active_queues"]}
+        assert waiting.keys() == set(deployment.celery_queues)
+        assert waiting[name] in (3, 4), "perhaps a canary task, too"
+        assert re.search(rf"<td>{name}</td>\s*<td[^>]*>[34]</td>", ask("broker").body)
+        wait_for(lambda: worker not in online(ask, whole=True), 40, "Flower shows it as offline")
+        assert worker in {w["hostname"] for w in ask("workers?json=1").json["data"]}
+        assert ask(f"worker/{worker}").status == 200
+    finally:
+        redis(f"LREM {name} 0 {{}}")
+        host.check_output(f"systemctl start {unit}")
+    wait_for(lambda: worker in online(ask, whole=True), 30, "Flower shows it as online again")
+
+
+@pytest.mark.changes
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata", "UTC"])
+def test_times_are_right_whatever_the_zone_of_a_worker(host, deployment, ask, send_events, zone):
+    worker = f"zone-{uuid.uuid4()}@test"
+    task = str(uuid.uuid4())
+    before = time.time()
+    send_events(
+        worker,
+        [
+            ("worker-heartbeat", {"freq": 10}),
+            ("task-received", {"uuid": task, "name": "zone", "args": "()", "kwargs": "{}"}),
+        ],
+        zone,
+    )
+    seen = wait_for(lambda: (answer := ask(f"api/task/info/{task}")).status == 200 and answer.json, 10, "the task")
+    assert before - 5 < seen["received"] < time.time() + 5
+    assert ask("api/workers?status=1").json[worker] is True
+    send_events(worker, [("worker-offline", {})], zone)
+    wait_for(lambda: worker not in ask("api/workers?status=1").json, 15, "Flower forgets a worker that said good-bye")
+    journal = host.check_output(f"journalctl --identifier={deployment.app_name}-flower --since=-2min --no-pager")
+    assert not [line for line in journal.splitlines() if worker in line]
+
+
+@pytest.mark.changes
+@pytest.mark.group("web")
+def test_canary_tasks_are_not_shown_as_pending(deployment, ask, manage):
+    """Where the application has it that the sending of a task is told, too."""
+    code = """
+import time
+from types import SimpleNamespace
+from celery import current_app as app
+from coldframe.canary import NAME, Canaries
+app.conf.task_send_sent_event = True
+notes = SimpleNamespace(time=lambda: (int(time.time()), 0), set=lambda *_, **__: None)
+Canaries(app, notes).send(app.conf.task_default_queue)
+print(app.send_task("celery.backend_cleanup").id)
+"""
+    task = manage(code)
+    wait_for(lambda: ask(f"api/task/info/{task}").status == 200, 10, "Flower knows what was sent after it")
+    assert ask("api/tasks?taskname=coldframe.canary&state=PENDING").json == {}
+
+
+def rows(parameters=""):
+    """The address where the page Tasks gets its rows."""
+    return f"tasks/datatable?draw=1&start=0&length=5&order[0][column]=0&order[0][dir]=desc&columns[0][data]=received{parameters}"
+
+
+def test_rows_of_the_page_tasks_are_shown(ask, deployment):
+    assert ask(rows(), data=b"").json.keys() >= {"data", "recordsTotal", "recordsFiltered"}
+    assert deployment.request("/flower/" + rows(), data=b"").status == 401
+    for method in ("PUT", "PATCH", "DELETE"):
+        assert ask(rows(), data=b"", method=method).status == 403
+    elsewhere = {"Origin": "https://other.example"}
+    assert ask(rows(), data=b"", headers=elsewhere).status == 403, "another site's page"
+
+
+def test_nothing_else_is_let_through_that_is_a_post(ask, flower_python):
+    """Of all that the installed Flower takes by POST. The tests of the edge have paths that only look like that one."""
+    code = """
+from flower.urls import handlers
+for handler in handlers:
+    pattern, target = (handler[0], handler[1]) if isinstance(handler, tuple) else (handler.regex.pattern, handler.target)
+    if "post" in vars(target) or "put" in vars(target) or "delete" in vars(target):
+        print(pattern.rstrip("$").replace("(.+)", "x").replace("(.*)", "x"))
+"""
+    paths = set(flower_python(code).split())
+    assert "/tasks/datatable" in paths and len(paths) > 10
+    assert {path: ask(path[1:], data=b"").status for path in paths - {"/tasks/datatable"}} == dict.fromkeys(
+        paths - {"/tasks/datatable"}, 403
+    )
+    # As the client writes it, this path is that of another handler.
+    for path in ("api/worker/shutdown/x", "api/task/send-task/x"):
+        assert "recordsTotal" in ask(f"{path}/../../../../{rows()}", data=b"").json
+
+
+def test_flower_itself_refuses_to_control(host, deployment, shell):
+    """Behind the edge, as if it let all through."""
+    if set(deployment.groups["edge"]) != set(deployment.groups["flower"]):
+        pytest.skip("Flower listens on its host's private address")
+    login = base64.b64encode(f"ops:{deployment.app_flower_password}".encode()).decode()
+    code = f"""
+import http.client, socket
+for path in ("worker/shutdown/x", "worker/pool/grow/x", "task/send-task/x", "task/revoke/x", "task/rate-limit/x"):
+    connection = http.client.HTTPConnection("{urlsplit(deployment.app_url).netloc}")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect("/run/{deployment.app_name}-flower/flower.sock")
+    connection.request("POST", "/flower/api/" + path, headers={{"Authorization": "Basic {login}"}})
+    print(connection.getresponse().status)
+"""
+    assert shell(f"python3 - <<'END'\n{code}\nEND\n").split() == ["403"] * 5
 
 
 def test_socket_is_closed_to_others(host, deployment):

@@ -23,8 +23,8 @@ OPTIONS: dict[str, tuple[type, Any, str]] = {
     "timeout_stop_sec": (int, None, SECONDS.format(1) + ", not below time_limit; 35 more than it where nothing is said"),
     "max_tasks_per_child": (int, 1000, "a whole number of 1 or more"),
     "max_memory_per_child": (int, 0, "KiB, a whole number; 0 means no limit"),
-    "heartbeat": (bool, False, "true or false; with it Flower shows an idle worker as online too, and a worker stands "
-                  "still while its broker hangs"),
+    "heartbeat": (bool, False, "true or false; with it a worker sends heartbeats unasked, every 2 s, and stands still while "
+                  "its broker hangs; Flower does not need them, it asks"),
     "task_events": (bool, True, "true or false; without them Flower does not show the tasks"),
     "cpu_weight": (int, 100, "a whole number from 1 to 10000; the worker's share of busy processors, where other units' is 100"),
 }  # fmt: skip

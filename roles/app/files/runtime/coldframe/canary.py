@@ -42,6 +42,14 @@ def canary(task: Any, queue: str, sent: float) -> None:
         logger.warning("That a canary task was done was not noted: %s", error)
 
 
+class NoEvents:
+    """Tells nobody that a task was sent, where the application has `task_send_sent_event`: Flower would show it for ever."""
+
+    @staticmethod
+    def publish(*_: Any, **__: Any) -> None:
+        """Do nothing."""
+
+
 class Canaries:
     """Sends the canary tasks of all queues; one Beat does so at a time."""
 
@@ -77,7 +85,7 @@ class Canaries:
     def send(self, queue: str) -> None:
         """Send one, and note so."""
         now = clock(self.redis)
-        self.app.tasks[NAME].apply_async((queue, now), queue=queue)
+        self.app.tasks[NAME].apply_async((queue, now), queue=queue, event_dispatcher=NoEvents)
         self.redis.set(f"canary:sent:{queue}", now, ex=KEEP)
 
 

@@ -17,7 +17,7 @@ from celery.__main__ import main
 from celery.signals import worker_ready, worker_shutting_down
 from celery.worker import state
 
-from coldframe import canary, countdown, guard, lease, pool, reconnect, results, sockets, soft_limit
+from coldframe import canary, countdown, guard, heartbeat, lease, pool, reconnect, results, sockets, soft_limit
 from coldframe.stop import Rest
 from coldframe.watch import Watch
 
@@ -89,6 +89,7 @@ if __name__ == "__main__":
     canary.install()
     countdown.install()
     guard.install()
+    heartbeat.install()
     lease.install(notify)
     pool.install()
     reconnect.install()
