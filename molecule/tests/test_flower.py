@@ -153,8 +153,16 @@ def test_times_are_right_whatever_the_zone_of_a_worker(host, deployment, ask, se
     assert ask("api/workers?status=1").json[worker] is True
     send_events(worker, [("worker-offline", {})], zone)
     wait_for(lambda: worker not in ask("api/workers?status=1").json, 15, "Flower forgets a worker that said good-bye")
-    journal = host.check_output(f"journalctl --identifier={deployment.app_name}-flower --since=-2min --no-pager")
+    journal = host.check_output(f"journalctl --unit={deployment.app_name}-flower --since=-2min --no-pager")
     assert not [line for line in journal.splitlines() if worker in line]
+
+
+def test_its_lines_in_the_journal_bear_its_name(host, deployment):
+    name = f"{deployment.app_name}-flower"
+    assert host.check_output(f"journalctl --unit={name} --identifier={name} --lines=1 --output=cat") not in (
+        "",
+        "-- No entries --",
+    )
 
 
 @pytest.mark.changes

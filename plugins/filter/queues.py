@@ -117,7 +117,7 @@ def _arguments(name: str, options: dict[str, Any]) -> list[str]:
         arguments.append(f"--concurrency={options['concurrency']}")
     if not options["heartbeat"]:
         arguments.append("--without-heartbeat")
-    if options["task_events"]:  # without heartbeats Flower could not turn them on
+    if options["task_events"]:  # Flower does not turn them on
         arguments.append("--task-events")
     if options["pool"] == "prefork":  # the only pool that enforces limits and recycles
         limits = ("time_limit", "soft_time_limit", "max_tasks_per_child")
