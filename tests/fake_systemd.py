@@ -22,6 +22,8 @@ class FakeModule:
         """Begin with nothing loaded."""
         self.states: dict[str, str] = {}
         self.broken: set[str] = set()
+        self.jobs: dict[str, str] = {}
+        self.doing: dict[str, str] = {}
         self.calls: list[tuple[str, ...]] = []
 
     def fail_json(self, msg: str, **_: Any) -> NoReturn:
@@ -38,6 +40,10 @@ class FakeModule:
         if verb == "list-units":
             found = [u for u in self.states if fnmatch.fnmatch(u, units[0])]
             return 0, "".join(f"{u} loaded {self.states[u]} x\n" for u in found), ""
+        if verb == "list-jobs":
+            return 0, "".join(f"  7 {unit} {kind} running\n" for unit, kind in self.jobs.items()), ""
+        if verb == "show":
+            return 0, "\n\n".join(f"Id={u}\nStatusText={self.doing.get(u, '')}" for u in units), ""
         if verb == "is-active":
             return (0 if self.states.get(units[0]) == "active" else 3), "", ""
         if verb == "start" or (verb == "enable" and "--now" in options):
@@ -46,6 +52,7 @@ class FakeModule:
         if verb == "stop":
             for unit in units:
                 self.states[unit] = "deactivating" if "--no-block" in options else "inactive"
+                self.jobs[unit] = "stop"
         wants = coldframe.UNITS / "shop.target.wants"
         wants.mkdir(exist_ok=True)
         for unit in units:

@@ -1,7 +1,9 @@
 """The order in which a release becomes the running one, and what stays when it cannot."""
 
 import pytest
+import release_activate
 from ansible.module_utils import coldframe
+from deploy_begin import as_wanted
 from fake_systemd import Failure, FakeModule, place
 from release_activate import Activation
 
@@ -18,9 +20,18 @@ def host(tmp_path, monkeypatch):
     return coldframe.Application(FakeModule(), "shop", tmp_path)
 
 
-def activate(host, release, parts=PARTS):
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """Time passes where it is waited for."""
+    now = [0.0]
+    monkeypatch.setattr(release_activate.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(release_activate.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    return lambda: now[0]
+
+
+def activate(host, release, parts=PARTS, back=False):
     host.module.calls.clear()
-    activation = Activation(host, release, parts)
+    activation = Activation(host, release, parts, back)
     activation.run()
     return activation
 
@@ -47,11 +58,76 @@ def test_new_units_are_ready_before_an_old_one_is_asked_to_stop(host):
     activate(host, "r1")
     activate(host, "r2")
     calls = host.module.calls
-    start = calls.index(("start", "shop-web@r2.service", "shop-worker-default@r2.service"))
+    start = max(calls.index(("start", f"shop-{part}@r2.service")) for part in ("web", "worker-default"))
     stop = next(i for i, call in enumerate(calls) if call[0] == "stop" and "shop-web@r1.service" in call)
     assert start < stop
     assert host.module.states["shop-web@r1.service"] == "deactivating", "stopped without waiting"
     assert host.enabled() == {f"shop-{part}@r2.service" for part in PARTS} and host.current == "r2"
+
+
+@pytest.mark.parametrize(("back", "order"), [(False, ["worker-default", "web"]), (True, ["web", "worker-default"])])
+def test_what_sends_tasks_runs_beside_workers_that_know_them(host, back, order):
+    activate(host, "r1")
+    activate(host, "r2", back=back)
+    calls = host.module.calls
+    assert [call for call in calls if call[0] == "start"][:2] == [
+        ("start", f"shop-{part}@r2.service") for part in order
+    ]
+    stopped = [("stop", f"shop-{part}@r1.service") for part in ("web", "worker-default")]
+    assert [call for call in calls if call in stopped] == stopped, "the old web first"
+
+
+def test_old_workers_go_on_while_they_get_tasks_that_the_new_ones_do_not_know(host):
+    activate(host, "r1")
+    ends = iter(["deactivating", "deactivating"] + ["inactive"] * 9)
+    says = iter(["consuming, 2 tasks of another release"] * 3 + ["consuming"] * 9)
+    asked, run = [], host.module.run_command
+
+    def systemctl(arguments):
+        verb = arguments[1]
+        if verb in ("list-units", "show"):
+            asked.append((verb, host.module.states.get("shop-worker-default@r1.service")))
+        if verb == "list-units" and host.module.states.get("shop-web@r1.service") == "deactivating":
+            host.module.states["shop-web@r1.service"] = next(ends)
+        if verb == "show":
+            host.module.doing["shop-worker-default@r1.service"] = next(says)
+        return run(arguments)
+
+    host.module.run_command = systemctl
+    activate(host, "r2")
+    assert [verb for verb, _ in asked].count("show") == 4 and {state for _, state in asked} == {"active"}
+    assert host.module.states["shop-worker-default@r1.service"] == "deactivating"
+
+
+def test_they_are_not_waited_for_for_ever(host, clock):
+    activate(host, "r1")
+    host.module.doing["shop-worker-default@r2.service"] = "consuming, 9 tasks of another release"
+    activate(host, "r2")  # whose old web never ends, either
+    assert 30 <= clock() < 32
+    assert host.module.states["shop-worker-default@r1.service"] == "deactivating"
+
+
+@pytest.mark.parametrize("job", ["restart", "start", None])
+def test_old_unit_that_comes_back_on_its_own_is_asked_to_stop(host, job):
+    activate(host, "r1")
+    worker = "shop-worker-default@r1.service"
+    host.module.states[worker] = "deactivating"  # the watchdog's doing, or `systemctl restart`
+    if job:
+        host.module.jobs[worker] = job
+    assert activate(host, "r2").to_stop.count(worker) == 1
+    assert host.module.calls.count(("stop", worker)) == 1
+    assert not Activation(host, "r2", PARTS).changes(), "what was asked to stop is gone"
+    del host.module.jobs[worker]
+    assert Activation(host, "r2", PARTS).to_stop == [worker], "somebody had it restarted afterwards"
+    assert not as_wanted(host, "r2", PARTS)
+
+
+def test_unit_of_the_release_itself_that_is_being_restarted_is_replaced_by_one_beside_it(host):
+    activate(host, "r1")
+    host.module.states["shop-worker-default@r1.service"] = "deactivating"
+    activation = activate(host, "r1")
+    assert activation.to_start == ["shop-worker-default@r1:2.service"]
+    assert activation.to_stop == ["shop-worker-default@r1.service"]
 
 
 def test_release_that_drains_is_gone_back_to_beside_itself(host, tmp_path):

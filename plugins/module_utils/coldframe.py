@@ -25,7 +25,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "beat": {"type": "bool", "default": False},
     "as_before": {"type": "bool", "default": False},
 }
-RUNNING = ("active", "activating", "reloading")
+RUNNING = ("active", "activating", "reloading", "restarting")
 ENDED = ("inactive", "failed")
 
 
@@ -52,9 +52,25 @@ class Application:
         return code, output if not code else output + errors
 
     def instances(self) -> dict[str, str]:
-        """Map each loaded instance of the application to its active state."""
-        _, output = self.systemctl("list-units", "--all", "--plain", "--no-legend", "--full", f"{self.app}-*@*.service")
-        return {line.split()[0]: line.split()[2] for line in output.splitlines() if line.strip()}
+        """Map each loaded instance of the application to its active state.
+
+        One that is deactivating and was not asked to stop is "restarting": systemd starts it again afterwards, as a
+        job says or its Restart=.
+        """
+        pattern = f"{self.app}-*@*.service"
+        _, output = self.systemctl("list-units", "--all", "--plain", "--no-legend", "--full", pattern)
+        states = {line.split()[0]: line.split()[2] for line in output.splitlines() if line.strip()}
+        if "deactivating" in states.values():
+            _, output = self.systemctl("list-jobs", "--plain", "--no-legend", "--full", pattern)
+            jobs = dict(line.split()[1:3] for line in output.splitlines() if "@" in line)
+            ending = [unit for unit, state in states.items() if state == "deactivating"]
+            states |= {unit: "restarting" for unit in ending if jobs.get(unit) != "stop"}
+        return states
+
+    def show(self, properties: str, units: list[str]) -> list[dict[str, str]]:
+        """Map properties of each unit to their values."""
+        _, output = self.systemctl("show", f"--property={properties}", *units)
+        return [dict(line.split("=", 1) for line in block.splitlines()) for block in output.strip().split("\n\n")]
 
     def enabled(self) -> set[str]:
         """List the instances that start at boot."""
@@ -70,8 +86,8 @@ class Application:
         names += [f"{self.app}-{part}@{release}:{turn}.service" for turn in range(2, 2 + len(states))]
         if part == "beat":
             return names[0]
-        free = (name for name in names if states.get(name) != "deactivating")
-        return next((name for name in names if states.get(name) in RUNNING), None) or next(free)
+        free = [name for name in names if states.get(name) not in ("deactivating", "restarting")]
+        return next((name for name in free if states.get(name) in RUNNING), free[0])
 
     def part(self, unit: str) -> str:
         """Name the part that a unit runs; the opposite of `unit`."""
@@ -90,18 +106,17 @@ class Application:
 
     def status(self) -> list[dict[str, str]]:
         """Say of each instance that is not stopped its release, its state and what it does now."""
-        units = [unit for unit, state in self.instances().items() if state != "inactive"]
+        states = self.instances()
+        units = [unit for unit, state in states.items() if state != "inactive"]
         if not units:
             return []
-        properties = "Id,ActiveState,StatusText,StateChangeTimestamp"
-        _, output = self.systemctl("show", f"--property={properties}", *units)
-        shown = [dict(line.split("=", 1) for line in block.splitlines()) for block in output.strip().split("\n\n")]
+        shown = self.show("Id,StatusText,StateChangeTimestamp", units)
         return [
             {
                 "unit": each["Id"],
                 "part": self.part(each["Id"]),
                 "release": release_of(each["Id"]),
-                "state": "draining" if each["ActiveState"] == "deactivating" else each["ActiveState"],
+                "state": {"deactivating": "draining"}.get(states[each["Id"]], states[each["Id"]]),
                 "doing": each.get("StatusText", ""),
                 "since": each.get("StateChangeTimestamp", ""),
             }

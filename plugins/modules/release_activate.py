@@ -11,9 +11,12 @@ description:
     brings along, so two releases run side by side and neither changes the other's definition.
   - New instances start first and must report that they are ready. If one does not, the new ones are
     stopped, the old ones go on untouched, and the module fails with the journal's last lines.
+  - Workers start before the web, which may send tasks that they alone know; with O(as_before) the web starts first.
+    The old web ends before the old workers, and these go on for some seconds while they get tasks that the new ones do not know.
   - An instance of that same release that still finishes what it was at is left to it; another starts beside it.
   - Then the web socket is pointed at the new instance, Beat changes over (the old one stops before the
     new one starts, which ticks unless another host's does), the old instances are asked to finish, and the new ones are enabled for boot.
+  - An old instance that ends on its own account, such as one that is being restarted, is asked to finish too, for it would come back.
 options:
   app: {description: "The application's name, which begins each unit's name.", type: str, required: true}
   release: {description: The release id., type: str, required: true}
@@ -41,18 +44,26 @@ stopped: {description: Instances that were asked to stop., type: list, returned:
 queues: {description: Queues whose workers change., type: list, returned: always}
 """
 
+import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe import ENDED, PARTS, RUNNING, Application, point, replace
 
+WEB_SECONDS = 10  # that the old web may take for its last requests, before its workers are asked to stop
+KNOWN_SECONDS = 20  # that the old workers may go on with tasks that the new ones do not know
+OTHERS = "of another release"  # what a worker's status says while it gets such tasks (coldframe.unknown)
+
 
 class Activation:
     """One release on its way to be the running one."""
 
-    def __init__(self, host: Application, release: str, parts: list[str]) -> None:
-        """Compare the host with what is wanted; nothing is touched yet."""
-        self.host, self.release = host, release
+    def __init__(self, host: Application, release: str, parts: list[str], back: bool = False) -> None:
+        """Compare the host with what is wanted; nothing is touched yet.
+
+        :param back: whether the release ran before the current one: its web starts before its workers.
+        """
+        self.host, self.release, self.back = host, release, back
         self.states, self.enabled = host.instances(), host.enabled()
         self.units = {part: host.unit(part, release, self.states) for part in parts}
         self.wanted = list(self.units.values())
@@ -109,12 +120,15 @@ class Activation:
         leftovers = [unit for unit, state in self.states.items() if state == "failed"]
         if leftovers:
             host.systemctl("reset-failed", *leftovers, check=False)
-        self.start([unit for unit in self.to_start if host.part(unit) != "beat"])
+        workers, web = self.halves(self.to_start)
+        for units in (web, workers) if self.back else (workers, web):
+            self.start(units)
         self.swap_beat()
         if not self.pointed():
             self.point_socket()
             host.systemctl("daemon-reload")
-        self.stop(self.to_stop)
+        workers, web = self.halves(self.to_stop)
+        self.stop(web)
         if gone := sorted(self.enabled - set(self.wanted)):
             host.systemctl("disable", "--no-reload", *gone)
         if set(self.wanted) - self.enabled:
@@ -125,6 +139,31 @@ class Activation:
         release = host.root / "releases" / self.release
         point(host.root / "current", f"releases/{self.release}")
         (release / ".release/ready").touch()
+        self.see_last_tasks(workers, web)
+        self.stop(workers)
+
+    def halves(self, units: list[str]) -> tuple[list[str], list[str]]:
+        """List the workers among units, and the web's; Beat changes over on its own."""
+        return (
+            [unit for unit in units if self.host.part(unit).startswith("worker-")],
+            [unit for unit in units if self.host.part(unit) == "web"],
+        )
+
+    def see_last_tasks(self, workers: list[str], web: list[str]) -> None:
+        """Wait, some seconds at most, until the old web sends nothing more and old workers have done what they alone know."""
+        if not workers:
+            return
+        until = time.monotonic() + WEB_SECONDS
+        while (
+            any(self.host.instances().get(unit, "inactive") not in ENDED for unit in web) and time.monotonic() < until
+        ):
+            time.sleep(0.2)
+        consuming, _ = self.halves(workers + self.wanted)
+        until = time.monotonic() + KNOWN_SECONDS
+        while time.monotonic() < until and any(
+            OTHERS in unit.get("StatusText", "") for unit in self.host.show("Id,StatusText", consuming)
+        ):
+            time.sleep(0.5)
 
     def point_socket(self) -> None:
         """Lead the web socket to this release, from systemd's next reload on."""
@@ -182,7 +221,7 @@ def main() -> None:
     p = module.params
     host = Application(module, p["app"], p["root"])
     parts = host.parts(p["release"], **{name: p[name] for name in PARTS})
-    activation = Activation(host, p["release"], parts)
+    activation = Activation(host, p["release"], parts, back=p["as_before"])
     changing = [host.part(unit) for unit in activation.to_start + activation.to_stop]
     result = {
         "changed": activation.changes(),
