@@ -60,7 +60,7 @@ INSIDE: dict[str, list[Any]] = {
         {"a": ""},
         {"a": 5},
     ],
-    "app_web": [{"workers": "2"}, {"worker": 2}, {"timeout": 0}, {"threads": 10**9}, {"max_requests": None}],
+    "app_web": [{"workers": "2"}, {"worker": 2}, {"timeout": 0}, {"threads": 10**9}, {"max_requests": None}, {"preload": 3}],
     "app_redis_passwords_before": [{"nobody": "x" * 20}, {"web": 5}, {"web": "a b"}],
     "app_redis_passwords": [{}, {"admin": "short"}, {"admin": 5}],
     "celery_queues": [
@@ -144,7 +144,8 @@ LATER: list[dict[str, Any]] = [
 ]
 # The far ends of what is right.
 LEAST = {
-    "app_web": {"workers": 1, "max_requests": 0},
+    "app_web": {"workers": 1, "max_requests": 0, "preload": False},
+    "app_start_timeout": 5,
     "app_environment": {"QUOTED": """a "b" 'c' $HOME %i #; \\n \u00e9""", "NUMBER": 5, "EMPTY": ""},
     "app_secrets": {"api.key-1": "several\nlines\nof it"},
     "app_web_socket": "/run/a+b@c.sock",
@@ -171,6 +172,7 @@ LEAST = {
 }
 MOST = {
     "app_web": {"workers": 512, "threads": 1024, "timeout": 86400, "max_requests": 2**31 - 1},
+    "app_start_timeout": 3600,
     "app_network": "egress",
     "app_root": "/var/lib/a+b/c@d",
     "app_web_port": 65535,

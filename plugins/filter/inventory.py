@@ -64,6 +64,7 @@ RIGHT: dict[str, tuple[Any, str]] = {
     "app_web.threads": (range(1, 1025), "from 1 to 1024"),
     "app_web.timeout": (range(1, 86401), "seconds, from 1 to 86400"),
     "app_web.max_requests": (range(2**31), "0 or more"),
+    "app_start_timeout": (range(5, 3601), "seconds, from 5 to 3600"),
     "app_web_socket": (SOCKET, "a path below /run"),
     "app_broker_socket": (rf"(?=/run/redis-broker/){SOCKET}", "a path in /run/redis-broker, the only folder that it may write"),
     "app_cache_socket": (rf"(?=/run/redis-cache/){SOCKET}", "a path in /run/redis-cache, the only folder that it may write"),

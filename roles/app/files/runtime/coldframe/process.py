@@ -7,8 +7,6 @@ From then on a worker's status names the tasks that it runs, while it drains too
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import time
 from typing import Any
@@ -17,24 +15,33 @@ from celery.__main__ import main
 from celery.signals import worker_ready, worker_shutting_down
 from celery.worker import state
 
-from coldframe import canary, countdown, guard, heartbeat, lease, pool, reconnect, results, sockets, soft_limit
+from coldframe import (
+    canary,
+    countdown,
+    guard,
+    heartbeat,
+    lease,
+    pool,
+    reconnect,
+    results,
+    sockets,
+    soft_limit,
+    starting,
+)
 from coldframe.stop import Rest
 from coldframe.watch import Watch
 
 STATUS_INTERVAL = 1.0  # seconds between two looks at the running tasks
 STATUS_TASKS = 10  # tasks that the status names, at most
 logger = logging.getLogger(__name__)
+start = starting.of_unit()
 
 
 def notify(message: str) -> None:
-    """Send a message to systemd; without systemd there is nobody to tell."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):  # an abstract socket
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.sendto(message.encode(), address)
+    """Send a message to systemd; with READY the start has ended."""
+    if message.startswith("READY=1"):
+        start.end()
+    starting.notify(message)
 
 
 class Worker:
@@ -86,6 +93,7 @@ def on_worker_shutting_down(**_: object) -> None:
 
 
 if __name__ == "__main__":
+    start.begin()
     canary.install()
     countdown.install()
     guard.install()

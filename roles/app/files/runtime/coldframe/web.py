@@ -1,4 +1,4 @@
-"""Loads in the web server's first process what would else be loaded by the first requests.
+"""What Gunicorn's hooks do (gunicorn.conf.py of a release): load the application, and tell systemd when that is done.
 
 Django imports the views, and Celery the broker's transport, when they are first used: in each new
 process of a release, a request that sends a task waited 150 ms for that, on a busy host a second.
@@ -7,15 +7,21 @@ The check of countdowns is put before Celery here too.
 
 from __future__ import annotations
 
+import fcntl
+import os
+import struct
+import termios
+from typing import Any
+
 from celery.app.utils import find_app
 from django.urls import get_resolver
 
 import coldframe.credentials  # noqa: F401
-from coldframe import countdown
+from coldframe import countdown, starting
 
 
 def load(celery_app: str) -> None:
-    """Import views, tasks and transport; open no connection, for the processes are forked from this one.
+    """Import views, tasks and transport; open no connection, for processes may be forked from this one.
 
     Raises what the application raises when it is imported.
     """
@@ -25,3 +31,33 @@ def load(celery_app: str) -> None:
     app.finalize()
     app.connection_for_write().get_transport_cls()
     _ = get_resolver().url_patterns, app.amqp, app.backend, app.events.Dispatcher
+
+
+class Workers:
+    """Gunicorn's workers where each loads the application itself: the unit is ready when all of them have.
+
+    Gunicorn would say so before. So it does not learn whom to tell, and the last worker to be loaded tells.
+    """
+
+    def __init__(self, count: int) -> None:
+        """Make what the workers share: a pipe that each of them puts one byte into."""
+        self.count = count
+        self.address = os.environ.pop("NOTIFY_SOCKET", "")
+        self.loaded, self.loads = os.pipe()
+
+    def begin(self, worker: Any) -> None:
+        """Begin to load, in a worker; Gunicorn ends one that shows no sign of life for its `timeout`."""
+        os.environ["NOTIFY_SOCKET"] = self.address
+        self.start = starting.of_unit(worker.notify)
+        self.start.begin()
+
+    def end(self) -> None:
+        """Have loaded, in a worker."""
+        self.start.end()
+        os.write(self.loads, b".")
+        if self.so_far() == self.count:
+            starting.notify(f"READY=1\nSTATUS=Gunicorn: {self.count} workers have loaded the application")
+
+    def so_far(self) -> int:
+        """How many workers have loaded the application."""
+        return struct.unpack("i", fcntl.ioctl(self.loaded, termios.FIONREAD, b"\0" * 4))[0]
