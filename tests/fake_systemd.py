@@ -17,6 +17,7 @@ class FakeModule:
     """Stands in for AnsibleModule: keeps units' states, and which of them cannot start."""
 
     check_mode = False
+    journal = ""
 
     def __init__(self) -> None:
         """Begin with nothing loaded."""
@@ -33,7 +34,7 @@ class FakeModule:
     def run_command(self, arguments: list[str]) -> tuple[int, str, str]:
         """Answer as the program would."""
         if arguments[0] == "journalctl":
-            return 0, f"journal of {arguments[-1]}", ""
+            return 0, f"journal of {arguments[-1]}\n{self.journal}", ""
         verb, *rest = arguments[1:]
         options, units = [w for w in rest if w.startswith("--")], [w for w in rest if not w.startswith("--")]
         self.calls.append((verb, *units))

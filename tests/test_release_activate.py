@@ -256,3 +256,29 @@ def test_history_survives_a_line_that_a_crash_cut_off(host):
         file.write('\n{"deploy": "b", "ev')
     host.note("c", "begun", release="r2")
     assert [event["deploy"] for event in host.history()] == ["a", "c"]
+
+
+def test_unit_of_the_current_release_that_does_not_start_is_left_to_systemd(host):
+    activate(host, "r1")
+    for part in ("web", "beat"):
+        host.module.states[f"shop-{part}@r1.service"] = "failed"
+        host.module.broken.add(f"shop-{part}@r1.service")
+        with pytest.raises(Failure, match="The release r1 is the current one, and not all of it starts") as failure:
+            activate(host, "r1")
+        assert "new release" not in str(failure.value) and f"shop-{part}@r1.service" in str(failure.value)
+        assert not [call for call in host.module.calls if call[0] == "stop"]
+        host.module.broken.clear()
+        host.module.states[f"shop-{part}@r1.service"] = "active"
+
+
+def test_reason_and_the_applications_lines_are_said_of_a_unit_that_does_not_start(host):
+    activate(host, "r1")
+    host.module.broken.add("shop-web@r2.service")
+    host.module.journal = (
+        "Main process exited, code=exited, status=203/EXEC\nModuleNotFoundError: No module named 'maps'"
+    )
+    with pytest.raises(Failure) as failure:
+        activate(host, "r2")
+    said = str(failure.value)
+    assert "The new release r2 does not start; r1 was left running" in said
+    assert "shop-web@r2.service (exit status 203: its program is missing" in said and "There is no module maps" in said

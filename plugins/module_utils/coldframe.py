@@ -100,9 +100,13 @@ class Application:
             return before
         return ["web"] * web + [f"worker-{queue}" for queue in queues] + ["beat"] * beat
 
-    def journal(self, unit: str) -> str:
-        """Return the last lines that a unit logged."""
-        return self.module.run_command(["journalctl", "--no-pager", "--output=cat", "--lines=30", f"--unit={unit}"])[1]
+    def journal(self, unit: str, since: float = 0) -> str:
+        """Return the last lines that a unit logged, and systemd of it.
+
+        :param since: not those before this time, in seconds since the epoch.
+        """
+        window = ["--lines=400", f"--since=@{since:.0f}"] if since else ["--lines=30"]
+        return self.module.run_command(["journalctl", "--no-pager", "--output=cat", *window, f"--unit={unit}"])[1]
 
     def status(self) -> list[dict[str, str]]:
         """Say of each instance that is not stopped its release, its state and what it does now."""

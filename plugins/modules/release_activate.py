@@ -10,7 +10,8 @@ description:
   - The units are systemd instances named after the release, each with a unit file of its own that the release
     brings along, so two releases run side by side and neither changes the other's definition.
   - New instances start first and must report that they are ready. If one does not, the new ones are
-    stopped, the old ones go on untouched, and the module fails with the journal's last lines.
+    stopped, the old ones go on untouched, and the module fails with what systemd says of it and the journal's lines
+    that are the application's own. Units of the release that is the current one are left to systemd, which tries again.
   - Workers start before the web, which may send tasks that they alone know; with O(as_before) the web starts first.
     The old web ends before the old workers, and these go on for some seconds while they get tasks that the new ones do not know.
   - An instance of that same release that still finishes what it was at is left to it; another starts beside it.
@@ -49,6 +50,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe import ENDED, PARTS, RUNNING, Application, point, replace
+from ansible.module_utils.coldframe_failures import own_lines, reason, remedies
 
 WEB_SECONDS = 10  # that the old web may take for its last requests, before its workers are asked to stop
 KNOWN_SECONDS = 20  # that the old workers may go on with tasks that the new ones do not know
@@ -177,6 +179,7 @@ class Activation:
 
     def start(self, units: list[str]) -> None:
         """Start units and wait until all are ready; else undo and fail."""
+        self.since = time.time()
         if units and self.host.systemctl("start", *units, check=False)[0]:
             failed = [unit for unit in units if not self.active(unit)]
             self.give_up(failed)
@@ -188,22 +191,41 @@ class Activation:
         new = [unit for unit in self.to_start if self.host.part(unit) == "beat"]
         if old:
             self.host.systemctl("stop", *old)
+        self.since = time.time()
         if new and self.host.systemctl("start", *new, check=False)[0]:
-            self.host.systemctl("stop", *new, check=False)
+            if not self.is_current:
+                self.host.systemctl("stop", *new, check=False)
             if old:
                 self.host.systemctl("start", *old, check=False)
             self.give_up(new)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the release is the one that is to run already."""
+        return self.host.current == self.release
+
     def give_up(self, failed: list[str]) -> None:
-        """Stop what was started, and fail with the journals of the units that did not become ready."""
-        journals = "".join(f"\n{unit}:\n{self.host.journal(unit)}" for unit in failed)
-        self.host.systemctl("stop", *self.to_start, check=False)
-        self.host.systemctl("reset-failed", *self.to_start, check=False)
+        """Fail with the reasons of the units that did not become ready; stop what was started, if another release runs."""
+        told = "".join(f"\n{self.why(unit)}" for unit in failed)
         before = self.host.current
-        rest = f"{before} was left running" if before else "nothing ran before it"
-        self.host.module.fail_json(
-            msg=f"The new release {self.release} does not start; {rest}. Not ready: {journals}", failed_units=failed
-        )
+        if self.is_current:
+            what = (
+                f"The release {self.release} is the current one, and not all of it starts. What does was left running, "
+                "and systemd goes on trying to start the rest."
+            )
+        else:
+            self.host.systemctl("stop", *self.to_start, check=False)
+            self.host.systemctl("reset-failed", *self.to_start, check=False)
+            rest = f"{before} was left running" if before else "nothing ran before it"
+            what = f"The new release {self.release} does not start; {rest}."
+        self.host.module.fail_json(msg=f"{what} Not ready: {told}", failed_units=failed)
+
+    def why(self, unit: str) -> str:
+        """Say why a unit did not become ready: systemd's word, the application's lines in the journal, and what helps."""
+        journal = self.host.journal(unit, self.since)
+        lines = own_lines(journal, f"{self.host.root}/releases/")
+        said = reason(journal)
+        return "\n".join([f"{unit}{f' ({said})' if said else ''}:", lines, *remedies(lines)])
 
 
 def main() -> None:
