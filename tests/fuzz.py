@@ -60,7 +60,14 @@ INSIDE: dict[str, list[Any]] = {
         {"a": ""},
         {"a": 5},
     ],
-    "app_web": [{"workers": "2"}, {"worker": 2}, {"timeout": 0}, {"threads": 10**9}, {"max_requests": None}, {"preload": 3}],
+    "app_web": [
+        {"workers": "2"},
+        {"worker": 2},
+        {"timeout": 0},
+        {"threads": 10**9},
+        {"max_requests": None},
+        {"preload": 3},
+    ],
     "app_redis_passwords_before": [{"nobody": "x" * 20}, {"web": 5}, {"web": "a b"}],
     "app_redis_passwords": [{}, {"admin": "short"}, {"admin": 5}],
     "celery_queues": [

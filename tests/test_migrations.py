@@ -89,17 +89,19 @@ def test_refusal_names_migration_operation_reason_and_both_ways_out():
     assert "contract later" in said
 
 
-def failed(step, applied=(), lock=False, kind="ProgrammingError"):
-    error = {"type": kind, "text": "the last line", "lock": lock}
-    return failure({"step": step, "plan": PLAN, "applied": list(applied), "error": error}, 7)
+def failed(step, applied=(), lock=False, kind="ProgrammingError", text="the last line", **more):
+    error = {"type": kind, "text": text, "lock": lock}
+    result = {"step": step, "command": "", "plan": PLAN, "applied": list(applied), "done": {}, "invalid": []}
+    return failure(result | {"error": error} | more, 7)
 
 
 def test_failed_migration_is_named_with_what_was_applied_and_what_not():
     said = failed("migrate", ["blog.0002_a"])
     assert "The migration blog.0003_b failed" in said and "the last line" in said
     assert "Applied before it: blog.0002_a." in said and "Not applied: blog.0003_b." in said
-    assert "a part of it may be in the database" in said and "waited for a lock" not in said
-    assert "a part of it" not in failed("migrate")
+    assert "It is not atomic, so it was not taken back. Done: nothing. Failed: Remove field b from post." in said
+    assert "Not begun: Raw SQL operation" in said and "waited for a lock" not in said
+    assert "not atomic" not in failed("migrate")
     assert "not migrated to the end" in failed("migrate", [m["migration"] for m in PLAN])
     assert "not migrated to the end" in failed("migrate", kind="CommandError")
 

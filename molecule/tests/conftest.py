@@ -57,7 +57,7 @@ def ansible(*command: str, **environment: str) -> subprocess.CompletedProcess[st
         | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import textwrap
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -119,7 +120,7 @@ def test_refused_is_the_whole_plan_and_what_is_safe_is_not_accused(host, invento
         m1005_colour='migrations.AddField("order", "colour", models.IntegerField(default=0, db_default=0))',
         m1006_rows="migrations.RunPython(fail)",
     )
-    result = deploy(inventory, app_source=source)
+    result = deploy(inventory, app_source=source, release_check_ignore=["coldframe.E001"])
     assert result.returncode != 0
     assert "could not survive 1 of the 4 unapplied" in said(result), result.stdout
     assert "orders.1004_size: Add field size to order: makes a column NOT NULL that has no default" in said(result)
@@ -159,6 +160,82 @@ def test_migration_does_not_wait_long_for_a_lock(host, deployment, inventory, va
     assert "The migration orders.1003_note failed" in said(result), result.stdout
     assert "longer than release_migration_lock_timeout, 1 s" in said(result)
     assert schema() == before and current(host, deployment.app_name) == restored
+
+
+INDEXED = """
+from django.contrib.postgres.operations import AddIndexConcurrently
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    atomic = False
+    dependencies = [("orders", "{last}")]
+    operations = [
+        AddIndexConcurrently("charge", models.Index(fields=["order"], name="first_idx")),
+        AddIndexConcurrently("order", models.Index(fields=["sku"], name="second_idx")),
+        migrations.RunSQL("CREATE UNIQUE INDEX CONCURRENTLY Third_Idx ON orders_order (id)", "DROP INDEX third_idx"),
+    ]
+"""
+
+
+@pytest.fixture
+def query(host, deployment):
+    """Ask the application's database as its administrator."""
+    return lambda sql: host.check_output(f"runuser -u postgres -- psql -AtXc %s {deployment.app_name}", sql)
+
+
+@pytest.fixture
+def writer(host, deployment, query):
+    """Somebody's open transaction that has written to the orders; a function ends it."""
+    hold = "BEGIN; UPDATE orders_order SET sku = sku WHERE false; SELECT pg_sleep(600)"
+    unit = "systemd-run --quiet --collect --unit=writer --uid=postgres psql -Xc"
+    host.check_output(f"{unit} %s {deployment.app_name}", hold)
+
+    def end():
+        query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()"
+        )
+
+    yield end
+    end()
+
+
+def test_index_that_was_cut_off_is_made_again_by_the_next_deploy(
+    host, inventory, variant, schema, restored, query, writer
+):
+    """The first index is there then, the second one invalid; one that no migration makes is only named."""
+    query("CREATE TABLE other (a int); INSERT INTO other VALUES (1), (1)")
+    host.run(
+        "runuser -u postgres -- psql -Xc 'CREATE UNIQUE INDEX CONCURRENTLY others_idx ON other (a)' {}".format(
+            query("SELECT current_database()")
+        )
+    )
+    source = variant("indexed")
+    (Path(source) / "orders/migrations/1003_indexed.py").write_text(INDEXED.format(last=LAST))
+    ignore = {"release_check_ignore": ["coldframe.E001"]}  # the models need not know of them here
+    invalid = "SELECT c.relname, indisvalid FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE relname LIKE '%_idx' AND (relname LIKE '%first%' OR relname LIKE 'second%' OR relname LIKE 'third%') ORDER BY 1"
+    try:
+        result = deploy(inventory, app_source=source, release_migration_lock_timeout=1, **ignore)
+        assert result.returncode != 0
+        text = said(result)
+        assert "longer than release_migration_lock_timeout, 1 s" in text, result.stdout
+        assert (
+            "Done: Concurrently create index first_idx" in text
+            and "Failed: Concurrently create index second_idx" in text
+        )
+        assert "public.second_idx on orders_order" in text and "an invalid index that it makes is dropped first" in text
+        assert query(invalid).split() == ["first_idx|t", "second_idx|f"]
+        writer()
+        result = deploy(inventory, app_source=source, **ignore)
+        assert result.returncode == 0, result.stdout
+        assert "was dropped: public.second_idx on orders_order, which orders.1003_indexed makes" in said(result), (
+            result.stdout
+        )
+        assert "was kept: first_idx on orders_charge" in said(result)
+        assert "An invalid index is in the database" in said(result) and "public.others_idx on other" in said(result)
+        assert query(invalid).split() == ["first_idx|t", "second_idx|t", "third_idx|t"]
+    finally:
+        query("DROP TABLE other")
 
 
 def test_name_that_no_migration_has_is_refused(inventory):

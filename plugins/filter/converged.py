@@ -13,7 +13,7 @@ FOLDERS = ("roles", "systemd", "plugins", "requirements")
 NOT_INPUT = {"app_packages", "app_preflight_passed", "app_state", "app_checkout", "app_folder", "app_folder_kind"}
 NOT_INPUT |= {"app_source", "app_repository", "app_version", "app_repository_folder", "app_lock_file", "app_include"}
 NOT_INPUT |= {"app_exclude", "app_origin"}
-NOT_INPUT |= {"app_environment", "app_settings_module", "app_wsgi", "app_celery"}
+NOT_INPUT |= {"app_environment", "app_settings_module", "app_wsgi", "app_celery", "app_start_timeout"}
 
 
 def converged_inputs(names: Iterable[str], project: str) -> list[str]:

@@ -106,6 +106,8 @@ RIGHT: dict[str, tuple[Any, str]] = {
     "release_keep": (range(1001), "from 0 to 1000"),
     "release_rollback_to": (r"([0-9a-f]{12})?", "empty or the id of a release, 12 digits"),
     "release_allow_migrations": (r"[A-Za-z_]\w*\.\w+", "app_label.migration_name, such as blog.0007_title"),
+    "release_check_ignore": (r"[A-Za-z_][\w-]*(\.[\w-]+)+", "the id of a finding, such as security.W005"),
+    "release_commands": (r"[A-Za-z_]\w*(\s.*)?", "a command of manage.py with its arguments, such as compress --force"),
     "release_migration_lock_timeout": (range(86401), "seconds, from 0 to 86400"),
 }  # fmt: skip
 REDIS_USERS = ("admin", "web", "worker", "beat", "flower", "exporter", "cache")
@@ -118,7 +120,14 @@ TAKEN = """adm audio backup basic bin bluetooth boot cdrom crontab daemon defaul
     uucp video voice wheel"""
 # What the units set themselves, and what systemd does.
 OWN_ENVIRONMENT = {"RELEASE_ID", "CELERY_SKIP_CHECKS", "PYTHONPATH", "CELERY_SETTINGS_FILE", "STATIC_ROOT"}
-OWN_ENVIRONMENT |= {"REDIS_USERNAME", "WORKER_ARGUMENTS", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "LISTEN_FDS"}
+OWN_ENVIRONMENT |= {
+    "REDIS_USERNAME",
+    "START_TIMEOUT",
+    "WORKER_ARGUMENTS",
+    "CREDENTIALS_DIRECTORY",
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+}
 OWN_SECRETS = {"secret_key", "secret_key_fallbacks", "database_password", "cache_password", "redis_password"}
 OWN_SECRETS |= {"redis_web", "redis_worker", "redis_beat"}
 

@@ -16,7 +16,22 @@ options:
   app: {description: The application's name., type: str, required: true}
   release: {description: The release id., type: str, required: true}
   root: {description: The application's folder., type: path, required: true}
-  check: {description: Whether to run Django's C(check --deploy); warnings fail., type: bool, default: true}
+  check: {description: "Whether to run Django's checks, C(check --deploy).", type: bool, default: true}
+  static:
+    description: Whether to collect static files, where that was not done.
+    type: bool
+    default: true
+  check_level:
+    description: The least level of a finding that fails. C(NONE) runs no checks.
+    type: str
+    choices: [CRITICAL, ERROR, WARNING, INFO, NONE]
+    default: WARNING
+  check_ignore: {description: Ids of findings that do not fail., type: list, elements: str, default: []}
+  commands:
+    description: Commands of manage.py that run when static files were collected.
+    type: list
+    elements: str
+    default: []
   migrate: {description: Whether to migrate. One host of a deploy does., type: bool, default: true}
   running:
     description: The release that serves now. Without one nothing is refused.
@@ -37,6 +52,7 @@ options:
     description: Seconds that a migration waits for a lock, with the running release's queries behind it; 0 means for ever.
     type: int
     default: 5
+  load_timeout: {description: Seconds in which the application must be loaded., type: int, default: 180}
 author: Coldframe
 """
 
@@ -52,6 +68,7 @@ plan:
   returned: always
 applied: {description: The migrations that were applied., type: list, returned: always}
 output: {description: What Django's C(migrate) wrote., type: str, returned: when not in check mode}
+report: {description: "What is worth a word: findings that do not fail, and indexes.", type: list, returned: always}
 warnings: {description: What may disturb the running release., type: list, returned: when there are some}
 linter_missing: {description: Whether the plan waits for the linter., type: bool, returned: always}
 """
@@ -62,13 +79,27 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.coldframe_failures import DOC, EXITS, check_remedies, own_lines, remedies
 
 NAME = re.compile(r"[A-Za-z_]\w*\.\w+")
+ORDER = (
+    "check_level",
+    "check_ignore",
+    "commands",
+    "migrate",
+    "running",
+    "allow",
+    "linter",
+    "lock_timeout",
+    "load_timeout",
+)
 FAILED = {
     "": "The new release does not start",
     "load": "The new release cannot be loaded",
-    "check": "The new release does not pass Django's check --deploy",
+    "check": "The new release does not pass its checks",
     "static": "The static files of the new release cannot be collected",
+    "command": "A command of release_commands failed for the new release",
+    "index": "An invalid index that a migration makes cannot be dropped",
     "plan": "The migrations of the new release cannot be listed",
     "judge": "The migrations of the new release cannot be judged",
 }
@@ -107,10 +138,15 @@ def refusal(result: dict[str, Any], running: str) -> str:
 
 
 def failure(result: dict[str, Any], lock_timeout: int) -> str:
-    """Say what failed and what was done before it."""
+    """Say what failed, what was done before it and what helps."""
     error, plan = result["error"], result["plan"]
+    helps = remedies(error["text"])
+    if result["step"] == "check" and error["type"] == "Failed":
+        return check_failure(result)
     if result["step"] != "migrate":
-        return f"{FAILED[result['step']]}; the one before it was left running.\n{error['text']}"
+        what = FAILED[result["step"]] + (f" ({result['command']})" if result["step"] == "command" else "")
+        lock = [lock_advice(lock_timeout)] if error["lock"] else []
+        return "\n".join([f"{what}; the one before it was left running.", *lock, error["text"], *helps])
     left = [m for m in plan if m["migration"] not in result["applied"]]
     if not left or error["type"] == "CommandError":
         what = "The database was not migrated to the end"
@@ -118,16 +154,75 @@ def failure(result: dict[str, Any], lock_timeout: int) -> str:
         what = f"The migration {left[0]['migration']} failed"
     text = [f"{what}; the release before it was left running."]
     if error["lock"]:
-        text.append(
-            f"It waited for a lock longer than release_migration_lock_timeout, {lock_timeout} s: something else uses the "
-            "table for longer. Deploy again when it does not, or raise release_migration_lock_timeout "
-            "(the running release's queries wait behind the migration for as long)."
-        )
+        text.append(lock_advice(lock_timeout))
     if left and not left[0]["atomic"]:
-        text.append("It is not atomic: a part of it may be in the database.")
+        text += half_applied(left[0], result)
     text.append(f"Applied before it: {', '.join(result['applied']) or 'none'}.")
     text.append(f"Not applied: {', '.join(m['migration'] for m in left) or 'none'}.")
-    return "\n".join([*text, error["text"]])
+    return "\n".join([*text, error["text"], *helps])
+
+
+def lock_advice(lock_timeout: int) -> str:
+    """Say what to do about a lock that did not come in time."""
+    return (
+        f"It waited for a lock longer than release_migration_lock_timeout, {lock_timeout} s: something else uses the "
+        "table for longer. Deploy again when it does not, or raise release_migration_lock_timeout "
+        "(the running release's queries wait behind the migration for as long)."
+    )
+
+
+def half_applied(migration: dict[str, Any], result: dict[str, Any]) -> list[str]:
+    """Say what a migration that is not atomic left behind, and how the next attempt can succeed."""
+    name = migration["migration"]
+    done = result["done"].get(name, [])
+    rest = migration["operations"][len(done) :]
+    text = [
+        f"It is not atomic, so it was not taken back. Done: {'; '.join(d['operation'] for d in done) or 'nothing'}. "
+        f"Failed: {rest[0] if rest else 'nothing'}. Not begun: {'; '.join(rest[1:]) or 'nothing'}."
+    ]
+    if result["invalid"]:
+        text.append(f"Invalid indexes are there, of this attempt or an earlier one: {', '.join(result['invalid'])}.")
+    if all(each["repeatable"] for each in done) and "already exists" not in result["error"]["text"]:
+        text.append(
+            "The next deploy begins it anew: an invalid index that it makes is dropped first, a valid one is kept."
+        )
+    else:
+        label, _, rest_of_name = name.partition(".")
+        text.append(
+            "The next deploy would begin it anew, and fail at what is there. Before it, take back by hand what was done; "
+            "or do by hand what is missing, and note the migration as applied: "
+            f"manage.py migrate --fake {label} {rest_of_name}, with the new release (--release)."
+        )
+    return text
+
+
+def check_failure(result: dict[str, Any]) -> str:
+    """Write the findings that fail, with what to write for those of Django's own."""
+    text = [f"{FAILED['check']}; the one before it was left running.", result["error"]["text"]]
+    if result["applied"]:
+        text.append(f"Its migrations were applied: {', '.join(result['applied'])}.")
+    if known := check_remedies(result["error"]["text"].splitlines()):
+        text += [f"In the settings (see {DOC}):", *(f"    {each}" for each in known)]
+    text.append("What is meant to be so is left out by its id, in release_check_ignore.")
+    return "\n".join(text)
+
+
+def report(result: dict[str, Any]) -> list[str]:
+    """Write what did not fail and is worth a word, a line each."""
+    lines = [f"Check {line}" for line in result["checked"]] if not result["error"] else []
+    if result["ignored"]:
+        lines.append(f"Left out by release_check_ignore: {', '.join(result['ignored'])}")
+    lines += result["foreign"]
+    lines += [
+        f"An invalid index, left by an attempt that was cut off, was dropped: {index}" for index in result["dropped"]
+    ]
+    lines += [f"An index of an attempt that was cut off was kept: {index}" for index in result["kept"]]
+    lines += [
+        f"An invalid index is in the database; nothing uses it, and each write keeps it up: {index}. If none is being "
+        "made just now, drop it by hand (DROP INDEX CONCURRENTLY), and make it again if it is wanted."
+        for index in result["invalid"]
+    ]
+    return lines
 
 
 def run(module: AnsibleModule, order: dict[str, Any]) -> dict[str, Any]:
@@ -138,9 +233,12 @@ def run(module: AnsibleModule, order: dict[str, Any]) -> dict[str, Any]:
     try:
         return json.loads(output)
     except ValueError:
-        module.fail_json(
-            msg=f"{FAILED['']}; the one before it was left running.\n" + "\n".join(errors.splitlines()[-15:]), rc=code
-        )
+        reason = [f"Exit status {code}: {EXITS[code]}."] if code in EXITS else []
+        if "\nTimeout (" in f"\n{errors}":  # faulthandler's word
+            reason = [f"It was not loaded within app_start_timeout, {order['load_timeout']} s. It was here:"]
+        lines = own_lines("\n".join(errors.splitlines()[-200:]), f"{module.params['root']}/releases/")
+        msg = "\n".join([f"{FAILED['']}; the one before it was left running.", *reason, lines, *remedies(lines)])
+        module.fail_json(msg=msg, rc=code)
         raise  # fail_json does not return
 
 
@@ -152,11 +250,20 @@ def main() -> None:
             "release": {"type": "str", "required": True},
             "root": {"type": "path", "required": True},
             "check": {"type": "bool", "default": True},
+            "static": {"type": "bool", "default": True},
+            "check_level": {
+                "type": "str",
+                "choices": ["CRITICAL", "ERROR", "WARNING", "INFO", "NONE"],
+                "default": "WARNING",
+            },
+            "check_ignore": {"type": "list", "elements": "str", "default": []},
+            "commands": {"type": "list", "elements": "str", "default": []},
             "migrate": {"type": "bool", "default": True},
             "running": {"type": "str", "default": ""},
             "allow": {"type": "list", "elements": "str", "default": []},
             "linter": {"type": "path", "required": True},
             "lock_timeout": {"type": "int", "default": 5},
+            "load_timeout": {"type": "int", "default": 180},
         },
         supports_check_mode=True,
     )
@@ -165,10 +272,13 @@ def main() -> None:
         module.fail_json(msg=f"allow holds {wrong[0]!r}; it must be app_label.migration_name, such as blog.0007_title.")
     folder = Path(parameters["root"], "releases", parameters["release"], ".release")
     static, stamp = folder / "static", folder / "static-collected"
-    order = {name: parameters[name] for name in ("check", "migrate", "running", "allow", "linter", "lock_timeout")}
-    order["static"] = not stamp.exists()
+    order = {name: parameters[name] for name in ORDER}
+    order["check"] = parameters["check"] and parameters["check_level"] != "NONE"
+    order["static"] = parameters["static"] and not stamp.exists()
     if module.check_mode:
-        module.exit_json(changed=order["static"], collected=order["static"], plan=[], applied=[], linter_missing=False)
+        module.exit_json(
+            changed=order["static"], collected=order["static"], plan=[], applied=[], report=[], linter_missing=False
+        )
 
     if order["static"]:
         module.run_command(["chown", "-R", f"{parameters['app']}-web:", str(static)], check_rc=True)
@@ -180,10 +290,11 @@ def main() -> None:
     if result["collected"]:
         stamp.touch()
 
-    for line in findings(result["warnings"]):
+    for line in findings(result["warnings"]) + report(result):
         module.warn(line)
     answer = {name: result[name] for name in ("collected", "plan", "applied", "output", "linter_missing")}
-    answer["changed"] = bool(result["collected"] or result["applied"])
+    answer["report"] = report(result)
+    answer["changed"] = bool(result["collected"] or result["applied"] or result["dropped"])
     if result["plan"]:
         answer["diff"] = {"before_header": "unapplied migrations", "before": described(result["plan"]), "after": ""}
     if result["error"]:

@@ -7,102 +7,67 @@ The order and the result are a JSON object each; what the application prints goe
 
 from __future__ import annotations
 
-import io
+import faulthandler
 import json
 import os
+import shlex
 import sys
-import traceback
-from pathlib import Path
 from typing import Any
 
-LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code for a lock that did not come in time
-LINES = 15  # of an error; the last ones tell the most
+from coldframe import checks, migrations
+from coldframe.errors import error_of
 
 
 def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
     """Do what is ordered, noting in the result what was done; an exception ends it.
 
-    :param order: `check`, `static`, `migrate` (bool); `running`, the release that serves, empty when none does;
-        `allow`, names of migrations; `linter`, the environment of the migration linter; `lock_timeout`, seconds.
+    :param order: `check`, `static`, `migrate` (bool); `check_level`, `check_ignore` (coldframe.checks); `commands`,
+        of manage.py, run behind `static`; `running`, the release that serves, empty when none does; `allow`, names of
+        migrations; `linter`, the environment of the migration linter; `lock_timeout`
+        and `load_timeout`, seconds.
     :param result: filled as things are done, so that it is right when an exception ends it.
     """
     import django
-    from django.core.management import call_command
 
     result["step"] = "load"
+    faulthandler.dump_traceback_later(order["load_timeout"], exit=True)  # says where it hangs
     django.setup()
-    if order["check"]:
-        result["step"] = "check"
-        call_command("check", deploy=True, fail_level="WARNING")
+    faulthandler.cancel_dump_traceback_later()
+    if order["check"] and order["migrate"]:
+        check_before_migrating(order, result)
     if order["static"]:
-        result["step"] = "static"
-        call_command("collectstatic", interactive=False, verbosity=0)
-        result["collected"] = True
+        collect(order, result)
     if order["migrate"]:
         result["step"] = "plan"
-        migrate(order, result)
+        migrations.migrate(order, result)
+        if result["refused"] or result["linter_missing"]:
+            return
+    if order["check"]:
+        result["step"] = "check"
+        checks.run(order, result, tables=True)
 
 
-def migrate(order: dict[str, Any], result: dict[str, Any]) -> None:
-    """Apply what is unapplied, unless the running release could not survive it."""
+def check_before_migrating(order: dict[str, Any], result: dict[str, Any]) -> None:
+    """Refuse what no migration can mend before anything is touched; leave the rest to the checks after it."""
+    result["step"] = "check"
+    try:
+        checks.run(order, result, tables=False)
+    except Exception as error:
+        if getattr(error, "needs_tables", True) and migrations.pending():
+            return
+        raise
+
+
+def collect(order: dict[str, Any], result: dict[str, Any]) -> None:
+    """Collect the static files, and run the commands that work on them."""
     from django.core.management import call_command
-    from django.db import connection
-    from django.db.backends.signals import connection_created
-    from django.db.migrations.executor import MigrationExecutor
-    from django.db.migrations.recorder import MigrationRecorder
 
-    def limit_waiting(connection: Any, **_: Any) -> None:
-        # Whoever waits for a table's lock has everybody else wait behind them.
-        if connection.vendor == "postgresql":
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT set_config('lock_timeout', %s, false)", [f"{order['lock_timeout']}s"])
-
-    connection.close()
-    connection_created.connect(limit_waiting)
-    executor = MigrationExecutor(connection)
-    plan = [migration for migration, _ in executor.migration_plan(executor.loader.graph.leaf_nodes())]
-    result["plan"] = [
-        {"migration": str(m), "atomic": m.atomic, "operations": [o.describe() for o in m.operations]} for m in plan
-    ]
-    if plan and order["running"]:
-        packages = next(Path(order["linter"]).glob("lib/python*/site-packages"), None)
-        if packages is None:
-            result["linter_missing"] = True
-            return
-        sys.path.append(str(packages))  # behind the application's own
-        from coldframe import judge
-
-        result["step"] = "judge"
-        for finding in judge.findings(executor, plan):
-            refused = finding["fatal"] and finding["migration"] not in order["allow"]
-            result["refused" if refused else "warnings"].append(finding)
-        connection.close()
-        if result["refused"]:
-            return
-    if plan:
-        result["step"] = "migrate"
-        output = io.StringIO()
-        try:
-            call_command("migrate", interactive=False, no_color=True, stdout=output)
-        finally:
-            connection.close()  # it may be broken; what was applied is read anew
-            applied = MigrationRecorder(connection).applied_migrations()
-            result["applied"] = [str(m) for m in plan if (m.app_label, m.name) in applied]
-            result["output"] = output.getvalue()
-
-
-def error_of(error: BaseException) -> dict[str, Any]:
-    """Tell an error's last lines, and whether it was a lock that did not come in time."""
-    codes = []
-    cause: BaseException | None = error
-    while cause is not None:
-        codes.append(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None))
-        cause = cause.__cause__
-    if type(error).__name__ in ("SystemCheckError", "CommandError"):  # written for people, and complete
-        text = str(error)
-    else:
-        text = "\n".join("".join(traceback.format_exception(error)).rstrip().splitlines()[-LINES:])
-    return {"type": type(error).__name__, "text": text, "lock": LOCK_NOT_AVAILABLE in codes}
+    result["step"] = "static"
+    call_command("collectstatic", interactive=False, verbosity=0)
+    for command in order["commands"]:
+        result["step"], result["command"] = "command", command
+        call_command(*shlex.split(command))
+    result["collected"] = True
 
 
 def main() -> None:
@@ -111,11 +76,19 @@ def main() -> None:
     os.dup2(2, 1)
     result: dict[str, Any] = {
         "step": "",
+        "command": "",
+        "checked": [],  # findings, and those that are ignored
+        "ignored": [],
+        "foreign": [],  # what is wrong with installed packages
         "collected": False,
         "plan": [],
         "linter_missing": False,
         "refused": [],
         "warnings": [],
+        "dropped": [],  # invalid indexes that were in the way
+        "kept": [],  # indexes that an earlier attempt has made
+        "invalid": [],  # indexes that are so now
+        "done": {},  # operations of migrations that are not atomic
         "applied": [],
         "output": "",
         "error": None,

@@ -1,0 +1,105 @@
+"""Runs Django's system checks on a release, and asks whether each change of a model has a migration."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from coldframe.errors import Complete, is_own
+
+# The checks of Django itself, by the beginning of their ids: they do not read the application's tables.
+DJANGO = {"admin", "async", "auth", "caches", "commands", "compatibility", "contenttypes", "fields", "files", "models"}
+DJANGO |= {"postgres", "security", "signals", "sites", "staticfiles", "templates", "translation", "urls"}
+FORGOTTEN = "coldframe.E001"
+
+
+class Failed(Complete):
+    """A release does not pass its checks."""
+
+    def __init__(self, findings: list[dict[str, Any]]) -> None:
+        """Write the findings, one or two lines each."""
+        super().__init__("\n".join(map(written, findings)))
+        self.needs_tables = not any(f["id"].partition(".")[0] in DJANGO | {"coldframe"} for f in findings)
+
+
+def written(finding: dict[str, Any]) -> str:
+    """Write a finding."""
+    return f"{finding['id']}: {finding['text']}" + (f"\n    {finding['hint']}" if finding["hint"] else "")
+
+
+def run(order: dict[str, Any], result: dict[str, Any], tables: bool) -> None:
+    """Run all checks, those for deployment too; note the findings.
+
+    :param order: `check_level`, the name of the least level that fails; `check_ignore`, ids that do not.
+    :param tables: whether the database is migrated: then the checks of databases run too, else the question whether
+        a migration is missing, which needs none.
+
+    Raises Failed, and what a check raises.
+    """
+    messages, broken = ask(["default"] if tables else None)
+    findings = [
+        {"id": m.id or type(m).__name__, "level": m.level, "text": about(m), "hint": m.hint or ""}
+        for m in messages
+        if not m.is_silenced()
+    ]
+    if not tables:
+        findings += forgotten(result)
+    result["checked"] = [written(f) for f in findings if f["id"] not in order["check_ignore"]]
+    result["ignored"] = sorted({f["id"] for f in findings if f["id"] in order["check_ignore"]} | set(result["ignored"]))
+    level = getattr(logging, order["check_level"])  # the same numbers as Django's
+    if failed := [f for f in findings if f["level"] >= level and f["id"] not in order["check_ignore"]]:
+        raise Failed(failed)
+    if broken:
+        raise broken
+
+
+def ask(databases: list[str] | None) -> tuple[list[Any], Exception | None]:
+    """Run the checks; return their findings, and what the first of them raised that did not come to its end."""
+    from django.core.checks import run_checks
+    from django.core.checks.registry import registry
+
+    try:
+        return run_checks(include_deployment_checks=True, databases=databases), None
+    except Exception as error:
+        messages: list[Any] = []
+        for check in registry.get_checks(True):  # the others, for one that asks a table hides them
+            with suppress(Exception):
+                messages.extend(check(app_configs=None, databases=databases))
+        return messages, error
+
+
+def about(message: Any) -> str:
+    """Write a finding's text, with what it is about."""
+    about = getattr(getattr(message.obj, "_meta", None), "label", None) or message.obj
+    return f"{about}: {message.msg}" if about else str(message.msg)
+
+
+def forgotten(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Find models that were changed without a migration; those of installed packages are no fault of the release's."""
+    from django.apps import apps
+    from django.db.migrations.autodetector import MigrationAutodetector
+    from django.db.migrations.loader import MigrationLoader
+    from django.db.migrations.state import ProjectState
+
+    loader = MigrationLoader(None, ignore_no_migrations=True)
+    changes = MigrationAutodetector(loader.project_state(), ProjectState.from_apps(apps)).changes(graph=loader.graph)
+    findings = []
+    for label, migrations in changes.items():
+        operations = "; ".join(operation.describe() for migration in migrations for operation in migration.operations)
+        if is_own(apps.get_app_config(label).path, Path.cwd()):
+            hint = f"Run 'manage.py makemigrations {label}', and deploy with the file that it writes."
+            findings.append(
+                {
+                    "id": FORGOTTEN,
+                    "level": logging.ERROR,
+                    "text": f"The models of {label} were changed and no migration does that: {operations}.",
+                    "hint": hint,
+                }
+            )
+        else:
+            result["foreign"].append(
+                f"The installed package of {label} has models that no migration of its makes: {operations}."
+            )
+    return findings

@@ -1,0 +1,238 @@
+"""What happens to a release before it starts, with a small project and a database in a file."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import release_prepare
+
+RUNTIME = Path(__file__).parents[1] / "roles/app/files/runtime"
+PROJECT = {
+    "conf.py": """
+        SECRET_KEY = "".join(map(chr, range(48, 110)))
+        INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.staticfiles", "library"]
+        DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "library.db"}}
+        DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+        STATIC_URL, STATIC_ROOT = "/static/", "collected"
+        SECURE_HSTS_SECONDS, SECURE_SSL_REDIRECT = 60, True
+        MIDDLEWARE = ["django.middleware.security.SecurityMiddleware", "django.middleware.csrf.CsrfViewMiddleware",
+                      "django.middleware.clickjacking.XFrameOptionsMiddleware"]
+        CSRF_COOKIE_SECURE, ALLOWED_HOSTS = True, ["a.example"]
+        SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+    """,
+    "library/__init__.py": "",
+    "library/apps.py": """
+        import os
+        from django.apps import AppConfig
+        from django.core.checks import Warning, register
+        from django.db.models.signals import post_migrate
+
+        def note(**_):
+            with open("noted", "a") as file:
+                file.write("x")
+            if os.path.exists("post-fails"):
+                raise RuntimeError("the lock for permissions is taken")
+
+        class LibraryConfig(AppConfig):
+            name = "library"
+
+            def ready(self):
+                from library.models import Book
+                post_migrate.connect(note, sender=self)
+
+                @register("library", deploy=True)
+                def shelves(app_configs, **_):
+                    if os.path.exists("no-check"):
+                        return []
+                    return [] if Book.objects.count() == 0 else [Warning("books are there", id="library.W001")]
+    """,
+    "library/models.py": """
+        from django.db import models
+
+        class Book(models.Model):
+            title = models.CharField(max_length=20)
+    """,
+    "library/migrations/__init__.py": "",
+    "library/migrations/0001_initial.py": """
+        from django.db import migrations, models
+
+        class Migration(migrations.Migration):
+            initial = True
+            operations = [migrations.CreateModel("Book", [
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("title", models.CharField(max_length=20))])]
+    """,
+    "library/management/__init__.py": "",
+    "library/management/commands/__init__.py": "",
+    "library/management/commands/press.py": """
+        from django.core.management import BaseCommand
+
+        class Command(BaseCommand):
+            def add_arguments(self, parser):
+                parser.add_argument("--into")
+
+            def handle(self, into, **_):
+                print("pressed")
+                with open(into, "x"):
+                    pass
+    """,
+}
+
+
+def write(folder, files):
+    """Write files, name to text, with the text's indentation taken away."""
+    import textwrap
+
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(textwrap.dedent(text))
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project that passes its checks when it is migrated."""
+    write(tmp_path, PROJECT)
+    return tmp_path
+
+
+def prepare(project, **order):
+    """Prepare a release as the module does; return the result and what the module says of a failure."""
+    order = {
+        "check": True,
+        "check_level": "WARNING",
+        "check_ignore": [],
+        "static": False,
+        "commands": [],
+        "migrate": True,
+        "running": "",
+        "allow": [],
+        "linter": "/nowhere",
+        "lock_timeout": 5,
+        "load_timeout": 60,
+    } | order
+    environment = os.environ | {"PYTHONPATH": str(RUNTIME), "DJANGO_SETTINGS_MODULE": "conf"}
+    done = subprocess.run(
+        [sys.executable, "-m", "coldframe.prepare"],
+        cwd=project,
+        env=environment,
+        input=json.dumps(order),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result = json.loads(done.stdout)
+    return result, release_prepare.failure(result, 5) if result["error"] else ""
+
+
+def test_check_that_asks_a_table_passes_when_the_first_deploy_has_made_it(project):
+    result, said = prepare(project)
+    assert said == "" and "library.0001_initial" in result["applied"]
+
+
+def test_check_that_fails_with_tables_too_is_refused_and_what_was_applied_is_said(project):
+    write(project, {"library/apps.py": PROJECT["library/apps.py"].replace("== 0", "== 1")})
+    result, said = prepare(project)
+    assert "library.W001: books are there" in said and "library.0001_initial" in said, said
+    result, said = prepare(project, check_ignore=["library.W001"])
+    assert said == "" and release_prepare.report(result) == ["Left out by release_check_ignore: library.W001"]
+    result, said = prepare(project, check_level="ERROR")
+    assert said == "" and release_prepare.report(result) == ["Check library.W001: books are there"]
+    assert prepare(project, migrate=False)[0]["error"]["type"] == "Failed", "another host, after the first has migrated"
+
+
+def test_finding_of_djangos_own_is_refused_before_the_database_is_touched(project):
+    write(
+        project,
+        {"conf.py": PROJECT["conf.py"].replace("SECURE_HSTS_SECONDS, ", "DEBUG, ").replace("60, True", "True, True")},
+    )
+    result, said = prepare(project)
+    assert not (project / "library.db").stat().st_size and result["plan"] == []
+    assert "security.W004: SECURE_HSTS_SECONDS = 31536000" in said and "security.W018: DEBUG = False" in said, said
+    assert "release_check_ignore" in said and "library" not in said
+
+
+def test_level_none_asks_nothing(project):
+    write(project, {"conf.py": PROJECT["conf.py"].rstrip() + "\n        DEBUG = True\n"})
+    assert prepare(project, check=False)[1] == ""
+
+
+def test_what_follows_a_migration_runs_again_though_nothing_is_unapplied(project):
+    (project / "post-fails").touch()
+    result, said = prepare(project)
+    assert "the lock for permissions is taken" in said and "was not migrated to the end" in said, said
+    assert result["applied"] and (project / "noted").read_text() == "x"
+    (project / "post-fails").unlink()
+    result, said = prepare(project)
+    assert said == "" and result["applied"] == [] and (project / "noted").read_text() == "xx"
+
+
+def test_model_changed_without_a_migration_is_refused_unless_left_out(project):
+    model = "            pages = models.IntegerField(null=True)\n"
+    write(project, {"library/models.py": PROJECT["library/models.py"].rstrip() + "\n" + model})
+    _, said = prepare(project)
+    assert "coldframe.E001: The models of library were changed and no migration does that: Add field pages" in said, (
+        said
+    )
+    assert "manage.py makemigrations library" in said and not (project / "library.db").stat().st_size
+    result, _ = prepare(project, check_ignore=["coldframe.E001"], check_level="CRITICAL")
+    assert "coldframe.E001" in release_prepare.report(result)[-1]
+
+
+def test_installed_package_without_its_migration_is_worth_a_word(project):
+    packages = project / ".venv/lib"
+    write(
+        packages,
+        {
+            f"foreign/{name}": text
+            for name, text in {
+                "__init__.py": "",
+                "models.py": PROJECT["library/models.py"],
+                "migrations/__init__.py": "",
+            }.items()
+        },
+    )
+    path = "import sys; sys.path.append('.venv/lib')\n"
+    write(project, {"conf.py": PROJECT["conf.py"].replace('"library"]', '"library", "foreign"]')})
+    (project / "conf.py").write_text(path + (project / "conf.py").read_text())
+    result, said = prepare(project, migrate=True)
+    assert said == "" and "The installed package of foreign has models" in release_prepare.report(result)[0]
+
+
+def test_commands_run_when_static_files_are_collected(project):
+    write(project, {"static/a.css": "a {}"})
+    result, said = prepare(project, static=True, commands=["press --into=pressed"])
+    assert said == "" and result["collected"] is True and (project / "pressed").exists()
+    assert not prepare(project, commands=["press --into=again"])[1] and not (project / "again").exists()
+    result, said = prepare(project, static=True, commands=["press --into=pressed", "never"])
+    assert "release_commands failed for the new release (press --into=pressed)" in said, said
+    assert "press.py" in said and result["collected"] is False
+
+
+LOADING = {
+    "a variable": ("import os\nWHAT = os.environ['MAPS_KEY']\n", "MAPS_KEY is not in the environment"),
+    "a file of logs": (
+        "def f():\n    raise OSError(30, 'Read-only file system', '/srv/x/releases/a1/logs/app.log')\nf()\n",
+        "/srv/x/releases/a1/logs/app.log cannot be written",
+    ),
+    "static files": (
+        "raise OSError(30, 'Read-only file system', '/srv/x/releases/a1/staticfiles')\n",
+        'STATIC_ROOT = os.environ["STATIC_ROOT"]',
+    ),
+    "a module": ("import maps_of_the_world\n", "There is no module maps_of_the_world"),
+    "a host": (
+        "raise Exception(\"failed to resolve host '%2Frun%2Fpostgresql': [Errno -2] Name or service not known\")\n",
+        "still percent-encoded (%2Frun%2Fpostgresql)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LOADING)
+def test_failure_to_load_names_its_line_and_what_helps(project, case):
+    line, helps = LOADING[case]
+    (project / "conf.py").write_text(line)
+    _, said = prepare(project)
+    assert "cannot be loaded" in said and f'{project}/conf.py", line ' in said and helps in said, said
+    assert "django/conf/__init__.py" not in said and "docs/your-app.md" in said
