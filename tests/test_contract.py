@@ -78,7 +78,9 @@ def test_settings_carry_the_contract():
     options = shared["broker_transport_options"]
     assert options["visibility_timeout"] == 180 + 900 + 20
     assert options["unacked_restore_interval"] * options["unacked_restore_throttle"] == 5
-    assert shared["task_routes"] == {"a": {"queue": "critical"}}
+    assert shared["coldframe"]["routes"] == {"a": {"queue": "critical"}}
+    assert shared["coldframe"]["limits"]["bulk"] == {"time_limit": 900, "soft_time_limit": 720}
+    assert not {"task_routes", "timezone", "enable_utc"} & set(shared), "these are the application's"
     assert shared["accept_content"] == ["json"] and shared["task_acks_late"] is True
     assert shared["task_longest_countdown"] == {"critical": 780, "bulk": 180}
     assert settings(wanted=5000)["broker_transport_options"]["visibility_timeout"] == 5000

@@ -6,7 +6,6 @@ from preflight import (
     host_port,
     host_problems,
     interface_problems,
-    lock_problems,
     private_addresses,
     secret_problems,
     socket_group_problems,
@@ -15,9 +14,6 @@ from preflight import (
 
 REDIS = {name: f"{name}-8f3k2m9qx7w1" for name in ("admin", "web", "worker", "beat", "flower", "exporter", "cache")}
 GROUPS = {group: ["one"] for group in ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")}
-LOCK = "".join(
-    f"{p}==1 \\\n    --hash=sha256:00\n" for p in ("celery[redis]", "Django", "django-celery-beat", "gunicorn", "redis")
-)
 
 
 @pytest.mark.parametrize("version", ["12", "13"])
@@ -114,18 +110,6 @@ def test_every_queue_is_served_and_every_served_queue_is_known():
     problems = topology_problems(GROUPS, {"a": {}, "b": {}}, own)
     assert "celery_host_queues of one names 'c'" in problems[0]
     assert "No host of the group 'workers' serves the queue 'b'" in problems[1]
-
-
-def test_lock_file(tmp_path):
-    lock = tmp_path / "requirements.txt"
-    assert "app_source is" in lock_problems(str(tmp_path / "absent"), "requirements.txt")[0]
-    assert "there is no such file in app_source" in lock_problems(str(tmp_path), "requirements.txt")[0]
-    lock.write_text(LOCK)
-    assert lock_problems(str(tmp_path), "requirements.txt") == []
-    lock.write_text(LOCK.replace("gunicorn", "uwsgi"))
-    assert "does not lock 'gunicorn'" in lock_problems(str(tmp_path), "requirements.txt")[0]
-    lock.write_text("celery==5\n")
-    assert "has no hashes" in lock_problems(str(tmp_path), "requirements.txt")[-1]
 
 
 ACME = {"agreed": True, "directory": "https://acme.example.com:14000/dir", "certificate": "", "edges": ["one"]}

@@ -132,9 +132,16 @@ def test_threads_are_ended_only_when_each_is_late(scene):
     assert "beyond its time limit" in scene.after(40)
 
 
+def test_a_task_that_asks_for_more_than_its_queue_allows_gets_no_more(scene):
+    scene.run("prefork", limit=86400)
+    assert scene.after(300) == ""
+    assert "runs far beyond its time limit" in scene.after(40)
+
+
 def test_a_process_that_does_not_begin_what_it_was_given(scene):
     """The worker counts the task as taken, so it has no room; no time limit runs before the task does."""
-    scene.run("prefork", limit=86400)  # another process is busy
+    scene.watch.worker.time_limit = 86400
+    scene.run("prefork")  # another process is busy
     job = Thing(correlation_id="1", _write_to=None, _accepted=False)
     scene.pool._pool = Thing(_cache={1: job}, outbound_buffer=[job])
     scene.asks = scene.room = False
@@ -156,3 +163,47 @@ def test_processes_that_are_idle_while_a_task_waits(scene):
     scene.taken = (Thing(id="1"),)
     assert scene.after(31) == ""
     assert "has begun 1" in scene.after(4)
+
+
+MODULES = [
+    "canary",
+    "celery56",
+    "countdown",
+    "guard",
+    "heartbeat",
+    "lease",
+    "reconnect",
+    "results",
+    "routes",
+    "settings_check",
+    "sockets",
+    "soft_limit",
+    "starting",
+    "stop",
+]
+STANDINS = [*ABSENT, "celery.__main__", "celery.signals", *(f"coldframe.{name}" for name in MODULES)]
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """What tells systemd of a worker."""
+    monkeypatch.delitem(sys.modules, "coldframe.process", raising=False)
+    with patch.dict(sys.modules, {name: MagicMock() for name in STANDINS}):
+        from coldframe import process
+    return process.Worker()
+
+
+def test_a_watch_that_fails_wakes_nobody_and_says_so_once(worker, caplog):
+    broken = Thing(fault=lambda: Thing()._brpop_sent_at)
+    assert {worker.watchdog(broken) for _ in range(100)} == {"WATCHDOG=1"}, "fed, and not ready: the start will fail"
+    assert len(caplog.records) == 1 and "_brpop_sent_at" in caplog.text
+    assert worker.status().startswith("consuming, not watched: AttributeError")
+
+
+def test_a_worker_is_ready_once_it_is_watched(worker):
+    well = Thing(fault=lambda: "")
+    assert [worker.watchdog(well) for _ in range(3)] == ["READY=1\nWATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"]
+    assert "not watched" not in worker.status()
+    assert worker.watchdog(Thing(fault=lambda: "it hangs")) == "WATCHDOG=trigger"
+    worker.phase = "draining"
+    assert worker.watchdog(Thing(fault=lambda: "it hangs")) == "WATCHDOG=1"

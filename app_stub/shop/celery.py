@@ -1,15 +1,12 @@
 """The Celery app: what the application decides, then what the operator decides.
 
-Results, the schedule and the like belong to the code and stand in shop/settings.py as
-CELERY_*. Broker, queues, routes and time limits belong to the deployment; they come from
-the JSON file that CELERY_SETTINGS_FILE names, and win where both speak. So every process
-that talks to the broker has the same limits, and no queue is named in the code.
+Both stand in Django's settings as CELERY_*. Results, the schedule and the like belong to the
+code; broker, queues and time limits to the deployment: shop/settings.py reads them last, so
+they win. So every process that talks to the broker has the same limits.
 """
 
-import json
 import os
 from logging.config import dictConfig
-from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -19,7 +16,6 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
 
 app = Celery("shop")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.conf.update(json.loads(Path(os.environ["CELERY_SETTINGS_FILE"]).read_text()))
 app.autodiscover_tasks()
 
 

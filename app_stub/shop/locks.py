@@ -23,7 +23,7 @@ def lock(name: str) -> Iterator[bool]:
     if not settings.LOCKS:
         raise ImproperlyConfigured("The environment variable LOCKS_URL is not set.")
     with Redis.from_url(**settings.LOCKS) as redis:
-        held = redis.lock(f"lock:{name}", timeout=current_app.conf.task_time_limit)
+        held = redis.lock(f"lock:{name}", timeout=current_app.conf.task_longest_time_limit)
         mine = held.acquire(blocking=False)
         try:
             yield mine

@@ -9,7 +9,7 @@ Environment:
                            unix:///run/redis-cache/redis.sock?db=0 (unset: memory)
     LOCKS_URL              likewise, for locks (unset: tasks that need one fail)
     REDIS_USERNAME         who this process is to the broker and the locks
-    CELERY_SETTINGS_FILE   JSON with Celery's lower-case settings; read by shop/celery.py
+    CELERY_SETTINGS_FILE   JSON with Celery's lower-case settings; read below
     CREDENTIALS_DIRECTORY  the folder of secrets; systemd sets it
     STATIC_ROOT            where collectstatic writes and the web server reads
     MEDIA_ROOT             uploads; outlives a release
@@ -26,6 +26,7 @@ Secrets, one file each in CREDENTIALS_DIRECTORY, for an environment is readable 
                            provider in broker_url
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -188,6 +189,11 @@ CELERY_TASK_IGNORE_RESULT = True  # a task whose result someone reads says ignor
 # cannot write "started" acknowledges the task without running it.
 CELERY_TASK_TRACK_STARTED = False
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+
+# Broker, queues, limits, acknowledgement: these win, so they come last. In this form they do
+# with every Celery; before 5.7, CELERY_* wins over what app.conf.update() sets.
+CELERY = json.loads(Path(required("CELERY_SETTINGS_FILE")).read_text())
+globals().update({f"CELERY_{name.upper()}": value for name, value in CELERY.items()})
 
 # --- Logs: plain lines; the journal adds the time and the unit -------------------------------
 

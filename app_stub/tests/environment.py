@@ -117,6 +117,7 @@ def celery_settings(broker: Broker) -> dict:
         "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0},
         "task_soft_time_limit": 20,
         "task_time_limit": 30,
+        "task_longest_time_limit": 30,
         "worker_prefetch_multiplier": 1,
         "accept_content": ["json"],
         "task_serializer": "json",

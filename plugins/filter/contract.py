@@ -98,6 +98,7 @@ def celery_settings(
     broker_url: str,
     ca_file: str = "",
     wanted: int = 0,
+    scheduler: str = "",
 ) -> dict[str, Any]:
     """Derive the Celery settings that every process which speaks to the broker must share.
 
@@ -105,8 +106,11 @@ def celery_settings(
     :param broker_url: the broker's address, with no password in it: Celery shows it in `inspect conf`.
     :param ca_file: whom to trust on TLS; without one the broker is reached without TLS.
     :param wanted: `celery_visibility_timeout`, seconds; 0 means the least that all queues can live with.
-    :returns: lower-case Celery settings, and one of our own: `task_longest_countdown`, queue to the seconds that its
-        tasks may be put off without being delivered twice for it.
+    :param scheduler: `celery_beat_scheduler`.
+    :returns: lower-case Celery settings, and three of our own: `task_longest_countdown`, queue to the seconds that its
+        tasks may be put off without being delivered twice for it; `task_longest_time_limit`, after which no task of any
+        queue runs any more; and `coldframe`, what the runtime itself reads: the
+        routes, which it puts before the application's, the queues' time limits, and Beat's scheduler.
     """
     visibility = celery_visibility_timeout(table, wanted)
     room = {
@@ -135,16 +139,14 @@ def celery_settings(
         "task_queues": {name: {} for name in table},
         "task_default_queue": default_queue,
         "task_create_missing_queues": False,
-        "task_routes": {task: {"queue": queue} for task, queue in routes.items()},
         "task_acks_late": True,
         # A task whose process was killed is tried again as often as its max_retries says, after its
         # default_retry_delay; with the second alone, which remains for a broker that is away, it would be for ever.
         "task_retry_on_worker_lost": True,
         "task_reject_on_worker_lost": True,
         "task_track_started": False,  # with django-db, a database outage would drop queued tasks
-        "task_time_limit": max(options["time_limit"] for options in table.values()),
-        "task_soft_time_limit": max(options["soft_time_limit"] for options in table.values()),
         "task_longest_countdown": room,
+        "task_longest_time_limit": max(options["time_limit"] for options in table.values()),
         "worker_prefetch_multiplier": 1,
         "beat_sync_every": 1,  # a Beat that is killed sends nothing twice
         "beat_cron_starting_deadline": 3600,  # seconds; what was missed by more waits for its next time
@@ -152,8 +154,14 @@ def celery_settings(
         "result_accept_content": ["json"],
         "task_serializer": "json",
         "result_serializer": "json",
-        "timezone": "UTC",
-        "enable_utc": True,
+        "coldframe": {
+            "routes": {task: {"queue": queue} for task, queue in routes.items()},
+            "limits": {
+                name: {option: options[option] for option in ("time_limit", "soft_time_limit")}
+                for name, options in table.items()
+            },
+            "scheduler": scheduler,
+        },
     } | ({"broker_use_ssl": tls} if ca_file else {})
 
 

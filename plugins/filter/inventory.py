@@ -76,6 +76,7 @@ RIGHT: dict[str, tuple[Any, str]] = {
     "app_cache_port": PORT,
     "app_flower_port": PORT,
     "celery_default_queue": ANY,
+    "celery_beat_scheduler": (rf"{MODULE}:{MODULE}", "module:Class, such as django_celery_beat.schedulers:DatabaseScheduler"),
     "celery_visibility_timeout": (range(366 * 86400 + 1), "seconds, from 0 to 31622400, a year"),
     "celery_host_queues": ANY,
     "base_packages": PACKAGE,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 SUPPORTED = {"Debian": ("12", "13")}
@@ -239,35 +237,6 @@ def host_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def lock_problems(source: str, lock_file: str, version: str = "") -> list[str]:
-    """Refuse an application without a hash-locked requirements file that has what the units start.
-
-    :param source: the application's folder on the controller.
-    :param lock_file: `app_lock_file`, relative to it.
-    :param version: `app_version`, when the folder was checked out from `app_repository`.
-    """
-    if not os.path.isdir(source):
-        return [f"app_source is {source!r}, which is not a folder on the controller."]
-    lock = Path(source, lock_file)
-    place = f"app_version {version!r} of app_repository" if version else f"app_source ({source})"
-    if not os.path.isfile(lock):
-        return [
-            f"app_lock_file is {lock_file!r}, and there is no such file in {place}: make it with 'uv pip compile --generate-hashes requirements.in -o {lock_file}'."
-        ]
-    text = lock.read_text(errors="replace")
-    locked = {
-        m.group(1).lower().replace("_", "-") for m in re.finditer(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==", text, re.M)
-    }
-    problems = [
-        f"{lock_file} does not lock {package!r}: add it to the requirements and lock again."
-        for package in ("celery", "django", "django-celery-beat", "gunicorn", "redis")
-        if package not in locked
-    ]
-    if "--hash=" not in text:
-        problems.append(f"{lock_file} has no hashes: make it with 'uv pip compile --generate-hashes'.")
-    return problems
-
-
 def acme_problems(name: str, agreed: bool, directory: str, certificate: str, edges: list[str]) -> list[str]:
     """Refuse what no authority can make a certificate from by asking the host itself.
 
@@ -309,5 +278,5 @@ class FilterModule:
         """Name the filters for Ansible."""
         checks = (host_problems, secret_problems, topology_problems, interface_problems)
         hosts = (hostname_problems, occupied_problems)
-        more = (*hosts, lock_problems, socket_group_problems, acme_problems, private_addresses, host_port)
+        more = (*hosts, socket_group_problems, acme_problems, private_addresses, host_port)
         return {filter_.__name__: filter_ for filter_ in (*checks, *more)}

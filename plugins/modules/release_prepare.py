@@ -16,6 +16,10 @@ options:
   app: {description: The application's name., type: str, required: true}
   release: {description: The release id., type: str, required: true}
   root: {description: The application's folder., type: path, required: true}
+  celery:
+    description: The Celery application, as C(module:name), whose settings are compared with the deployment's. Empty leaves that out.
+    type: str
+    default: ""
   check: {description: "Whether to run Django's checks, C(check --deploy).", type: bool, default: true}
   static:
     description: Whether to collect static files, where that was not done.
@@ -83,6 +87,7 @@ from ansible.module_utils.coldframe_failures import DOC, EXITS, check_remedies, 
 
 NAME = re.compile(r"[A-Za-z_]\w*\.\w+")
 ORDER = (
+    "celery",
     "check_level",
     "check_ignore",
     "commands",
@@ -96,6 +101,7 @@ ORDER = (
 FAILED = {
     "": "The new release does not start",
     "load": "The new release cannot be loaded",
+    "settings": "The new release's Celery settings are not what was deployed",
     "check": "The new release does not pass its checks",
     "static": "The static files of the new release cannot be collected",
     "command": "A command of release_commands failed for the new release",
@@ -249,6 +255,7 @@ def main() -> None:
             "app": {"type": "str", "required": True},
             "release": {"type": "str", "required": True},
             "root": {"type": "path", "required": True},
+            "celery": {"type": "str", "default": ""},
             "check": {"type": "bool", "default": True},
             "static": {"type": "bool", "default": True},
             "check_level": {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from functools import wraps
 from typing import Any
 
@@ -16,13 +16,15 @@ from celery.app.amqp import AMQP
 logger = logging.getLogger(__name__)
 
 
-def check(name: str, headers: dict[str, Any], queue: str, longest: float) -> None:
+def check(name: str, headers: dict[str, Any], queue: str, longest: float, zone: tzinfo = UTC) -> None:
     """Compare the ETA in a message's headers with the longest wait (seconds) of its queue.
+
+    :param zone: of an ETA that names none: the application's (`timezone`).
 
     Raises ValueError when it is later, and the message is no retry.
     """
     eta = datetime.fromisoformat(headers["eta"])
-    wait = ((eta if eta.tzinfo else eta.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+    wait = ((eta if eta.tzinfo else eta.replace(tzinfo=zone)) - datetime.now(UTC)).total_seconds()
     if wait <= longest:
         return
     wrong = (
@@ -47,7 +49,7 @@ def install() -> None:
             queue = getattr(queue, "name", queue)
             longest = (amqp.app.conf.get("task_longest_countdown") or {}).get(queue)
             if message.headers.get("eta") and longest is not None:
-                check(name, message.headers, queue, longest)
+                check(name, message.headers, queue, longest, amqp.app.timezone)
             return send(producer, name, message, *arguments, **options)
 
         return checked

@@ -31,7 +31,7 @@ from celery.signals import before_task_publish
 from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 
-from coldframe import canary, credentials
+from coldframe import canary, credentials, settings_check
 
 KEY = "lock:beat"
 TTL = 20.0  # seconds from a renewal to another Beat's turn
@@ -120,7 +120,8 @@ class Service(beat.Service):
     status = ""
 
     def start(self, embedded_process: bool = False) -> None:
-        """Stand by, then tick until told to stop."""
+        """Stand by, then tick until told to stop; only with the deployment's settings."""
+        settings_check.demand(self.app)
         self.lease = Lease()
         self.canaries = canary.Canaries(self.app, self.lease.redis)
         before_task_publish.connect(self.lease.check)

@@ -62,11 +62,13 @@ def take_back(worker: Any) -> list[Any]:
     for bucket in filter(None, consumer.task_buckets.values()):
         bucket.clear_pending()
     given = given_to_pool(worker)
-    requests = [r for r in state.requests.values() if r not in state.active_requests and r.id not in given]
-    for request in requests:
-        if entry := getattr(request, "_eta_timer_entry", None):
+    put_off = {}
+    for _, _, entry in list(consumer.timer.queue):
+        if entry.fun in (consumer.apply_eta_task, consumer._limit_post_eta) and not entry.canceled:
+            put_off[entry.args[0].id] = entry.args[0]  # Celery 5.6 has these nowhere else
             consumer.timer.cancel(entry)
-    return requests
+    requests = {id_: r for id_, r in state.requests.items() if r not in state.active_requests and id_ not in given}
+    return list((put_off | requests).values())
 
 
 def given_to_pool(worker: Any) -> set[str]:
@@ -94,6 +96,8 @@ def begun(worker: Any, seconds: float) -> set[str]:
 def hear(worker: Any, seconds: float = 0) -> None:
     """Read what the children say, where the event loop would, waiting so long for the first word."""
     pool = worker.pool._pool
+    if not getattr(pool, "_registered_with_event_loop", True):
+        return  # before the first connection: there are no tasks yet
     while fds := list(getattr(pool, "_fileno_to_outq", ())):
         poller = select.poll()
         for fd in fds:
@@ -132,7 +136,7 @@ def keep_limits(worker: Any) -> None:
 
 
 def install() -> None:
-    """Have a task's hard time limit hold below the soft limit of its queue, and while the event loop waits.
+    """Have a task's hard time limit hold up to that of its queue, below its soft limit, and while the event loop waits.
 
     billiard would first wait for the soft limit, and Celery deliver a task again whose process was ended by `keep_limits`.
     """
@@ -140,6 +144,8 @@ def install() -> None:
 
     def limited(pool: Any, *arguments: Any, **options: Any) -> Any:
         hard, soft = options.get("timeout") or pool.timeout, options.get("soft_timeout") or pool.soft_timeout
+        if pool.timeout and hard > pool.timeout:
+            options["timeout"] = hard = pool.timeout  # the queue's: the worker's stop and redelivery rest on it
         if hard and soft and soft >= hard:
             options["soft_timeout"] = hard * 4 / 5  # as for a queue that says nothing
         return apply_async(pool, *arguments, **options)

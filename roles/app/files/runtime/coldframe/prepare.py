@@ -21,7 +21,7 @@ from coldframe.errors import error_of
 def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
     """Do what is ordered, noting in the result what was done; an exception ends it.
 
-    :param order: `check`, `static`, `migrate` (bool); `check_level`, `check_ignore` (coldframe.checks); `commands`,
+    :param order: `celery`, the Celery application, or empty; `check`, `static`, `migrate` (bool); `check_level`, `check_ignore` (coldframe.checks); `commands`,
         of manage.py, run behind `static`; `running`, the release that serves, empty when none does; `allow`, names of
         migrations; `linter`, the environment of the migration linter; `lock_timeout`
         and `load_timeout`, seconds.
@@ -33,6 +33,11 @@ def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
     faulthandler.dump_traceback_later(order["load_timeout"], exit=True)  # says where it hangs
     django.setup()
     faulthandler.cancel_dump_traceback_later()
+    if order["celery"]:
+        from coldframe import settings_check
+
+        result["step"] = "settings"
+        settings_check.refuse(order["celery"])
     if order["check"] and order["migrate"]:
         check_before_migrating(order, result)
     if order["static"]:

@@ -12,11 +12,12 @@ import time
 from typing import Any
 
 from celery.__main__ import main
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import celeryd_init, worker_ready, worker_shutting_down
 from celery.worker import state
 
 from coldframe import (
     canary,
+    celery56,
     countdown,
     guard,
     heartbeat,
@@ -24,6 +25,8 @@ from coldframe import (
     pool,
     reconnect,
     results,
+    routes,
+    settings_check,
     sockets,
     soft_limit,
     starting,
@@ -48,12 +51,15 @@ class Worker:
     """What a worker is at: consuming or draining, and which tasks it runs."""
 
     phase = "consuming"
+    ready = False
+    unwatched = ""  # why the watch cannot look at the worker
 
     def status(self) -> str:
         """One line for systemd."""
         tasks = sorted(f"{request.name}[{request.id}]" for request in pool.running())
         more = f" and {len(tasks) - STATUS_TASKS} more" if len(tasks) > STATUS_TASKS else ""
-        return self.phase + (", running " + ", ".join(tasks[:STATUS_TASKS]) + more if tasks else "")
+        watched = f", not watched: {self.unwatched}" if self.unwatched else ""
+        return self.phase + watched + (", running " + ", ".join(tasks[:STATUS_TASKS]) + more if tasks else "")
 
     def report(self, watch: Watch) -> None:
         """Keep systemd's status line and its watchdog current, for as long as the process lives."""
@@ -65,22 +71,42 @@ class Worker:
             time.sleep(STATUS_INTERVAL)
 
     def watchdog(self, watch: Watch) -> str:
-        """Feed the watchdog, or wake it: not while the worker drains, for it has a time for that."""
-        if self.phase == "consuming" and (fault := watch.fault()):
+        """Feed the watchdog, or wake it: not while the worker drains, for it has a time for that.
+
+        A watch that fails tells nothing of the worker, so it wakes nobody. But a worker is not ready before it can be watched:
+        a release whose Celery the watch does not know does not start.
+        """
+        if self.phase == "draining":
+            return "WATCHDOG=1"
+        try:
+            fault = watch.fault()
+        except Exception as error:
+            if not self.unwatched:
+                logger.exception("The watch over this worker fails: it would not be restarted if it hung.")
+            self.unwatched = f"{type(error).__name__}: {error}"
+            return "WATCHDOG=1"
+        self.unwatched = ""
+        if fault:
             logger.critical("This worker is to be restarted: %s, and the broker answers.", fault)
             return "WATCHDOG=trigger"
-        return "WATCHDOG=1"
+        ready, self.ready = self.ready, True
+        return "WATCHDOG=1" if ready else "READY=1\nWATCHDOG=1"
 
 
 worker = Worker()
 
 
+@celeryd_init.connect
+def on_celeryd_init(instance: Any, **_: object) -> None:
+    """Start no worker that would keep another contract with the broker than the rest of the deployment."""
+    settings_check.demand(instance.app)
+
+
 @worker_ready.connect
 def on_worker_ready(sender: Any, **_: object) -> None:
-    """Report a worker that consumes, and see to its stop and to its life."""
+    """See to the stop and the life of a worker that consumes; it is ready when it can be watched."""
     state.maybe_shutdown = rest = Rest(sender.controller)
     watch = Watch(sender.controller, rest)
-    notify("READY=1\nSTATUS=consuming")
     threading.Thread(target=worker.report, args=(watch,), name="status", daemon=True).start()
     threading.Thread(target=pool.keep_limits, args=(sender.controller,), name="limits", daemon=True).start()
 
@@ -94,6 +120,7 @@ def on_worker_shutting_down(**_: object) -> None:
 
 if __name__ == "__main__":
     start.begin()
+    celery56.install()  # before whatever builds on it
     canary.install()
     countdown.install()
     guard.install()
@@ -102,6 +129,7 @@ if __name__ == "__main__":
     pool.install()
     reconnect.install()
     results.install()
+    routes.install()
     sockets.install()
     soft_limit.install()
     main()

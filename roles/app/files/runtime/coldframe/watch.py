@@ -93,7 +93,9 @@ class Watch:
     def limit(self, request: Any) -> float | None:
         """Return a task's hard time limit, in seconds."""
         hard, _ = request.time_limits or (None, None)
-        return hard or request.task.time_limit or self.worker.time_limit
+        most = self.worker.time_limit
+        asked = hard or request.task.time_limit or most
+        return min(asked, most) if asked and most else asked
 
     def broker_answers(self) -> bool:
         """Ask the broker over a connection that is nobody else's."""

@@ -2,7 +2,7 @@
 
 Django imports the views, and Celery the broker's transport, when they are first used: in each new
 process of a release, a request that sends a task waited 150 ms for that, on a busy host a second.
-The check of countdowns is put before Celery here too.
+The check of countdowns and the deployment's routes are put before Celery here too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from celery.app.utils import find_app
 from django.urls import get_resolver
 
 import coldframe.credentials  # noqa: F401
-from coldframe import countdown, starting
+from coldframe import countdown, routes, settings_check, starting
 
 
 def load(celery_app: str) -> None:
@@ -26,7 +26,9 @@ def load(celery_app: str) -> None:
     Raises what the application raises when it is imported.
     """
     countdown.install()
+    routes.install()
     app = find_app(celery_app)
+    settings_check.demand(app)
     app.loader.import_default_modules()
     app.finalize()
     app.connection_for_write().get_transport_cls()

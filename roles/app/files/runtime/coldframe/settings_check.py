@@ -1,0 +1,221 @@
+"""Compares what the application's Celery is set to with what the deployment has set, before anything runs.
+
+Celery 5.6 lets CELERY_* of Django's settings win over `app.conf.update(...)`, 5.7 the other way round; and an application may
+not read the deployment's file at all. Broker, queues, limits and acknowledgement are one contract: half of it loses tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+REMEDY = """Write this behind the last CELERY_ line of {module}, which works with every Celery (docs/your-app.md):
+    CELERY = json.loads(Path(os.environ["CELERY_SETTINGS_FILE"]).read_text())
+    globals().update({{f"CELERY_{{name.upper()}}": value for name, value in CELERY.items()}})
+and app.config_from_object("django.conf:settings", namespace="CELERY") in the module of the Celery application."""
+RESULTS = """Write CELERY_RESULT_BACKEND = "django-db" (with django-celery-results in the requirements and django_celery_results in
+INSTALLED_APPS), or, behind the lines that read CELERY_SETTINGS_FILE, CELERY_RESULT_BACKEND = CELERY["broker_url"]."""
+OWN = "coldframe"  # the part of the file that is no setting of Celery's: for this package
+# What the application may choose, as long as nobody who writes to the broker can run code by it; Flower and Beat speak JSON.
+SERIALIZERS = {"accept_content", "result_accept_content", "task_serializer", "result_serializer"}
+UNSAFE = {"pickle", "yaml", "application/x-python-serialize", "application/x-yaml"}
+PATIENCE = 2.0  # seconds for an address to answer
+
+
+def given() -> dict[str, Any]:
+    """Read the deployment's settings."""
+    return json.loads(Path(os.environ["CELERY_SETTINGS_FILE"]).read_text())
+
+
+def shown(value: Any) -> str:
+    """Show a value without the passwords of addresses."""
+    text = re.sub(r"(://)[^/@\s]*@", r"\1***@", repr(value))
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def names(queues: Any) -> set[str]:
+    """Name the queues of `task_queues`, which may be a mapping or a list."""
+    return set(queues) if isinstance(queues, dict) else {queue.name for queue in queues or ()}
+
+
+def same(key: str, wanted: Any, found: Any) -> bool:
+    """Whether a setting has what the deployment gives, and perhaps more."""
+    if key == "task_queues":
+        return names(found) == names(wanted)
+    if key in SERIALIZERS:
+        chosen = {found} if isinstance(found, str) else set(found or ())
+        return not chosen & UNSAFE and (key != "accept_content" or bool(chosen & {"json", "application/json"}))
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(found.get(name) == value for name, value in wanted.items())
+    return (list(found) if isinstance(found, tuple) else found) == wanted
+
+
+def own(key: str, app: Any) -> Any:
+    """Return what Django's settings say of a setting of Celery's; None when nothing."""
+    from django.conf import settings
+
+    return getattr(settings, f"{app.namespace or 'CELERY'}_{key.upper()}", None)
+
+
+def origin(key: str, app: Any) -> str:
+    """Say where a setting comes from."""
+    if own(key, app) is not None:
+        return f"{app.namespace or 'CELERY'}_{key.upper()} in {module()}"
+    return "Celery's default or the application's code"
+
+
+def module() -> str:
+    """Name the settings module."""
+    return os.environ.get("DJANGO_SETTINGS_MODULE", "the settings module")
+
+
+def differences(app: Any) -> list[str]:
+    """Say which of the deployment's settings the application does not have."""
+    wrong = []
+    for key, wanted in given().items():
+        if key != OWN and not same(key, wanted, found := app.conf.get(key)):
+            wrong.append(f"{key} is {shown(found)} ({origin(key, app)}), and the deployment gives {shown(wanted)}.")
+    return wrong
+
+
+def demand(app: Any) -> None:
+    """End this process when the application's Celery is not set as the deployment has set it."""
+    if wrong := differences(app):
+        raise SystemExit("\n".join([*wrong, REMEDY.format(module=module())]))
+
+
+def queue_of(app: Any, name: str, task: Any) -> str:
+    """Name the queue that a task is sent to; empty when that depends on its arguments."""
+    queue = getattr(task, "queue", None)
+    if not queue:
+        try:
+            queue = app.amqp.router.route({}, name, (), {}, task_type=task).get("queue")
+        except KeyError as error:  # celery.exceptions.QueueNotFound is one
+            missing = re.search(r"'([^']+)'", str(error))
+            queue = missing[1] if missing else str(error)
+        except Exception:  # of a router of the application's, which was given none
+            return ""
+    return getattr(queue, "name", queue) or app.conf.task_default_queue
+
+
+def tasks(app: Any) -> Iterator[str]:
+    """Say which tasks go to no queue that there is, or ask for more time than their queue allows."""
+    limits, queues = given()[OWN]["limits"], names(given()["task_queues"])
+    for name, task in sorted(app.tasks.items()):
+        queue = "" if name.startswith(("celery.", "coldframe.")) else queue_of(app, name, task)
+        if queue and queue not in queues:
+            yield (
+                f"The application sends the task {name} to the queue {queue!r}, which is not in celery_queues "
+                f"({', '.join(sorted(queues))}). Add it there, or write celery_task_routes: {{{name}: {min(queues)}}}."
+            )
+        for option in ("time_limit", "soft_time_limit") if queue in queues else ():
+            longest, asked = limits[queue]["time_limit"], getattr(task, option, None)
+            if asked and asked > longest and asked != app.conf.get(f"task_{option}"):
+                yield (
+                    f"The task {name} has {option}={asked}, and its queue {queue} ends each task after {longest} s. "
+                    f"Write celery_queues: {{{queue}: {{time_limit: {asked}}}}}, or route it to a queue that allows that."
+                )
+
+
+def limits(app: Any) -> Iterator[str]:
+    """Say whether the application asks for more time for all tasks than their queue allows."""
+    default = app.conf.task_default_queue
+    longest = given()[OWN]["limits"][default]["time_limit"]
+    for option in ("time_limit", "soft_time_limit"):
+        asked = app.conf.get(f"task_{option}")
+        if asked and asked > longest:
+            yield (
+                f"task_{option} is {asked} ({origin(f'task_{option}', app)}), and the queue {default} ends each task after "
+                f"{longest} s. Write celery_queues: {{{default}: {{time_limit: {asked}}}}}, or take the setting out."
+            )
+
+
+def scheduler(app: Any) -> Iterator[str]:
+    """Say whether the application asks for another scheduler than Beat's unit runs."""
+    runs, asked = given()[OWN]["scheduler"], app.conf.beat_scheduler
+    if asked not in (runs, "celery.beat:PersistentScheduler"):
+        yield (
+            f"CELERY_BEAT_SCHEDULER is {asked!r} in {module()}, and Beat runs {runs!r}. "
+            f"Write celery_beat_scheduler: {asked}, or take the setting out."
+        )
+
+
+def results(app: Any) -> Iterator[str]:
+    """Say whether the result backend does not answer: then every `.delay()` would wait for it for seconds, and fail."""
+    address = app.conf.result_backend
+    app.conf.update(redis_socket_connect_timeout=PATIENCE, redis_socket_timeout=PATIENCE)
+    try:
+        backend = app.backend
+        if type(backend).__module__.startswith("celery.backends.redis"):
+            backend.client.ping()
+    except Exception as error:
+        yield f"CELERY_RESULT_BACKEND is {shown(address)}, which cannot be used: {shown(error)}. {RESULTS}"
+
+
+def caches() -> Iterator[str]:
+    """Say which of CACHES does not answer."""
+    from django.conf import settings
+    from django.core.cache import caches as known
+
+    for alias, options in settings.CACHES.items():
+        places = options.get("LOCATION") or ()
+        for place in re.split(r"[;,]", places) if isinstance(places, str) else places:
+            what = f"CACHES[{alias!r}]['LOCATION'] is {shown(place)}"
+            try:
+                connect(str(place))
+            except OSError as error:
+                yield f"{what}, and nothing answers there: {error}. The deployment's cache is at CACHE_URL: use that."
+                break
+        else:
+            try:
+                known[alias].get("coldframe")
+            except Exception as error:
+                if any(word in type(error).__name__ for word in ("Connection", "Timeout", "Authentication")):
+                    text = "It knows the user `cache` with the credential cache_password (docs/your-app.md)."
+                    yield f"CACHES[{alias!r}] cannot be used: {type(error).__name__}: {shown(str(error))}. {text}"
+
+
+def connect(address: str) -> None:
+    """Open a connection to an address of a cache, and close it. Raises OSError; does nothing for what is no address."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if parts.scheme in ("unix", "redis+socket"):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(parts.path)
+        return
+    port = {"redis": 6379, "rediss": 6379}.get(parts.scheme)
+    with suppress(ValueError):
+        port = parts.port or port
+    if parts.hostname and port:
+        socket.create_connection((parts.hostname, port), PATIENCE).close()
+
+
+def refuse(name: str) -> None:
+    """Raise CommandError with all that is wrong with the settings, and what to write.
+
+    :param name: the Celery application, as `module:name`.
+
+    Raises what the application raises when it is imported, too.
+    """
+    from celery.app.utils import find_app
+    from django.core.management import CommandError
+
+    from coldframe import routes
+
+    routes.install()
+    app = find_app(name)
+    app.loader.import_default_modules()
+    app.finalize()
+    if wrong := differences(app):
+        wrong.append(REMEDY.format(module=module()))
+    else:
+        wrong = [*tasks(app), *limits(app), *scheduler(app)]
+    if wrong := [*wrong, *results(app), *caches()]:
+        raise CommandError("\n".join(wrong))
