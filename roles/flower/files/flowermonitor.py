@@ -100,7 +100,8 @@ class Monitor(Flower):
     def forget(self, now: float) -> None:
         """Drop the workers that were not heard of for `purge_offline_workers` seconds, such as those of earlier releases.
 
-        Those that Flower knows nothing of, as it began after they ended, it drops sooner: they have no page.
+        Those that Flower knows nothing of, as it began after they ended, it drops sooner: they have no page. So it does
+        with those of an earlier Flower whose times lie ahead, for the zone of the application was added to them.
 
         :param now: in seconds since 1970.
         """
@@ -108,7 +109,7 @@ class Monitor(Flower):
         seen = {name: info.get("timestamp", 0) for name, info in self.workers.items()}
         seen |= {name: max(worker.heartbeats, default=0) for name, worker in state.workers.items()}
         for name, last in seen.items():
-            if now - last > (
+            if abs(now - last) > (
                 self.options.purge_offline_workers if "stats" in self.workers.get(name, {}) else NEVER_ASKED
             ):
                 for place in (state.workers, state.counter, self.workers):

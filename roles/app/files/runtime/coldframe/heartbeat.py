@@ -17,10 +17,16 @@ FREQUENCY = 10.0  # seconds; who hears nothing for twice as long takes the worke
 
 def heartbeat(panel: Any) -> None:
     """Tell worker(s) to send a heartbeat now."""
-    if not (dispatcher := panel.consumer.event_dispatcher):
-        return
-    if not dispatcher.enabled:  # a worker whose queue has no events of tasks; of these it sends none then either
-        dispatcher.enable()
+    consumer = panel.consumer
+    if consumer.event_dispatcher:
+        send(consumer.event_dispatcher)
+    else:  # a worker has none where its queue says task_events: false
+        with consumer.app.events.default_dispatcher(hostname=consumer.hostname) as dispatcher:
+            send(dispatcher)
+
+
+def send(dispatcher: Any) -> None:
+    """Send what Celery's own heartbeats hold."""
     dispatcher.send(
         "worker-heartbeat",
         freq=FREQUENCY,
