@@ -70,7 +70,7 @@ HOSTS = $(if $(filter sandbox,$(ENV)),sandbox,.venv/.ready)
 PLAYBOOK = ansible-playbook -i $(INVENTORY) $(if $(DRY_RUN),--check --diff)
 
 deploy: $(HOSTS) ## Bring the servers of ENV up to date and show that they work (DRY_RUN=1 says what would change)
-	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e release_allow_migrations=$(ALLOW_MIGRATIONS)) $(ARGS)
+	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e release_allow_migrations=$(ALLOW_MIGRATIONS)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(ARGS)
 
 preflight: $(HOSTS) ## Say whether the servers and variables of ENV can be deployed, changing nothing
 	@$(PLAYBOOK) playbooks/preflight.yml $(ARGS)

@@ -80,7 +80,7 @@ def test_what_sends_tasks_runs_beside_workers_that_know_them(host, back, order):
 def test_old_workers_go_on_while_they_get_tasks_that_the_new_ones_do_not_know(host):
     activate(host, "r1")
     ends = iter(["deactivating", "deactivating"] + ["inactive"] * 9)
-    says = iter(["consuming, 2 tasks of another release"] * 3 + ["consuming"] * 9)
+    says = iter(["consuming, returning a.b"] * 3 + ["consuming"] * 9)
     asked, run = [], host.module.run_command
 
     def systemctl(arguments):
@@ -89,19 +89,20 @@ def test_old_workers_go_on_while_they_get_tasks_that_the_new_ones_do_not_know(ho
             asked.append((verb, host.module.states.get("shop-worker-default@r1.service")))
         if verb == "list-units" and host.module.states.get("shop-web@r1.service") == "deactivating":
             host.module.states["shop-web@r1.service"] = next(ends)
-        if verb == "show":
+        if verb == "show" and "r1" in arguments[-1]:
             host.module.doing["shop-worker-default@r1.service"] = next(says)
         return run(arguments)
 
     host.module.run_command = systemctl
     activate(host, "r2")
-    assert [verb for verb, _ in asked].count("show") == 4 and {state for _, state in asked} == {"active"}
+    assert [verb for verb, _ in asked].count("show") == 5, "the old worker four times, then the new one"
+    assert {state for _, state in asked} == {"active"}
     assert host.module.states["shop-worker-default@r1.service"] == "deactivating"
 
 
 def test_they_are_not_waited_for_for_ever(host, clock):
     activate(host, "r1")
-    host.module.doing["shop-worker-default@r2.service"] = "consuming, 9 tasks of another release"
+    host.module.doing["shop-worker-default@r2.service"] = "consuming, parking a.b"
     activate(host, "r2")  # whose old web never ends, either
     assert 30 <= clock() < 32
     assert host.module.states["shop-worker-default@r1.service"] == "deactivating"

@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import Task, current_app
 from celery.exceptions import Reject, SoftTimeLimitExceeded, TimeLimitExceeded
-from celery.signals import task_failure
+from celery.signals import task_failure, task_unknown
 from django.db import (
     InterfaceError,
     OperationalError,
@@ -59,15 +59,26 @@ def keep(
         outbox.find(task_id).update(due_at=None)
 
 
+@task_unknown.connect
+def keep_unknown(message: Any, name: str, id: str, **_: Any) -> None:
+    """Keep a task that no release has known for as long as the deployment allows."""
+    close_old_connections()
+    args, kwargs, _ = message.payload
+    queue = (message.delivery_info or {}).get("routing_key", "")
+    with transaction.atomic():
+        DeadLetter.note(id, name, args, kwargs, queue=queue, error="NotRegistered", traceback="")
+        outbox.find(id).update(due_at=None)
+
+
 @transaction.atomic
 def send_again(letter: DeadLetter) -> None:
     """Under its id: its state stays where the client asks for it, its intent is still the same.
 
-    An intent is sent by the sweep. Any other task is sent here, by its route of today.
+    An intent is sent by the sweep. Any other task is sent here, by its route of today; one that
+    this release does not know waits for one that does.
     """
     letter.requeued_at = timezone.now()
     letter.save(update_fields=["requeued_at"])
     if not outbox.find(letter.task_id).update(due_at=timezone.now(), sent=0):
-        current_app.tasks[letter.task].apply_async(
-            letter.args, letter.kwargs, task_id=letter.task_id
-        )
+        task = current_app.tasks.get(letter.task) or current_app.signature(letter.task)
+        task.apply_async(letter.args, letter.kwargs, task_id=letter.task_id)

@@ -64,9 +64,11 @@ class Load:
         self.requests: list[Request] = []
         self.orders: list[str] = []  # ids of those that were accepted
         self.holds: list[str] = []  # keys of the long tasks that were accepted
+        self.entries: list[str] = []  # keys of the ledger's entries that were accepted
         self._statuses: deque[str] = deque(maxlen=100)
         self._clients: list[threading.Thread] = []
         self._stopping = threading.Event()
+        self._no_entries = threading.Event()
 
     def start(self) -> None:
         """Begin, with some 25 requests per second: most clients keep their connection, some open one each time."""
@@ -78,9 +80,22 @@ class Load:
         self._client("order page", self.see_order, 0.25, True)
         self._client("hold", self.place_short_hold, 2, True)
 
+    def start_entries(self) -> None:
+        """Begin to send the ledger's entries, some 10 a second, until `stop_entries`."""
+        for _ in range(2):
+            self._client("entry", self.place_entry, 0.2, True, self._no_entries)
+
+    def stop_entries(self) -> None:
+        """Stop that; what is under way is awaited."""
+        self._no_entries.set()
+        for client in self._clients:
+            if client.name == "entry":
+                client.join()
+
     def stop(self) -> None:
         """Stop; what is under way is awaited."""
         self._stopping.set()
+        self._no_entries.set()
         for client in self._clients:
             client.join()
 
@@ -122,18 +137,33 @@ class Load:
         self.holds.append(key)
         return key
 
+    def place_entry(self, ask: Ask) -> None:
+        """Send three tasks whose name only one release knows, in one way or another."""
+        key, way = str(uuid.uuid4()), random.choice(["plain", "chain", "chord", "later", "expires"])  # noqa: S311
+        queue = random.choice(self.queues)  # noqa: S311
+        ask("POST", "/holds/ledger/", {"key": key, "way": way, "queue": queue}, expect=201)
+        self.entries.append(key)
+
     def once(self, kind: str, action: Callable[[Ask], Any]) -> Any:
         """Do one thing out of turn, noted like the rest; return its result, None if it failed."""
         return self._do(kind, action, connect(self.url), time.time(), time.monotonic(), keep_alive=False)
 
-    def _client(self, kind: str, action: Callable[[Ask], Any], period: float, keep_alive: bool) -> None:
+    def _client(
+        self,
+        kind: str,
+        action: Callable[[Ask], Any],
+        period: float,
+        keep_alive: bool,
+        stopping: threading.Event | None = None,
+    ) -> None:
         """Start a client that does one thing every `period` seconds."""
+        stopping = stopping or self._stopping
 
         def run() -> None:
             connection = connect(self.url)
             phase = random.uniform(0, period)  # noqa: S311
             at, due = time.time() + phase, time.monotonic() + phase
-            while not self._stopping.wait(due - time.monotonic()):
+            while not stopping.wait(due - time.monotonic()):
                 self._do(kind, action, connection, at, due, keep_alive)
                 at, due = at + period, due + period
 

@@ -99,6 +99,7 @@ def celery_settings(
     ca_file: str = "",
     wanted: int = 0,
     scheduler: str = "",
+    unknown: int = 86400,
 ) -> dict[str, Any]:
     """Derive the Celery settings that every process which speaks to the broker must share.
 
@@ -107,10 +108,12 @@ def celery_settings(
     :param ca_file: whom to trust on TLS; without one the broker is reached without TLS.
     :param wanted: `celery_visibility_timeout`, seconds; 0 means the least that all queues can live with.
     :param scheduler: `celery_beat_scheduler`.
-    :returns: lower-case Celery settings, and three of our own: `task_longest_countdown`, queue to the seconds that its
+    :param unknown: `celery_unknown_task_seconds`.
+    :returns: lower-case Celery settings, and four of our own: `task_longest_countdown`, queue to the seconds that its
         tasks may be put off without being delivered twice for it; `task_longest_time_limit`, after which no task of any
-        queue runs any more; and `coldframe`, what the runtime itself reads: the
-        routes, which it puts before the application's, the queues' time limits, and Beat's scheduler.
+        queue runs any more; `task_unknown_seconds`, for which a task waits for a release that knows it; and `coldframe`,
+        what the runtime itself reads: the routes, which it puts before the application's, the queues' time limits, and
+        Beat's scheduler.
     """
     visibility = celery_visibility_timeout(table, wanted)
     room = {
@@ -147,6 +150,7 @@ def celery_settings(
         "task_track_started": False,  # with django-db, a database outage would drop queued tasks
         "task_longest_countdown": room,
         "task_longest_time_limit": max(options["time_limit"] for options in table.values()),
+        "task_unknown_seconds": unknown,
         "worker_prefetch_multiplier": 1,
         "beat_sync_every": 1,  # a Beat that is killed sends nothing twice
         "beat_cron_starting_deadline": 3600,  # seconds; what was missed by more waits for its next time

@@ -20,7 +20,7 @@ SECRET = {"app_secret_key", "app_database_password", "app_flower_password", "app
 SECRET |= {"app_secret_key_next", "app_secret_key_before", "app_database_password_before", "app_redis_passwords_before"}
 SECRET |= {"app_tls_authority", "app_tls_given"}
 # Given as one text with commas on the command line.
-COMMAS = {"release_allow_migrations"}
+COMMAS = {"release_allow_migrations", "release_allow_queues"}
 TYPES = {"str": "a text", "path": "a text", "int": "a whole number", "bool": "true or false"}
 TYPES |= {"list": "a list", "dict": "a mapping"}
 
@@ -78,6 +78,7 @@ RIGHT: dict[str, tuple[Any, str]] = {
     "celery_default_queue": ANY,
     "celery_beat_scheduler": (rf"{MODULE}:{MODULE}", "module:Class, such as django_celery_beat.schedulers:DatabaseScheduler"),
     "celery_visibility_timeout": (range(366 * 86400 + 1), "seconds, from 0 to 31622400, a year"),
+    "celery_unknown_task_seconds": (range(60, 366 * 86400 + 1), "seconds, from 60 to 31622400, a year"),
     "celery_host_queues": ANY,
     "base_packages": PACKAGE,
     "base_journal_max_use": (r"[1-9][0-9]{0,11}[KMGT]?", "a size, such as 500M or 2G"),
@@ -109,6 +110,7 @@ RIGHT: dict[str, tuple[Any, str]] = {
     "release_allow_migrations": (r"[A-Za-z_]\w*\.\w+", "app_label.migration_name, such as blog.0007_title"),
     "release_check_ignore": (r"[A-Za-z_][\w-]*(\.[\w-]+)+", "the id of a finding, such as security.W005"),
     "release_commands": (r"[A-Za-z_]\w*(\s.*)?", "a command of manage.py with its arguments, such as compress --force"),
+    "release_allow_queues": (r"[a-z][a-z0-9_]{0,31}", "the name of a queue"),
     "release_migration_lock_timeout": (range(86401), "seconds, from 0 to 86400"),
 }  # fmt: skip
 REDIS_USERS = ("admin", "web", "worker", "beat", "flower", "exporter", "cache")

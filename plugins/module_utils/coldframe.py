@@ -135,6 +135,11 @@ class Application:
         link = self.root / "current"
         return os.path.basename(os.readlink(link)) if link.is_symlink() else ""
 
+    def queues(self) -> list[str]:
+        """List the queues that the running release has workers for, on whichever host."""
+        files = (self.root / "current/.release").glob("worker-*.env")
+        return sorted(path.stem.removeprefix("worker-") for path in files)
+
     def releases(self) -> list[str]:
         """List the ids of the releases that are whole on this host, the newest first."""
         whole = [p for p in (self.root / "releases").glob("*") if (p / ".release/ready").exists()]

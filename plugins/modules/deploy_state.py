@@ -26,6 +26,7 @@ previous: {description: The release that ran before it and is still here., type:
 releases: {description: "Releases that are whole on the host, the newest first.", type: list, returned: always}
 packages: {description: Debian packages that are installed., type: list, returned: always}
 groups: {description: The groups of users., type: list, returned: always}
+queues: {description: Queues that the running release has workers for., type: list, returned: always}
 units: {description: "Instances that are not stopped: unit, release, state, doing, since.", type: list, returned: always}
 hostname: {description: The host's name., type: str, returned: always}
 others: {description: "Other applications of Coldframe on this host, name to when and by whom each was last deployed.", type: dict, returned: always}
@@ -93,6 +94,7 @@ def main() -> None:
         current=host.current,
         previous=host.previous(),
         releases=host.releases(),
+        queues=host.queues(),
         groups=[group.gr_name for group in grp.getgrall()],
         packages=[line.split()[1] for line in installed.splitlines() if line.startswith("installed ")],
         units=host.status(),

@@ -54,7 +54,6 @@ from ansible.module_utils.coldframe_failures import own_lines, reason, remedies
 
 WEB_SECONDS = 10  # that the old web may take for its last requests, before its workers are asked to stop
 KNOWN_SECONDS = 20  # that the old workers may go on with tasks that the new ones do not know
-OTHERS = "of another release"  # what a worker's status says while it gets such tasks (coldframe.unknown)
 
 
 class Activation:
@@ -160,12 +159,13 @@ class Activation:
             any(self.host.instances().get(unit, "inactive") not in ENDED for unit in web) and time.monotonic() < until
         ):
             time.sleep(0.2)
-        consuming, _ = self.halves(workers + self.wanted)
         until = time.monotonic() + KNOWN_SECONDS
-        while time.monotonic() < until and any(
-            OTHERS in unit.get("StatusText", "") for unit in self.host.show("Id,StatusText", consuming)
-        ):
+        while time.monotonic() < until and (self.any(workers, "returning") or self.any(self.wanted, "parking")):
             time.sleep(0.5)
+
+    def any(self, units: list[str], doing: str) -> bool:
+        """Whether a unit's status says that it does so with tasks of another release (coldframe.unknown)."""
+        return any(f", {doing} " in unit.get("StatusText", "") for unit in self.host.show("Id,StatusText", units))
 
     def point_socket(self) -> None:
         """Lead the web socket to this release, from systemd's next reload on."""

@@ -1,1 +1,1 @@
-"""Long tasks, which the scenario adds to the application that it deploys."""
+"""Long tasks, and tasks of changing names, which the scenario adds to the application that it deploys."""

@@ -7,6 +7,7 @@ from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
+from holds.ledger import send
 from holds.tasks import hold
 
 
@@ -19,4 +20,4 @@ def place(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"task_id": task.id}, status=201)
 
 
-urlpatterns = [path("", place)]
+urlpatterns = [path("", place), path("ledger/", send)]

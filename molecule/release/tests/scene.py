@@ -135,8 +135,17 @@ class Scene:
         lines = self.host.check_output(f"cat /srv/{self.app}/shared/media/holds.jsonl || true").splitlines()
         notes: dict[str, list[dict[str, Any]]] = {}
         for note in map(json.loads, lines):
-            notes.setdefault(note["key"], []).append(note)
+            if note["event"] != "ledger":
+                notes.setdefault(note["key"], []).append(note)
         return notes
+
+    def ledger(self) -> dict[str, list[int]]:
+        """Map each entry's key to its parts that were done, in order."""
+        lines = self.host.check_output(f"grep -h ledger /srv/{self.app}/shared/media/holds.jsonl || true").splitlines()
+        parts: dict[str, list[int]] = {}
+        for note in map(json.loads, lines):
+            parts.setdefault(note["key"], []).append(note["part"])
+        return parts
 
     def busy(self, queue: str, release: str, at: float) -> list[str]:
         """List the long tasks that a release's worker of the queue was at, at a time."""

@@ -21,6 +21,7 @@ TICK = 5  # seconds between heartbeats
 WITHOUT_BULK = {
     "celery_queues": {name: {"concurrency": 6} for name in ("critical", "default", "express")},
     "celery_task_routes": {"orders.tasks.charge_order": "critical"},
+    "release_allow_queues": ["bulk"],
 }
 FAILING_MIGRATION = """
 from django.db import migrations
@@ -116,9 +117,48 @@ def test_rollback_to_the_release_before_and_forward_by_name(scene):
     assert all(step["seconds"] < LONG / 2 for step in scene.steps[-2:]), "none waits for the tasks of a minute"
 
 
+def test_tasks_of_changing_names_are_each_done_once(scene, redis, capsys):
+    """The web sends tasks that one release alone knows, at a deploy, at a rollback, and at the deploy after that."""
+    original = scene.source
+
+    def named(*names):
+        return scene.variant("-".join(names), {"shop/settings.py": f"LEDGER = {list(names)}\n"}, of=original.name)
+
+    def parked():
+        return sum(
+            int(redis(f"LLEN unknown:{queue}:holds.ledger.{name}"))
+            for queue in scene.deployment.celery_queues
+            for name in ("first", "second")
+        )
+
+    scene.load.start_entries()
+    left = []
+    for source in (named("second"), None, named("first", "second")):
+        result = scene.deploy(source) if source else scene.play(ROLLBACK)
+        assert result.returncode == 0, result.stdout
+        scene.assert_all_on(scene.release)
+        left.append(parked())
+        assert not left[-1] or "waits for a release that knows it: holds.ledger" in said(result)
+    scene.source = source
+    scene.load.stop_entries()
+    sent = list(scene.load.entries)
+    wait_for(lambda: all(len(scene.ledger().get(key, [])) >= 3 for key in sent), 90, "every part of each is done")
+    parts = [scene.ledger()[key] for key in sent]
+    with capsys.disabled():
+        print(f"\n{len(sent)} entries, {sum(map(len, parts))} parts done, parked after each step: {left}")
+    assert len(sent) > 100 and [each for each in parts if sorted(each) != [0, 1, 2]] == []
+    assert parked() == 0
+    assert redis("\n".join(f"EXISTS dead:{queue}" for queue in scene.deployment.celery_queues)).split() == ["0"] * 3
+
+
 def test_queue_is_replaced(scene):
     """The removed queue's worker finishes what it is at."""
     with scene.step("queue replaced", leaving="bulk") as before:
+        scene.queues(**{name: value for name, value in WITHOUT_BULK.items() if name != "release_allow_queues"})
+        refused = scene.deploy()
+        assert refused.returncode != 0 and scene.release == before, refused.stdout
+        assert "The queue 'bulk' is no more in celery_queues and holds messages" in said(refused)
+        assert "ALLOW_QUEUES=bulk" in said(refused)
         scene.queues(**WITHOUT_BULK)
         result = scene.deploy()
         assert result.returncode == 0, result.stdout
@@ -149,7 +189,7 @@ def test_queue_comes_back(scene):
     drained = 2 * LONG + 60  # its last task may have begun late, behind others
     wait_for(lambda: not any(unit.startswith(bulk) for unit in scene.units()), drained, "the removed queue is drained")
     with scene.step("queue added again", leaving="express"):
-        scene.queues()
+        scene.queues(release_allow_queues=["express"])
         result = scene.deploy()
         assert result.returncode == 0, result.stdout
         scene.assert_all_on(scene.release)

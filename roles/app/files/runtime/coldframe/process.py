@@ -30,6 +30,7 @@ from coldframe import (
     sockets,
     soft_limit,
     starting,
+    unknown,
 )
 from coldframe.stop import Rest
 from coldframe.watch import Watch
@@ -59,7 +60,8 @@ class Worker:
         tasks = sorted(f"{request.name}[{request.id}]" for request in pool.running())
         more = f" and {len(tasks) - STATUS_TASKS} more" if len(tasks) > STATUS_TASKS else ""
         watched = f", not watched: {self.unwatched}" if self.unwatched else ""
-        return self.phase + watched + (", running " + ", ".join(tasks[:STATUS_TASKS]) + more if tasks else "")
+        running = ", running " + ", ".join(tasks[:STATUS_TASKS]) + more if tasks else ""
+        return self.phase + watched + running + unknown.status()
 
     def report(self, watch: Watch) -> None:
         """Keep systemd's status line and its watchdog current, for as long as the process lives."""
@@ -132,4 +134,5 @@ if __name__ == "__main__":
     routes.install()
     sockets.install()
     soft_limit.install()
+    unknown.install()
     main()

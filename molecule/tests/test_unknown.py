@@ -1,0 +1,115 @@
+"""Tasks that a worker does not know are kept: for a release that does, or as dead letters."""
+
+import base64
+import json
+import time
+import uuid
+
+import pytest
+from conftest import wait_for
+from test_releases import play, said
+
+pytestmark = [pytest.mark.changes, pytest.mark.group("redis")]
+
+NAME = "another.release.knows"
+
+
+@pytest.fixture
+def parked(manage, redis, deployment):
+    """Send two tasks that nobody knows to each queue, one of them for later; return their ids by queue."""
+    ids = json.loads(
+        manage(
+            "import json; from importlib import import_module; "
+            f"module, _, name = {deployment.app_celery!r}.partition(':'); app = getattr(import_module(module), name or 'app'); "
+            f"send = lambda queue, **more: app.send_task({NAME!r}, [1], {{'b': 2}}, queue=queue, **more).id; "
+            f"print(json.dumps({{q: [send(q), send(q, countdown=60, expires=600)] for q in {list(deployment.celery_queues)!r}}}))"
+        )
+    )
+    for queue in ids:
+        wait_for(lambda q=queue: redis(f"LLEN unknown:{q}:{NAME}") == "2", 30, f"both are parked: {queue}")
+    yield ids
+    redis("\n".join(f"DEL unknown:{queue} unknown:{queue}:{NAME} dead:{queue}" for queue in ids))
+
+
+def canary(redis, queue, way):
+    """Put one more canary task at a place of the broker; return when it says that it was sent."""
+    sent, tag = time.time() - 1000, str(uuid.uuid4())
+    body = base64.b64encode(json.dumps([[queue, sent], {}, {}]).encode()).decode()
+    where = {"exchange": "default", "routing_key": queue}
+    message = {
+        "body": body,
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"lang": "py", "task": "coldframe.canary", "id": tag, "retries": 0, "eta": None, "expires": None},
+        "properties": {"correlation_id": tag, "delivery_info": where, "priority": 0, "body_encoding": "base64"}
+        | {"delivery_mode": 2, "delivery_tag": tag},
+    }
+    redis(way.format(json.dumps(json.dumps(message))[1:-1]))
+    return sent
+
+
+def done(redis, queue):
+    """When the last canary task of a queue that was done says that it was sent."""
+    noted = redis(f"SELECT 1\nGET canary:done:{queue}").split("\n")[-1]
+    return json.loads(noted)["sent"] if noted else None
+
+
+def make_old(redis, queue):
+    """Have the first parked task of a queue wait since 1970."""
+    script = (
+        "local e = redis.call('LRANGE', KEYS[1], 0, 0)[1] redis.call('LSET', KEYS[1], 0, '7' .. e:sub(e:find(' '), -1))"
+    )
+    redis(f'EVAL "{script}" 1 unknown:{queue}:{NAME}')
+
+
+def test_task_that_nobody_knows_waits_and_holds_up_nothing(parked, redis, inventory):
+    unacked = redis("HVALS unacked")
+    assert not any(task in unacked for ids in parked.values() for task in ids)
+    for queue in parked:
+        sent = canary(redis, queue, f'LPUSH {queue} "{{}}"')
+        wait_for(lambda q=queue, s=sent: done(redis, q) == s, 20, f"a task behind them is done: {queue}")
+        assert redis(f"LLEN unknown:{queue}:{NAME}\nSMEMBERS unknown:{queue}").split() == ["2", NAME]
+    told = said(play(inventory, "status"))
+    for queue in parked:
+        assert f"{queue} parked, waits for a release that knows it: {NAME} (2)" in " ".join(told.split())
+
+
+def test_parked_task_that_a_worker_knows_is_done_by_it(redis, deployment):
+    for queue in deployment.celery_queues:
+        park = f'SADD unknown:{queue} coldframe.canary\nRPUSH unknown:{queue}:coldframe.canary "{time.time():.0f} {{}}"'
+        sent = canary(redis, queue, park)
+        wait_for(lambda q=queue, s=sent: done(redis, q) == s, 20, f"it is done: {queue}")
+        gone = f"EXISTS unknown:{queue} unknown:{queue}:coldframe.canary"
+        wait_for(lambda keys=gone: redis(keys) == "0", 10, f"nothing of it is left: {queue}")
+
+
+def test_task_that_nobody_has_known_for_too_long_is_a_dead_letter(host, parked, redis, deployment, inventory):
+    for queue in parked:
+        make_old(redis, queue)
+    for queue, (task, _) in parked.items():
+        wait_for(lambda q=queue: redis(f"LLEN dead:{q}") == "1", 20, f"the first one is a dead letter: {queue}")
+        assert task in redis(f"LRANGE dead:{queue} 0 -1") and redis(f"LLEN unknown:{queue}:{NAME}") == "1"
+        journal = f"journalctl --no-pager --output=cat --since=-5min --unit='{deployment.app_name}-worker-{queue}@*'"
+        wait_for(
+            lambda command=journal, t=task, q=queue: (
+                f"{NAME}[{t}] of the queue {q} is a dead letter" in host.check_output(command)
+            ),
+            10,
+            "its worker says so",
+        )
+    told = " ".join(said(play(inventory, "status")).split())
+    assert all(f"{queue} 1 dead letters, of tasks that no release knew: {NAME} (1)" in told for queue in parked)
+
+
+def test_application_is_told_of_a_dead_letter(parked, redis, manage, deployment):
+    if "shop" not in deployment.app_celery:
+        pytest.skip("another application keeps its dead letters elsewhere")
+    queue, (task, _) = next(iter(parked.items()))
+    make_old(redis, queue)
+    seen = (
+        "from orders.models import DeadLetter; from celery import current_app; "
+        f"print(*DeadLetter.objects.filter(task_id={task!r}).values_list('task', 'queue', 'error', 'arguments'), "
+        f"current_app.AsyncResult({task!r}).state)"
+    )
+    expected = f"({NAME!r}, {queue!r}, 'NotRegistered', '[[1], {{\"b\": 2}}]') FAILURE"
+    wait_for(lambda: manage(seen) == expected, 30, expected)

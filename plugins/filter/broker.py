@@ -1,0 +1,135 @@
+"""What the broker holds of each queue, in words: waiting, taken, parked (coldframe.unknown), dead letters."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+NAMES = 5  # of tasks that a line names
+
+# One script, so that a message which moves meanwhile is counted once. A queue was bound to the default queue's exchange by
+# whoever declared it, and stays so. The canary tasks are nobody's; one at most waits in a queue.
+SCRIPT = """
+local queues, canary = {}, 'coldframe.canary'
+local function name(message)
+  local ok, decoded = pcall(cjson.decode, message)
+  return ok and type(decoded.headers) == 'table' and decoded.headers.task or 'unknown'
+end
+local function queue(q)
+  queues[q] = queues[q] or {waiting = redis.call('LLEN', q), taken = 0, parked = {}, dead = {}}
+  return queues[q]
+end
+for _, q in ipairs(ARGV) do queue(q) end
+for _, member in ipairs(redis.call('SMEMBERS', KEYS[1])) do queue(member:match('[^%c]*$')) end
+for _, entry in ipairs(redis.call('HVALS', 'unacked')) do
+  local message = cjson.decode(entry)
+  if queues[message[3]] and not (type(message[1].headers) == 'table' and message[1].headers.task == canary) then
+    queues[message[3]].taken = queues[message[3]].taken + 1
+  end
+end
+for q, state in pairs(queues) do
+  if state.waiting > 0 and state.waiting < 20 then
+    for _, message in ipairs(redis.call('LRANGE', q, 0, -1)) do
+      if name(message) == canary then state.waiting = state.waiting - 1 end
+    end
+  end
+  for _, task in ipairs(redis.call('SMEMBERS', 'unknown:' .. q)) do
+    local count = redis.call('LLEN', 'unknown:' .. q .. ':' .. task)
+    if count > 0 then state.parked[task] = count end
+  end
+  state.letters = redis.call('LLEN', 'dead:' .. q)
+  for _, entry in ipairs(redis.call('LRANGE', 'dead:' .. q, 0, 99)) do
+    local task = name(entry:sub((entry:find(' ') or 0) + 1))
+    state.dead[task] = (state.dead[task] or 0) + 1
+  end
+end
+return cjson.encode(queues)
+"""
+
+
+def broker_commands(queues: list[str], default_queue: str, password: str) -> str:
+    """Make redis-cli's input that asks for the state of these queues, and of all that were ever declared.
+
+    :param default_queue: `celery_default_queue`, whose exchange all queues are bound to.
+    """
+    script, names = re.sub(r"\s+", " ", SCRIPT), " ".join(queues)
+    return f'AUTH admin {password}\nSELECT 0\nEVAL "{script}" 1 _kombu.binding.{default_queue} {names}\n'
+
+
+def _state(answer: str) -> dict[str, dict[str, Any]]:
+    """Read what redis-cli printed for `broker_commands`. Raises ValueError with its words when it is no answer."""
+    said = answer.strip().split("\n")
+    if said[:2] != ["OK", "OK"] or len(said) != 3 or not said[2].startswith("{"):
+        raise ValueError(next((line for line in said if line not in ("OK", "")), "no answer"))
+    return json.loads(said[2])
+
+
+def _names(tasks: dict[str, int]) -> str:
+    """Name the tasks, the most frequent first."""
+    names = [f"{name} ({count})" for name, count in sorted(tasks.items(), key=lambda item: (-item[1], item[0]))]
+    return ", ".join(names[:NAMES]) + (f" and {len(names) - NAMES} more" if len(names) > NAMES else "")
+
+
+def _left(state: dict[str, Any]) -> dict[str, int]:
+    """Count what a queue holds that is still to be done."""
+    counts = {"waiting": state["waiting"], "taken by a worker": state["taken"], "parked": sum(state["parked"].values())}
+    return {words: count for words, count in counts.items() if count}
+
+
+def broker_lines(answer: str, queues: list[str]) -> list[str]:
+    """Say which queues hold parked tasks or dead letters, and which that are in no table hold anything.
+
+    :param answer: what redis-cli printed for `broker_commands`; empty when it was not asked.
+    :param queues: the names in `celery_queues`.
+    """
+    try:
+        states = _state(answer)
+    except ValueError as error:
+        return [f"the broker does not tell: {error}"]
+    lines = []
+    for queue, state in sorted(states.items()):
+        if queue not in queues and (left := _left(state)):
+            counts = ", ".join(f"{count} {words}" for words, count in left.items())
+            lines.append(
+                f"{queue:<20} in no table and served by no worker: {counts}. Put it into celery_queues and deploy."
+            )
+        if state["parked"]:
+            lines.append(f"{queue:<20} parked, waits for a release that knows it: {_names(state['parked'])}")
+        if state["letters"]:
+            lines.append(
+                f"{queue:<20} {state['letters']} dead letters, of tasks that no release knew: {_names(state['dead'])}"
+            )
+    return lines
+
+
+def leaving_queue_problems(answer: str, leaving: list[str], allowed: list[str]) -> list[str]:
+    """Refuse to leave messages in a queue that no worker will serve.
+
+    :param answer: what redis-cli printed for `broker_commands`.
+    :param leaving: queues of the running release that are not in `celery_queues`.
+    :param allowed: `release_allow_queues`.
+    """
+    asked = [queue for queue in leaving if queue not in allowed]
+    if not asked:
+        return []
+    try:
+        states = _state(answer)
+    except ValueError as error:
+        return [f"Whether {', '.join(asked)}, no more in celery_queues, hold messages could not be asked: {error}."]
+    return [
+        f"The queue {queue!r} is no more in celery_queues and holds messages: "
+        f"{', '.join(f'{count} {words}' for words, count in left.items())}. No worker would serve them. Keep its row, lead its "
+        f"tasks to another queue (celery_task_routes), deploy, and take the row out when it is empty; or leave them: "
+        f"make deploy ALLOW_QUEUES={queue} (release_allow_queues: [{queue}])."
+        for queue in asked
+        if (left := _left(states[queue]))
+    ]
+
+
+class FilterModule:
+    """The filters."""
+
+    def filters(self) -> dict[str, Any]:
+        """Name the filters for Ansible."""
+        return {filter_.__name__: filter_ for filter_ in (broker_commands, broker_lines, leaving_queue_problems)}

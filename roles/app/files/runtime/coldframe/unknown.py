@@ -1,0 +1,150 @@
+"""Keeps a task that this worker does not know for a release that does.
+
+Celery 5.7 drops a message whose task's name is not registered. While two releases run beside each other, at a deploy or
+a rollback, that loses tasks which one of them alone knows. Here such a message is parked: it moves, in one step, from
+what is unacknowledged to the list `unknown:QUEUE:NAME`; the set `unknown:QUEUE` has the names. Every worker of the queue
+looks there once a second, and puts what it knows back at the front of the queue. What no running release has known for
+`task_unknown_seconds` becomes a dead letter: it moves to the list `dead:QUEUE`, and Celery's own handling follows.
+
+An entry is the time at which it was parked, in seconds since 1970, a space, and the message as kombu keeps it in a queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import Any, ClassVar
+
+from celery.bootsteps import StartStopStep
+from celery.signals import worker_init
+from celery.worker.consumer.tasks import Tasks
+from kombu.transport import virtual
+from kombu.utils.json import dumps, loads
+
+INTERVAL = 1.0  # seconds between two looks
+BATCH = 100  # tasks of one name that go back to the queue at one look
+DEAD = 1000  # dead letters that a queue keeps
+SECONDS = 86400  # where the settings do not say task_unknown_seconds
+RECENT = 4.0  # seconds for which the status names what was parked or went back
+logger = logging.getLogger(__name__)
+
+# Not when another worker has been given the message meanwhile.
+PARK = """
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('SADD', KEYS[3], ARGV[2])
+return redis.call('RPUSH', KEYS[4], ARGV[3])
+"""
+# The oldest ones; the oldest of them is the next to be taken from the queue.
+RETURN = """
+local entries = redis.call('LRANGE', KEYS[2], 0, ARGV[2] - 1)
+redis.call('LTRIM', KEYS[2], #entries, -1)
+for i = #entries, 1, -1 do redis.call('RPUSH', KEYS[3], entries[i]:sub(entries[i]:find(' ') + 1)) end
+if #entries < tonumber(ARGV[2]) then redis.call('SREM', KEYS[1], ARGV[1]) end
+return #entries
+"""
+# The oldest one, if it is old enough.
+BURY = """
+local entry = redis.call('LRANGE', KEYS[1], 0, 0)[1]
+if not entry or tonumber(entry:match('^%S+')) > tonumber(ARGV[1]) then return false end
+redis.call('LTRIM', KEYS[1], 1, -1)
+redis.call('LPUSH', KEYS[2], entry)
+redis.call('LTRIM', KEYS[2], 0, ARGV[2] - 1)
+return entry
+"""
+
+
+class Unknown(StartStopStep):
+    """The part of a worker's consumer that has to do with tasks which the worker does not know."""
+
+    requires = (Tasks,)
+    parked: ClassVar[dict[str, float]] = {}  # the names of tasks, and when one was parked last
+    returned: ClassVar[dict[str, float]] = {}  # and when one was last put back into the queue
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        """Take over what Celery does with an unknown task."""
+        super().__init__(consumer, **options)
+        self.timer, self.give_up = None, consumer.on_unknown_task
+        consumer.on_unknown_task = partial(self.park, consumer)
+
+    def start(self, consumer: Any) -> None:
+        """Begin to look at what is parked, over a connection that works."""
+        self.timer = consumer.timer.call_repeatedly(INTERVAL, self.look, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        """End that: the connection is lost, or the worker stops."""
+        if self.timer:
+            self.timer.cancel()
+
+    def park(self, consumer: Any, _: Any, message: Any, __: Exception) -> None:
+        """Park a message.
+
+        Raises a connection error or ResponseError when the broker does not do so: the message then goes back to its
+        queue, as all that has not begun when the connection is lost (coldframe.reconnect).
+        """
+        channel, task = message.channel, message.headers if "task" in message.headers else message.payload
+        queue = message.delivery_info["routing_key"]
+        if queue not in channel.active_queues:
+            queue = next(iter(channel.active_queues), queue)
+        keys = [channel.unacked_key, channel.unacked_index_key, f"unknown:{queue}", f"unknown:{queue}:{task['task']}"]
+        entry = f"{time.time():.0f} {dumps(message._raw)}"
+        with channel.conn_or_acquire() as client:
+            client.register_script(PARK)(keys, [message.delivery_tag, task["task"], entry])
+        virtual.QoS.ack(channel.qos, message.delivery_tag)
+        self.parked[task["task"]] = time.monotonic()
+        logger.warning("%s[%s] is unknown here and waits for a release that knows it.", task["task"], task["id"])
+
+    def look(self, consumer: Any) -> None:
+        """Put back into each queue what this worker knows, and give up what nobody has known for too long."""
+        channel = consumer.task_consumer.channel
+        try:
+            with channel.conn_or_acquire() as client:
+                for queue in channel.active_queues:  # none while the worker drains
+                    for name in client.smembers(f"unknown:{queue}"):
+                        self.decide(
+                            consumer, channel, client, queue, name.decode() if isinstance(name, bytes) else name
+                        )
+        except channel.ResponseError as error:
+            logger.warning("The broker does not let parked tasks go: %s", error)
+
+    def decide(self, consumer: Any, channel: Any, client: Any, queue: str, name: str) -> None:
+        """Do so with the tasks of one name."""
+        names, entries = f"unknown:{queue}", f"unknown:{queue}:{name}"
+        if name in consumer.strategies:
+            if count := client.register_script(RETURN)([names, entries, queue], [name, BATCH]):
+                self.returned[name] = time.monotonic()
+                logger.info("%d parked tasks %s go back into the queue %s.", count, name, queue)
+            return
+        seconds = consumer.app.conf.get("task_unknown_seconds", SECONDS)
+        bury = client.register_script(BURY)
+        while entry := bury([entries, f"dead:{queue}"], [time.time() - seconds, DEAD]):
+            entry = entry.decode() if isinstance(entry, bytes) else entry
+            message = channel.Message(loads(entry.partition(" ")[2]), channel=channel)
+            try:
+                task = message.headers if "id" in message.headers else message.payload
+                logger.error(
+                    "%s[%s] of the queue %s is a dead letter: for %s s no release that ran has known it.",
+                    *(name, task["id"], queue, seconds),
+                )
+                self.give_up(None, message, KeyError(name))
+            except Exception:
+                logger.exception("The application was not told of a dead letter %s.", name)
+
+
+def status() -> str:
+    """Name the tasks that were parked, or put back, a moment ago; empty when there are none."""
+    since = time.monotonic() - RECENT
+    recent = {
+        doing: sorted(name for name, at in list(names.items()) if at > since)
+        for doing, names in (("parking", Unknown.parked), ("returning", Unknown.returned))
+    }
+    return "".join(f", {doing} {', '.join(names)}" for doing, names in recent.items() if names)
+
+
+def install() -> None:
+    """Add the step to each worker's consumer."""
+
+    @worker_init.connect(weak=False)
+    def add(sender: Any, **_: Any) -> None:
+        sender.app.steps["consumer"].add(Unknown)
