@@ -1,0 +1,89 @@
+"""What the application's own Celery settings may say, and what is refused before a release runs. Nothing is changed."""
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.group("web")
+START = """
+import json
+from celery import current_app as app
+from django.conf import settings
+from django.core.management import CommandError
+from coldframe import settings_check
+def refusal():
+    try:
+        settings_check.refuse(name)
+    except CommandError as error:
+        return str(error)
+    return ""
+"""
+
+
+@pytest.fixture
+def ask(manage, deployment):
+    """Run Python in the application, with what a prepared release asks; return what it prints."""
+    return lambda code: json.loads(manage(f"name = {deployment.app_celery!r}{START}{code}"))
+
+
+def test_the_deployed_settings_are_the_applications(ask):
+    assert ask("print(json.dumps(refusal()))") == ""
+
+
+def test_addresses_of_a_laptop_are_refused_together(ask):
+    """A cache whose client hides errors is asked too; passwords are not shown."""
+    said = ask("""
+app.conf.result_backend = "redis://me:hidden1@127.0.0.1:6399/0"
+settings.CACHES |= {"pages": {"BACKEND": settings.CACHES["default"]["BACKEND"], "LOCATION": "redis://localhost:6398/1"}}
+print(json.dumps(refusal()))
+""")
+    assert "CELERY_RESULT_BACKEND is 'redis://***@127.0.0.1:6399/0', which cannot be used" in said
+    assert (
+        'Write CELERY_RESULT_BACKEND = "django-db"' in said and 'CELERY_RESULT_BACKEND = CELERY["broker_url"]' in said
+    )
+    assert "CACHES['pages']['LOCATION'] is 'redis://localhost:6398/1', and nothing answers there" in said
+    assert "hidden1" not in said and "CACHES['default']" not in said
+
+
+@pytest.mark.parametrize("backend", ["'django-db'", "app.conf.broker_url"])
+def test_a_result_backend_that_the_documentation_names_is_taken(ask, backend):
+    assert ask(f"app.conf.result_backend = {backend}\nprint(json.dumps(refusal()))") == ""
+
+
+def test_a_setting_that_breaks_the_contract_is_refused_with_what_to_write(ask):
+    said = ask("app.conf.update(task_acks_late=False, task_serializer='pickle')\nprint(json.dumps(refusal()))")
+    assert "task_acks_late is False" in said and "the deployment gives True" in said
+    assert "task_serializer is 'pickle'" in said and "globals().update" in said
+
+
+def test_tasks_without_a_queue_and_limits_beyond_their_queue_are_refused(ask, deployment):
+    said = ask("""
+def nothing(): pass
+app.task(nothing, name="trial.emails", queue="emails")
+app.task(nothing, name="trial.routed")
+app.task(nothing, name="trial.long", time_limit=10**6, queue=app.conf.task_default_queue)
+app.conf.update(task_routes=[{"trial.routed": {"queue": "nowhere"}}])
+print(json.dumps(refusal()))
+""")
+    assert "the task trial.emails to the queue 'emails', which is not in celery_queues" in said
+    assert "the task trial.routed to the queue 'nowhere'" in said
+    assert "trial.long has time_limit=1000000" in said and "{time_limit: 1000000}" in said
+
+
+def test_the_inventorys_routes_come_before_the_applications_and_leave_the_others(ask):
+    """In a shell of manage.py too, where the check of countdowns stands as well."""
+    first, other, refused = ask("""
+first = settings_check.given()["coldframe"]["routes"]
+name, queue = next((n, r["queue"]) for n, r in first.items() if "*" not in n)
+another = next(q for q in app.amqp.queues if q != queue)
+app.conf.task_routes = [lambda sent, *_, **__: {"queue": another} if sent in (name, "trial.own") else None]
+app.amqp.flush_routes()
+app.amqp.router = app.amqp.Router()
+routed = [app.amqp.router.route({}, task, (), {})["queue"].name for task in (name, "trial.own")]
+try:
+    app.send_task("trial.own", countdown=10**7)
+except ValueError as error:
+    refused = str(error)
+print(json.dumps([routed[0] == queue, routed[1] == another, refused]))
+""")
+    assert first and other and "longest_countdown" in refused
