@@ -25,6 +25,8 @@ PARTS: dict[str, dict[str, Any]] = {
     "beat": {"type": "bool", "default": False},
     "as_before": {"type": "bool", "default": False},
 }
+# What systemd logs of a process that ends otherwise than it should (systemd.journal-fields(7), sd-messages.h).
+PROCESS_ENDED = ("98e322203f7a4ed290d09fe03c09fe15", "d9b373ed55a64feb8242e02dbe79a49c")  # pragma: allowlist secret
 RUNNING = ("active", "activating", "reloading", "restarting")
 ENDED = ("inactive", "failed")
 
@@ -108,13 +110,18 @@ class Application:
         window = ["--lines=400", f"--since=@{since:.0f}"] if since else ["--lines=30"]
         return self.module.run_command(["journalctl", "--no-pager", "--output=cat", *window, f"--unit={unit}"])[1]
 
-    def status(self) -> list[dict[str, str]]:
-        """Say of each instance that is not stopped its release, its state and what it does now."""
-        states = self.instances()
-        units = [unit for unit, state in states.items() if state != "inactive"]
+    def status(self) -> list[dict[str, Any]]:
+        """Say of each instance that is not stopped, or starts at boot, its release, its state and what it does now.
+
+        `restarts` is how often systemd has started it again, `age` for how many seconds its last process has run, `ended` how
+        the one before did.
+        """
+        states = dict.fromkeys(self.enabled(), "inactive") | self.instances()
+        units = [unit for unit, state in states.items() if state != "inactive" or unit in self.enabled()]
         if not units:
             return []
-        shown = self.show("Id,StatusText,StateChangeTimestamp", units)
+        shown = self.show("Id,StatusText,StateChangeTimestamp,NRestarts,ExecMainStartTimestampMonotonic", units)
+        now = time.monotonic()
         return [
             {
                 "unit": each["Id"],
@@ -123,9 +130,20 @@ class Application:
                 "state": {"deactivating": "draining"}.get(states[each["Id"]], states[each["Id"]]),
                 "doing": each.get("StatusText", ""),
                 "since": each.get("StateChangeTimestamp", ""),
+                "restarts": int(each.get("NRestarts") or 0),
+                "age": max(0, round(now - int(each.get("ExecMainStartTimestampMonotonic") or 0) / 1e6)),
+                "ended": self.ended(each["Id"]) if int(each.get("NRestarts") or 0) else "",
             }
             for each in shown
         ]
+
+    def ended(self, unit: str) -> str:
+        """Say how a unit's last process ended, as systemd logged it; empty when it logged nothing."""
+        about = [f"UNIT={unit}", *(f"MESSAGE_ID={message}" for message in PROCESS_ENDED)]
+        lines = self.module.run_command(["journalctl", "--no-pager", "--output=cat", "--lines=2", *about])[
+            1
+        ].splitlines()
+        return "; ".join(line.removeprefix(f"{unit}: ").rstrip(".") for line in lines)
 
     # --- releases --------------------------------------------------------------------------
 

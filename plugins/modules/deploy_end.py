@@ -28,7 +28,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 removed: {description: What was removed., type: list, returned: always}
-units: {description: "Instances that are not stopped: unit, release, state, doing, since.", type: list, returned: always}
+units: {description: "As of M(deploy_state).", type: list, returned: always}
 lock: {description: The lock that was found., type: dict, returned: always}
 """
 

@@ -27,7 +27,7 @@ releases: {description: "Releases that are whole on the host, the newest first."
 packages: {description: Debian packages that are installed., type: list, returned: always}
 groups: {description: The groups of users., type: list, returned: always}
 queues: {description: Queues that the running release has workers for., type: list, returned: always}
-units: {description: "Instances that are not stopped: unit, release, state, doing, since.", type: list, returned: always}
+units: {description: "Instances that are not stopped or start at boot: unit, release, state, doing, since, restarts, age, ended.", type: list, returned: always}
 hostname: {description: The host's name., type: str, returned: always}
 others: {description: "Other applications of Coldframe on this host, name to when and by whom each was last deployed.", type: dict, returned: always}
 foreign: {description: "What services that Coldframe did not set up hold, inventory group to what.", type: dict, returned: always}

@@ -1,7 +1,7 @@
 """Runs the `celery` command and tells systemd what it does (sd_notify(3)).
 
 A worker is ready when it consumes from the broker; Beat, when it ticks or stands by (coldframe.lease).
-From then on a worker's status names the tasks that it runs, while it drains too.
+A worker's status says why it cannot use the broker, and names the tasks that it runs, while it drains too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from celery.__main__ import main
@@ -54,14 +55,22 @@ class Worker:
     phase = "consuming"
     ready = False
     unwatched = ""  # why the watch cannot look at the worker
+    trouble = ""  # why the broker cannot be used now
 
     def status(self) -> str:
         """One line for systemd."""
+        phase = f"waiting for the broker: {self.trouble}" if self.trouble and self.phase == "consuming" else self.phase
         tasks = sorted(f"{request.name}[{request.id}]" for request in pool.running())
         more = f" and {len(tasks) - STATUS_TASKS} more" if len(tasks) > STATUS_TASKS else ""
         watched = f", not watched: {self.unwatched}" if self.unwatched else ""
         running = ", running " + ", ".join(tasks[:STATUS_TASKS]) + more if tasks else ""
-        return self.phase + watched + running + unknown.status()
+        return phase + watched + running + unknown.status()
+
+    def wait(self, trouble: str) -> None:
+        """Note why the broker cannot be used, or with an empty text that it can, and tell systemd so."""
+        self.trouble = " ".join(trouble.split())[:200]
+        with suppress(OSError):
+            notify(f"STATUS={self.status()}")
 
     def report(self, watch: Watch) -> None:
         """Keep systemd's status line and its watchdog current, for as long as the process lives."""
@@ -129,7 +138,7 @@ if __name__ == "__main__":
     heartbeat.install()
     lease.install(notify)
     pool.install()
-    reconnect.install()
+    reconnect.install(worker.wait)
     results.install()
     routes.install()
     sockets.install()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -108,8 +109,11 @@ class Held:
                 return error
 
 
-def install() -> None:
-    """Put this before the functions of Celery and kombu that lose, answer for and open a connection."""
+def install(tell: Callable[[str], None]) -> None:
+    """Put this before the functions of Celery and kombu that lose, answer for and open a connection.
+
+    :param tell: is told why the broker cannot be used, and with an empty text that it can.
+    """
     held = Held()
     append, ack, restore = QoS.append, QoS.ack, MultiChannelPoller.maybe_restore_messages
     lose, create_task_handler = Consumer.on_connection_error_after_connected, Consumer.create_task_handler
@@ -137,6 +141,7 @@ def install() -> None:
         restore(poller)
 
     def kept_lose(consumer: Any, error: Exception) -> None:
+        tell(str(error) or type(error).__name__)
         if isinstance(error, ResponseError):
             held.owed[NOTHING] = None, False
         for step in (lambda: held.take_over(consumer), lambda: lose(consumer, error)):
@@ -158,9 +163,13 @@ def install() -> None:
                 except Exception:
                     logger.exception("The running tasks are not looked after.")
 
-            ensure_connection(errback, callback=meanwhile, interval_start=RETRY, interval_step=0, interval_max=RETRY)
+            def failed(error: Exception, interval: float) -> None:
+                tell(str(error) or type(error).__name__)
+                errback(error, interval)
+
+            ensure_connection(failed, callback=meanwhile, interval_start=RETRY, interval_step=0, interval_max=RETRY)
             while refusal := held.settle_apart(consumer.app):
-                errback(refusal, RETRY)
+                failed(refusal, RETRY)
                 for _ in range(RETRY):
                     meanwhile()
                     time.sleep(1)
@@ -171,6 +180,7 @@ def install() -> None:
 
     def kept_create_task_handler(consumer: Any, *arguments: Any, **options: Any) -> Any:
         held.hand_over(consumer)
+        tell("")
         return create_task_handler(consumer, *arguments, **options)
 
     @worker_shutdown.connect(weak=False)
