@@ -7,7 +7,9 @@ INVENTORY = inventories/$(ENV)
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV): there is no $(INVENTORY). Set ENV to one of: $(notdir $(wildcard inventories/*))))
 STATE = .sandbox/$(SANDBOX_NAME)
 SECRETS = $(if $(filter sandbox,$(ENV)),$(STATE)/secrets.yml,$(ENV))
-SSH = ssh -F $(STATE)/ssh_config sandbox
+# Targets that are about the sandbox alone; HOST counts where it was typed, for shells set it too.
+only_sandbox = $(if $(filter-out sandbox,$(ENV)),$(error ENV=$(ENV): make $@ is about the sandbox alone. Leave ENV out))
+host = $(if $(filter command%,$(origin HOST)),$(HOST))
 
 # The sandbox host's name and its ports on loopback.
 export SANDBOX_NAME ?= coldframe-sandbox
@@ -61,10 +63,10 @@ image: system
 	@docker/host/build >/dev/null
 
 sandbox: tools ## Boot the sandbox host, without deploying
-	@playbooks/sandbox-answers || ansible-playbook -i inventories/sandbox playbooks/sandbox.yml
+	@$(only_sandbox)playbooks/sandbox-answers || ansible-playbook -i inventories/sandbox playbooks/sandbox.yml
 
 sandbox-down: .venv/.ready ## Remove the sandbox host with all it holds
-	@ansible-playbook -i inventories/sandbox playbooks/sandbox_down.yml
+	@$(only_sandbox)ansible-playbook -i inventories/sandbox playbooks/sandbox_down.yml
 
 HOSTS = $(if $(filter sandbox,$(ENV)),sandbox,.venv/.ready)
 PLAYBOOK = ansible-playbook -i $(INVENTORY) $(if $(DRY_RUN),--check --diff)
@@ -104,9 +106,9 @@ remove-app: .venv/.ready ## Take another application, APP=name, off the servers 
 verify: .venv/.ready ## Ask the servers of ENV whether they are right, changing nothing
 	@molecule/verify $(ENV)
 
-ssh: ## A root shell on the sandbox host, or one command: make ssh CMD="systemctl status"
-	@[ -e $(STATE)/ssh_config ] || { echo "There is no sandbox host $(SANDBOX_NAME): run 'make sandbox' first." >&2; exit 1; }
-	@$(if $(CMD),printf '%s\n' '$(subst ','\'',$(value CMD))' | $(SSH) sudo bash -l,$(SSH) -t sudo -i)
+ssh: export COLDFRAME_COMMAND = $(value CMD)
+ssh: $(if $(filter sandbox,$(ENV)),,.venv/.ready) ## A root shell on a server of ENV (HOST=name, where there are several), or one command: CMD="systemctl status"
+	@playbooks/ssh $(ENV) $(host)
 
 lint: .venv/.ready ## Style and errors of roles, playbooks and Python, and secrets in tracked files
 	@ruff check .
@@ -119,7 +121,7 @@ test-unit: .venv/.ready ## Filters, modules, templates and house rules, without 
 	@pytest -q tests
 
 test-app: sandbox ## The stub's own tests, against PostgreSQL and Redis on the sandbox host
-	@ansible-playbook -i inventories/sandbox playbooks/test_app.yml
+	@$(only_sandbox)ansible-playbook -i inventories/sandbox playbooks/test_app.yml
 
 # Each line with its scenario's name, as several are told at once.
 said = 2>&1 | sed -u 's/^/$(1): /' | tee -a .cache/scenario-$(1).log

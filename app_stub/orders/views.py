@@ -9,8 +9,8 @@ from uuid import UUID
 
 from celery.result import AsyncResult
 from django.db import transaction
-from django.http import HttpRequest, JsonResponse
-from django.shortcuts import get_object_or_404
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST, require_safe
@@ -20,6 +20,13 @@ from orders.models import Order
 from orders.outbox import intend
 from orders.requests import Refused, read_json, refuse
 from orders.tasks import charge_order
+
+
+@csrf_exempt  # another method is answered 405, not taken for forgery
+@require_safe
+def front(request: HttpRequest) -> HttpResponse:
+    """What people see who type the address."""
+    return render(request, "orders/front.html")
 
 
 @csrf_exempt  # no cookie speaks for the client here

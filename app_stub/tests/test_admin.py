@@ -103,3 +103,10 @@ def test_the_schedule_can_be_migrated_back_and_forth():
     for target, entries in [("0001_initial", 0), ("0004_sweep_schedule", 2)]:
         MigrationExecutor(connection).migrate([("orders", target)])
         assert PeriodicTask.objects.exclude(name__startswith="celery").count() == entries
+
+
+def test_the_front_page_leads_to_its_stylesheet_and_the_admin(client, static_files):
+    answer = client.get("/")
+    assert answer.status_code == 200 and 'href="/admin/"' in answer.text
+    assert re.search(r"/static/orders/front\.[0-9a-f]{12}\.css", answer.text)
+    assert client.post("/").status_code == 405
