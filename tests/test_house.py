@@ -1,5 +1,6 @@
 """House rules: what a newcomer may rely on in every role."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -67,3 +68,28 @@ def test_secret_tasks_log_nothing():
 
 def test_variables_page_is_current():
     assert (ROOT / "docs/variables.md").read_text() == variables.render(), "run: python docs/variables.py"
+
+
+# What `make verify` asks of servers that people use: nothing that the example alone has, and nothing that could harm.
+LEFT_OUT = {"changes", "example", "attack"}
+OF_THE_EXAMPLE = re.compile(r"/healthz|/readyz|/admin/|\borders\b|\bapp_stub\b|\bshop\b")
+
+
+def test_verify_asks_any_application():
+    assert (
+        f"-m '{' and '.join(f'not {mark}' for mark in ('changes', 'example', 'attack'))}'"
+        in (ROOT / "molecule/verify").read_text()
+    )
+    for path in sorted((ROOT / "molecule/tests").glob("test_*.py")):
+        source = path.read_text()
+        of_module = set(re.findall(r"^pytestmark = .*", source, re.MULTILINE))
+        for test in ast.parse(source).body:
+            if isinstance(test, ast.FunctionDef) and test.name.startswith("test_"):
+                text = "\n".join(
+                    source.split("\n")[
+                        test.decorator_list[0].lineno - 1 if test.decorator_list else test.lineno - 1 : test.end_lineno
+                    ]
+                )
+                marks = set(re.findall(r"pytest\.mark\.(\w+)", text + "".join(of_module)))
+                if not marks & LEFT_OUT:
+                    assert not OF_THE_EXAMPLE.search(text), f"{path.name}: {test.name} needs the mark example"

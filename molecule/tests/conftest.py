@@ -200,8 +200,13 @@ def root_shell(host: Any) -> Callable[[str], str]:
     """Run a script as root that must not be seen: sudo writes commands into the journal, but not their input."""
 
     def run(script: str) -> str:
-        words, arguments = host.backend._build_ssh_command("sudo sh -s")
-        command = host.backend.quote(" ".join(words), *arguments)
+        backend = host.backend
+        if backend.NAME == "ansible":  # the SSH that it goes by
+            backend = backend.ansible_runner.get_host(
+                backend.host, backend.ssh_config, backend.ssh_identity_file
+            ).backend
+        words, arguments = backend._build_ssh_command("sudo sh -s")
+        command = backend.quote(" ".join(words), *arguments)
         return subprocess.run(command, shell=True, input=script, capture_output=True, text=True, check=False).stdout  # noqa: S602
 
     return run

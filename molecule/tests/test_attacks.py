@@ -65,6 +65,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.attack
 def test_account_may_do_nothing_on_the_host(become):
     """One shell for all: each attempt's output stands behind its number."""
     attempts = "; ".join(f"echo =={number}; ({command}) 2>&1" for number, command in enumerate(REFUSED))
@@ -230,6 +231,7 @@ def test_forged_messages_stop_no_worker(host, deployment, redis, manage):
     assert host.check_output(process) == before, "the worker was not restarted"
 
 
+@pytest.mark.example
 def test_host_shows_no_more_than_it_must(deployment):
     """What the error pages and headers give away."""
     for path in ("/", "/healthz/", "/nowhere/", "/admin/login/"):

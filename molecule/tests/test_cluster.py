@@ -123,6 +123,7 @@ def test_host_has_the_secrets_that_it_needs_and_no_others(host, deployment):
     assert ("secret_key" in release) == bool(groups & RELEASED)
 
 
+@pytest.mark.example
 @pytest.mark.group("web")
 def test_beats_task_is_done(manage):
     code = "from orders.models import Heartbeat; print(Heartbeat.objects.exists())"

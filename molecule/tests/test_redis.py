@@ -60,7 +60,7 @@ def test_stranger_is_refused(host, instance):
     assert "Permission denied" in host.run(f"runuser -u nobody -- redis-cli -s {socket} PING 2>&1").stdout
 
 
-def test_database_indexes_are_kept_apart(redis, manage):
+def test_database_indexes_are_kept_apart(redis, manage, deployment):
     """Queues are in index 0, locks in index 1."""
     redis("SELECT 1\nDEL lock:test")
     code = (
@@ -71,7 +71,9 @@ def test_database_indexes_are_kept_apart(redis, manage):
     assert manage(code) == "True None"
     assert redis("EXISTS lock:test") == "0"
     assert redis("SELECT 1\nEXISTS lock:test").splitlines()[-1] == "1"
-    assert int(redis("EXISTS _kombu.binding.default")) == 1  # index 0 has the queues' bindings
+    assert (
+        int(redis(f"EXISTS _kombu.binding.{next(iter(deployment.celery_queues))}")) == 1
+    )  # index 0 has the queues' bindings
 
 
 LOCK = ["SET {} me NX PX 9", "GET {}", "DEL {}", "PTTL {}", "PEXPIRE {} 9", "EVALSHA sha 1 {} me", "SCRIPT LOAD x"]

@@ -31,7 +31,7 @@ def units(host, deployment):
         elif kind == "postgresql":
             found[kind] = host.check_output("systemctl list-units --plain --no-legend 'postgresql@*'").split()[0]
         elif kind in ("web", "worker", "beat"):
-            found[kind] = sorted(instances(host, app, f"{kind}*"))[0]
+            found[kind] = sorted(instances(host, app, f"{kind}*", "active"))[0]
         else:
             found[kind] = f"{kind}.service"
     return found

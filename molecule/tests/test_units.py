@@ -29,10 +29,11 @@ def host_queues(deployment):
     return deployment.celery_host_queues or list(deployment.celery_queues)
 
 
-def instances(host, app, part="*"):
-    """The application's instances that are loaded and not stopped."""
-    lines = host.check_output(f"systemctl list-units --plain --no-legend --full '{app}-{part}@*.service'").splitlines()
-    return {line.split()[0] for line in lines}
+def instances(host, app, part="*", state=""):
+    """The application's instances that are loaded and not stopped; with the state `active`, without those that drain."""
+    which = f"--state={state} " if state else ""
+    lines = host.check_output(f"systemctl list-units {which}--plain --no-legend --full '{app}-{part}@*.service'")
+    return {line.split()[0] for line in lines.splitlines()}
 
 
 def once(unit):
@@ -53,7 +54,7 @@ def current(host, app):
 @released
 def test_every_unit_runs_the_current_release_and_no_other(host, deployment):
     app = deployment.app_name
-    assert running(host, app) == wanted(deployment, current(host, app))
+    assert {once(unit) for unit in instances(host, app, state="active")} == wanted(deployment, current(host, app))
 
 
 def test_every_unit_is_active_and_starts_at_boot(host, deployment):
@@ -68,7 +69,7 @@ def test_every_unit_is_active_and_starts_at_boot(host, deployment):
     expected = ["coldframe-firewall"]
     expected += [unit for group in deployment.group_names for unit in services.get(group, [])]
     if RELEASED & set(deployment.group_names):
-        expected += [*instances(host, app), f"{app}.target"]
+        expected += [*instances(host, app, state="active"), f"{app}.target"]
     for unit in expected:
         assert host.check_output(f"systemctl is-active {unit}") == "active", unit
         assert host.run(f"systemctl is-enabled {unit}").stdout.strip() in ("enabled", "enabled-runtime"), unit
@@ -78,6 +79,7 @@ def test_nothing_failed_on_the_host(host):
     assert host.check_output("systemctl list-units --failed --plain --no-legend") == ""
 
 
+@pytest.mark.example
 @released
 def test_web_says_which_release_answers(host, deployment):
     answer = deployment.request("/healthz/")
@@ -88,7 +90,7 @@ def test_web_says_which_release_answers(host, deployment):
 def test_processes_run_the_code_of_their_release(host, deployment):
     app = deployment.app_name
     release = current(host, app)
-    for unit in instances(host, app):
+    for unit in instances(host, app, state="active"):
         pid = host.check_output(f"systemctl show --property=MainPID --value {unit}")
         assert host.check_output(f"readlink /proc/{pid}/cwd") == f"/srv/{app}/releases/{release}", unit
 
@@ -107,7 +109,7 @@ def test_units_are_well_formed(host, deployment):
 def test_every_instance_has_the_unit_file_of_its_release(host, deployment):
     app = deployment.app_name
     release = current(host, app)
-    for unit in instances(host, app):
+    for unit in instances(host, app, state="active"):
         part = unit.removeprefix(f"{app}-").partition("@")[0]
         path = host.check_output(f"systemctl show --property=FragmentPath --value {unit}")
         assert path == f"/etc/systemd/system/{unit}"

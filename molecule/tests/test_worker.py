@@ -76,7 +76,7 @@ def processes(host, deployment, shown):
 
 
 def test_watchdog_is_fed_by_every_worker(host, deployment, shown):
-    for unit in instances(host, deployment.app_name, "worker-*"):
+    for unit in instances(host, deployment.app_name, "worker-*", "active"):
         values = shown(unit, "WatchdogUSec", "WatchdogSignal", "WatchdogTimestampMonotonic")
         assert values["WatchdogUSec"] == "30s" and values["WatchdogSignal"] == "9", unit
         uptime = float(host.file("/proc/uptime").content_string.split()[0])
@@ -87,7 +87,7 @@ def test_a_unit_has_its_queues_share_of_the_processors(host, deployment, shown):
     """Under CPUWeight= the kernel shares out busy processors where it has the controller; not every container has."""
     weights = {"bulk": "20", "default": "100", "critical": "100"}
     for queue, options in deployment.celery_queues.items():
-        for unit in instances(host, deployment.app_name, f"worker-{queue}"):
+        for unit in instances(host, deployment.app_name, f"worker-{queue}", "active"):
             weight = str(options.get("cpu_weight", weights.get(queue, "100")))
             assert shown(unit, "CPUWeight", "Nice") == {"CPUWeight": weight, "Nice": "0"}, unit
 
