@@ -1,0 +1,53 @@
+"""What fails is told once, at the end."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PLAY = """
+- hosts: localhost
+  gather_facts: false
+  connection: local
+  tasks:
+    - name: Outer
+      block:
+        - name: Inner
+          block:
+            - {{name: First, {first}}}
+          rescue:
+            - {{name: Second, ansible.builtin.fail: {{msg: "{{{{ ansible_failed_result.msg }}}}, that is why"}}}}
+      rescue:
+        - {{name: Last, ansible.builtin.fail: {{msg: "the end: {{{{ ansible_failed_result.msg }}}}"}}}}
+"""
+
+
+@pytest.fixture
+def play(tmp_path):
+    """Run a play; return what it prints."""
+
+    def run(text, *arguments):
+        (tmp_path / "play.yml").write_text(text)
+        command = ["ansible-playbook", "-i", "localhost,", str(tmp_path / "play.yml"), *arguments]
+        environment = os.environ | {"ANSIBLE_STRATEGY": "linear", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode
+        return done.stdout + done.stderr
+
+    return run
+
+
+def test_a_failure_that_is_dealt_with_is_told_where_it_ends_the_run(play):
+    said = play(PLAY.format(first="ansible.builtin.fail: {msg: it broke}"))
+    assert said.count("it broke") == 1 and "fatal: [localhost]: FAILED!\nthe end: it broke, that is why\n" in said
+    assert said.count("failed: [localhost]: see below") == 2 and "[ERROR]" not in said
+
+
+def test_a_refusal_is_told_once_and_a_command_with_all_that_it_said(play):
+    head = "- hosts: localhost\n  gather_facts: false\n  connection: local\n  tasks:\n"
+    said = play(f"{head}    - ansible.builtin.assert: {{that: false, fail_msg: set another value}}\n")
+    assert said.count("set another value") == 1 and "fatal: [localhost]: FAILED!" in said
+    said = play(f"{head}    - ansible.builtin.command: ls /nowhere\n")
+    assert said.count("No such file") == 1 and "fatal: [localhost]: FAILED!" in said
