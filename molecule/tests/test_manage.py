@@ -18,5 +18,7 @@ def test_variables_of_django_reach_manage_py_and_nobody_else(shell, deployment):
 
 def test_input_and_exit_status_are_kept(shell, deployment):
     manage = f"{deployment.app_name}-manage"
-    said = shell(f"echo hello | {manage} --module base64 -e -; {manage} shell --no-imports --command 'raise SystemExit(7)'; echo $?")
+    said = shell(
+        f"echo hello | {manage} --module base64 -e -; {manage} shell --no-imports --command 'raise SystemExit(7)'; echo $?"
+    )
     assert said.split() == ["aGVsbG8K", "7"]
