@@ -46,6 +46,7 @@ def test_what_is_right_is_no_problem(right):
             {"restarts": 4, "age": 9, "doing": "waiting for the broker: x"},
             "started again 4 times.*; now waiting for the broker: x",
         ),
+        ({"doing": "consuming, not watched: KeyError: 'x'"}, "would not be restarted if it hung"),
         ({"state": "inactive", "doing": ""}, "does not run \\(inactive\\): systemctl start blog-worker-mail@b"),
         ({"state": "failed"}, "does not run \\(failed\\)"),
         ({"state": "activating", "doing": ""}, "is not ready yet"),

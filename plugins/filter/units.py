@@ -35,6 +35,8 @@ def unit_problems(state: dict[str, Any], lately: int = LATELY) -> list[str]:
             )
         elif unit["doing"].startswith("waiting"):
             problems.append(f"{name} does no work, {unit['doing']}: {look}")
+        elif "not watched: " in unit["doing"]:
+            problems.append(f"{name} would not be restarted if it hung, {unit['doing']}: {look}")
         elif unit["state"] == "inactive" or unit["state"] == "failed":
             problems.append(f"{name} does not run ({unit['state']}): systemctl start {name}")
         elif unit["state"] in ("activating", "restarting") and not deploying:
