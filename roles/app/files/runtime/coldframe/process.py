@@ -6,11 +6,18 @@ A worker's status says why it cannot use the broker, and names the tasks that it
 
 from __future__ import annotations
 
+# ruff: noqa: E402
 import logging
 import threading
 import time
 from contextlib import suppress
 from typing import Any
+
+from coldframe import starting
+
+start = starting.of_unit()
+if __name__ == "__main__":
+    start.begin()  # before the imports that take a second of the processor, on a busy host many
 
 from celery.__main__ import main
 from celery.signals import celeryd_init, worker_ready, worker_shutting_down
@@ -30,7 +37,6 @@ from coldframe import (
     settings_check,
     sockets,
     soft_limit,
-    starting,
     unknown,
 )
 from coldframe.stop import Rest
@@ -39,7 +45,6 @@ from coldframe.watch import Watch
 STATUS_INTERVAL = 1.0  # seconds between two looks at the running tasks
 STATUS_TASKS = 10  # tasks that the status names, at most
 logger = logging.getLogger(__name__)
-start = starting.of_unit()
 
 
 def notify(message: str) -> None:
@@ -130,7 +135,6 @@ def on_worker_shutting_down(**_: object) -> None:
 
 
 if __name__ == "__main__":
-    start.begin()
     celery56.install()  # before whatever builds on it
     canary.install()
     countdown.install()
