@@ -1,6 +1,7 @@
 """Redis keeps what it accepted, forgets what it may, and knows its users."""
 
 import json
+import shlex
 
 import pytest
 from conftest import wait_for
@@ -125,7 +126,7 @@ class Scratch:
                     --port 0 --tls-port 0 --pidfile $PWD/pid --logfile $PWD/said --daemonize yes "$@" >/dev/null
                 for i in $(seq 100); do redis-cli -s socket PING 2>&1 | grep -q NOAUTH && return; sleep 0.05; done
             }}
-            ask() {{ {{ echo AUTH admin {self.password}; cat; }} | redis-cli -s socket | tail -n +2; }}
+            ask() {{ {{ echo {shlex.quote(f"AUTH admin {json.dumps(self.password)}")}; cat; }} | redis-cli -s socket | tail -n +2; }}
             kill9() {{ kill -9 $(cat pid); while kill -0 $(cat pid) 2>/dev/null; do sleep 0.05; done; rm pid; }}
             {script}
         """).splitlines()

@@ -19,10 +19,13 @@ def _span(seconds: float) -> str:
     )
 
 
-def canary_commands(queues: list[str], password: str) -> str:
-    """Make redis-cli's input that asks for the time and for what is noted of each queue."""
+def canary_commands(queues: list[str], login: str) -> str:
+    """Make redis-cli's input that asks for the time and for what is noted of each queue.
+
+    :param login: the line that logs in (`redis_login`).
+    """
     keys = " ".join(f"canary:sent:{queue} canary:done:{queue}" for queue in queues)
-    return f"AUTH admin {password}\nSELECT 1\nTIME\nMGET {keys}\n"
+    return f"{login}SELECT 1\nTIME\nMGET {keys}\n"
 
 
 def canary_lines(answer: str, queues: list[str]) -> list[str]:

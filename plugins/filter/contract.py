@@ -169,13 +169,19 @@ def celery_settings(
     } | ({"broker_use_ssl": tls} if ca_file else {})
 
 
-def celery_web_settings(settings: dict[str, Any]) -> dict[str, Any]:
+def celery_web_settings(settings: dict[str, Any], control: bool = True) -> dict[str, Any]:
     """Shorten the waits on the broker for processes in which a user waits.
 
     A publish waits up to about three times `socket_timeout` (seconds) on a broker that hangs.
+
+    :param control: whether these processes may use remote control; if not, coldframe.control reads so in `web_control`.
     """
     options = settings["broker_transport_options"] | {"socket_timeout": 2, "socket_connect_timeout": 1}
-    return settings | {"broker_transport_options": options, "broker_pool_acquire_timeout": 2}
+    return (
+        settings
+        | {"broker_transport_options": options, "broker_pool_acquire_timeout": 2}
+        | ({} if control else {"web_control": False})
+    )
 
 
 class FilterModule:

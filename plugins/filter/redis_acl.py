@@ -1,8 +1,17 @@
-"""An access list of Redis as the commands that bring it into effect."""
+"""What redis-cli reads: the login of an administrator, and an access list as the commands that bring it into effect."""
 
 from __future__ import annotations
 
 import re
+
+
+def redis_login(passwords: dict[str, str]) -> str:
+    """Write the line with which redis-cli logs in as `admin`, its password quoted as redis-cli reads its input.
+
+    :param passwords: what the running server accepts, Redis user to password.
+    """
+    quoted = passwords["admin"].replace("\\", "\\\\").replace('"', '\\"')
+    return f'AUTH admin "{quoted}"\n'
 
 
 def redis_acl_commands(access_list: str, passwords: dict[str, str]) -> str:
@@ -13,14 +22,12 @@ def redis_acl_commands(access_list: str, passwords: dict[str, str]) -> str:
     :returns: a login, and for each line the command that makes the user so.
     """
     commands = re.findall(r"^user (\S+) (.+)$", access_list, re.M)
-    return "".join(
-        [f"AUTH admin {passwords['admin']}\n", *(f"ACL SETUSER {name} reset {rules}\n" for name, rules in commands)]
-    )
+    return redis_login(passwords) + "".join(f"ACL SETUSER {name} reset {rules}\n" for name, rules in commands)
 
 
 class FilterModule:
-    """The filter."""
+    """The filters."""
 
     def filters(self) -> dict:
-        """Name the filter for Ansible."""
-        return {"redis_acl_commands": redis_acl_commands}
+        """Name the filters for Ansible."""
+        return {"redis_acl_commands": redis_acl_commands, "redis_login": redis_login}

@@ -8,9 +8,10 @@ from __future__ import annotations
 import runpy
 import sys
 
-from coldframe import countdown, routes
+from coldframe import control, countdown, routes
 
 if __name__ == "__main__":
+    control.install()
     countdown.install()
     routes.install()
     del sys.argv[0]

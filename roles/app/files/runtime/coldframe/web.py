@@ -2,7 +2,7 @@
 
 Django imports the views, and Celery the broker's transport, when they are first used: in each new
 process of a release, a request that sends a task waited 150 ms for that, on a busy host a second.
-The check of countdowns and the deployment's routes are put before Celery here too.
+The checks of countdowns and of remote control and the deployment's routes are put before Celery here too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from celery.app.utils import find_app
 from django.urls import get_resolver
 
 import coldframe.credentials  # noqa: F401
-from coldframe import countdown, routes, settings_check, starting
+from coldframe import control, countdown, routes, settings_check, starting
 
 
 def load(celery_app: str) -> None:
@@ -25,6 +25,7 @@ def load(celery_app: str) -> None:
 
     Raises what the application raises when it is imported.
     """
+    control.install()
     countdown.install()
     routes.install()
     app = find_app(celery_app)
