@@ -17,6 +17,8 @@ export SANDBOX_SSH_PORT ?= 2222
 export SANDBOX_HTTPS_PORT ?= 8443
 export SANDBOX_HTTP_PORT ?= 8080
 
+# Ansible wants UTF-8, and LANG may name a locale that this machine does not have.
+export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Ansible's steps over one connection; ANSIBLE_STRATEGY=linear is plain Ansible.
 export ANSIBLE_STRATEGY ?= mitogen_linear

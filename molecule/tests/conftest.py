@@ -53,7 +53,12 @@ def ansible(*command: str, **environment: str) -> subprocess.CompletedProcess[st
         command,
         cwd=ROOT,
         env=os.environ
-        | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+        | {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_FORCE_COLOR": "0",
+            "ANSIBLE_NOCOLOR": "1",
+            "LC_ALL": "C.UTF-8",
+        }
         | environment,
         capture_output=True,
         text=True,
@@ -216,7 +221,7 @@ def redis_client(shell: Callable[[str], str], deployment: Deployment) -> Callabl
     """Ask a Redis instance as one of its users; return its answer."""
 
     def ask(command: str, user: str = "admin", instance: str = "broker") -> str:
-        lines = f"AUTH {user} {deployment.app_redis_passwords[user]}\n{command}"
+        lines = f"AUTH {user} {json.dumps(deployment.app_redis_passwords[user])}\n{command}"
         socket = f"/run/redis-{instance}/redis-server.sock"
         return shell(f"redis-cli -s {socket} <<'END' | tail -n +2\n{lines}\nEND\n").strip()
 
