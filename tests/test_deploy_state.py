@@ -1,6 +1,9 @@
 """The history, as `make status` tells it."""
 
-from deploy_state import deploys
+import os
+
+import pytest
+from deploy_state import clusters, deploys, meminfo, memory, processors
 
 BEGUN = {"event": "begun", "action": "deploy", "who": "anna@desk", "release": "r1"}
 
@@ -31,3 +34,41 @@ def test_newest_comes_first_and_other_events_are_no_deploys():
         {**BEGUN, "deploy": "b"},
     ]
     assert [entry["deploy"] for entry in entries(*events)] == ["b", "a"]
+
+
+def test_clusters_of_postgresql_are_known_by_their_ports(tmp_path):
+    for name, text in {
+        "15/main": "#port = 1\nport = 5433\t# (change requires restart)\n",
+        "17/main": "listen_addresses = ''\n",
+        "9.6/old": "port 5434\n",
+    }.items():
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "postgresql.conf").write_text(text)
+    assert clusters(tmp_path) == {"15/main": 5433, "17/main": 5432, "9.6/old": 5434}
+    assert clusters(tmp_path / "none") == {}
+
+
+def test_memory_is_the_containers_where_it_has_less_than_the_machine(tmp_path):
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    (tmp_path / "meminfo").write_text(f"MemTotal:       {machine // 1024} kB\nSwapTotal:          0 kB\n")
+    assert memory(tmp_path, tmp_path) == pytest.approx(machine, abs=2**20), "no limit"
+    for name, text, size in (
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", machine),
+        ("memory/memory.limit_in_bytes", "536870912\n", 2**29),
+        ("memory.max", "max\n", machine),
+        ("memory.max", "402653184\n", 384 * 2**20),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        assert memory(tmp_path, tmp_path) == pytest.approx(size, abs=2**20), (name, text)
+    (tmp_path / "meminfo").write_text("MemTotal:  131072 kB\n")
+    assert memory(tmp_path, tmp_path) == 128 * 2**20, "lxcfs and OpenVZ tell it here"
+    assert meminfo("SwapTotal", tmp_path) == 0
+
+
+def test_processors_are_the_containers_share(tmp_path):
+    here = len(os.sched_getaffinity(0))
+    assert processors(tmp_path) == here
+    for text, count in (("max 100000", here), ("50000 100000", 1), ("100000 100000", 1), (f"{here}50000 100000", here)):
+        (tmp_path / "cpu.max").write_text(text + "\n")
+        assert processors(tmp_path) == count, text

@@ -6,9 +6,11 @@ from preflight import (
     host_port,
     host_problems,
     interface_problems,
+    postgresql_problems,
     private_addresses,
     secret_problems,
     socket_group_problems,
+    source_problems,
     topology_problems,
 )
 
@@ -21,9 +23,51 @@ def test_supported_distributions(version):
     assert host_problems({"distribution": "Debian", "distribution_major_version": version}) == []
 
 
+def test_openvz_is_refused_and_other_containers_are_tried():
+    facts = {"distribution": "Debian", "distribution_major_version": "13"}
+    assert host_problems(facts | {"virtualization_type": "lxc"}) == []
+    assert "OpenVZ" in host_problems(facts | {"virtualization_type": "openvz"})[0]
+
+
 @pytest.mark.parametrize("name, version", [("Debian", "11"), ("Ubuntu", "24"), ("Fedora", "43")])
 def test_other_distributions_are_refused(name, version):
     assert f"{name} {version}" in host_problems({"distribution": name, "distribution_major_version": version})[0]
+
+
+@pytest.mark.parametrize(
+    "debian, clusters",
+    [
+        ("13", {}),
+        ("12", {"15/main": 5432}),
+        ("13", {"15/main": 5433, "17/main": 5432}),
+        ("13", {"17/main": 5432, "17/b": 5433}),
+    ],
+)
+def test_database_in_debians_own_cluster_is_right(debian, clusters):
+    assert postgresql_problems(clusters, debian) == []
+
+
+@pytest.mark.parametrize(
+    "debian, clusters, said",
+    [
+        ("13", {"15/main": 5432}, "as root: pg_upgradecluster 15 main. Then deploy again"),
+        ("13", {"13/main": 5433, "15/main": 5432}, "pg_upgradecluster 15 main"),
+        ("13", {"15/main": 5432, "17/main": 5433}, "pg_dropcluster --stop 17 main"),
+        ("12", {"17/main": 5432}, "pg_createcluster --port=5432 15 main"),
+        ("12", {"15/other": 5432}, "pg_createcluster --port=5432 15 main"),
+        ("13", {"17/main": 5433}, "give 17/main that port"),
+    ],
+)
+def test_database_in_another_cluster_is_refused_with_what_to_do(debian, clusters, said):
+    (problem,) = postgresql_problems(clusters, debian)
+    assert said in problem and all(f"{name} on port" in problem for name in clusters)
+
+
+def test_database_password_that_postgresql_takes_for_a_digest_is_refused():
+    for password in ("SCRAM-SHA-256$4096:4f1c9aQz", "md5" + "0f1e2d3c" * 4):
+        assert "app_database_password looks like a digest" in " ".join(
+            secret_problems({"app_database_password": password})
+        )
 
 
 def test_secrets_are_named_and_never_shown():
@@ -164,3 +208,37 @@ def test_units_get_groups_that_are_there_and_redis():
     assert socket_group_problems(["redis-clients"], [], True) == socket_group_problems([], [], False) == []
     assert "must hold 'redis-clients'" in socket_group_problems([], [], True)[0]
     assert "'nowhere', a group that this host does not have" in socket_group_problems(["nowhere"], ["adm"], False)[0]
+
+
+@pytest.fixture
+def project(tmp_path):
+    for name in ("site/conf/wsgi.py", "site/conf/settings/live.py", "tasks.py", "plain/__init__.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "requirements.txt").write_text("Big-Shop[x]==1\nother==2\n")
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path, module, said",
+    [
+        ("", "tasks:app", ""),
+        ("", "plain", ""),
+        ("site", "conf.wsgi:application", ""),
+        ("site", "conf.settings.live", ""),
+        ("site", "tasks", ""),
+        ("", "big_shop.wsgi:application", ""),
+        (
+            "",
+            "conf.wsgi:application",
+            "no 'conf' in {}, nor a package of that name in requirements.txt: set app_python_path to 'site'",
+        ),
+        ("", "nowhere.wsgi:a", "app_wsgi is 'nowhere.wsgi:a', and there is no 'nowhere' in {}"),
+        ("site", "conf.asgi:a", "'conf' in {} has no module 'asgi': name one that is there"),
+        ("src", "tasks:app", "app_python_path is 'src', and {} has no such folder"),
+    ],
+)
+def test_modules_are_looked_for_before_a_host_is_touched(project, path, module, said):
+    problems = source_problems(project, path, "requirements.txt", {"app_wsgi": module})
+    assert [said.format(project) in problem for problem in problems] == ([True] if said else [])
+    assert source_problems(project + "/none", path, "requirements.txt", {"app_wsgi": module}) == []

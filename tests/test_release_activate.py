@@ -1,9 +1,11 @@
 """The order in which a release becomes the running one, and what stays when it cannot."""
 
+import sys
+
 import pytest
 import release_activate
 from ansible.module_utils import coldframe
-from deploy_begin import as_wanted
+from deploy_begin import as_wanted, in_place
 from fake_systemd import Failure, FakeModule, place
 from release_activate import Activation
 
@@ -216,6 +218,30 @@ def test_previous_is_the_release_that_ran_before_and_is_still_whole(host, tmp_pa
     assert host.previous() == "r2"
     (tmp_path / "releases/r2/.release/ready").unlink()
     assert host.previous() == "r1"
+
+
+def test_release_with_an_environment_for_another_python_is_no_longer_one_to_go_back_to(host, tmp_path):
+    mine = "python{}.{}".format(*sys.version_info)
+    for release, library in (("r1", "python3.9"), ("r2", mine)):
+        (tmp_path / "releases" / release / ".venv/lib" / library).mkdir(parents=True)
+    for release in ("r1", "r2", "r3"):
+        (tmp_path / "releases" / release / ".release/ready").touch()
+    assert set(host.releases()) == {"r2", "r3"}
+
+
+@pytest.mark.parametrize(
+    "made, link, right",
+    [("venvs/a-3.13", "venvs/a-3.13", True), ("venvs/a-3.11", "venvs/a-3.11", False), ("", "venvs/a-3.13", False)],
+)
+def test_release_is_in_place_with_the_environment_that_it_shall_have(tmp_path, made, link, right):
+    if made:
+        (tmp_path / made).mkdir(parents=True)
+        (tmp_path / made / ".lock-sha256").touch()
+    (tmp_path / "r1").mkdir()
+    (tmp_path / "r1/.venv").symlink_to(tmp_path / link)
+    assert in_place(tmp_path / "r1", str(tmp_path / "venvs/a-3.13")) is right
+    assert in_place(tmp_path / "r1", ""), "a rollback asks for none"
+    assert not in_place(tmp_path / "r2", str(tmp_path / "venvs/a-3.13"))
 
 
 def test_pruning_keeps_what_runs_drains_and_may_be_gone_back_to(host, tmp_path):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 SUPPORTED = {"Debian": ("12", "13")}
+POSTGRESQL = {"12": "15", "13": "17"}  # Debian release to the version that it carries
 SECRET_LENGTH = 16  # characters; the sandbox makes 40
 KEY_LENGTH = 50  # of app_secret_key: with less, Django's own check fails when the release is there already
 SECRET_CHARACTERS = 6  # different ones; 16 random hexadecimal digits have fewer once in 31,000
@@ -37,12 +39,49 @@ REDIS_USERS = ("admin", "web", "worker", "beat", "flower", "exporter", "cache")
 
 
 def host_problems(facts: dict[str, Any]) -> list[str]:
-    """Refuse a distribution that the roles were not tried on."""
+    """Refuse a distribution that the roles were not tried on, and a kernel that has not what the units need."""
     name, version = str(facts.get("distribution")), str(facts.get("distribution_major_version"))
+    if facts.get("virtualization_type") == "openvz":
+        return [
+            "This host is an OpenVZ container: its machine's kernel has neither the sandbox of the units nor nftables. "
+            "Deploy to a virtual machine (KVM), or take it out of the inventory."
+        ]
     if version in SUPPORTED.get(name, ()):
         return []
     return [
         f"This host runs {name} {version}. Supported are Debian 12 (bookworm) and 13 (trixie): reinstall it, or take it out of the inventory."
+    ]
+
+
+def postgresql_version(debian: str) -> str:
+    """Name the version of PostgreSQL that a release of Debian carries; empty when it is none of the supported."""
+    return POSTGRESQL.get(debian, "")
+
+
+def postgresql_problems(clusters: dict[str, int], debian: str) -> list[str]:
+    """Refuse a host whose data is in another cluster than the one that its Debian release carries.
+
+    :param clusters: those of the host, such as `15/main`, to their ports.
+    :param debian: the host's release, such as `13`.
+    """
+    version = postgresql_version(debian)
+    port = clusters.get(f"{version}/main")
+    if not version or not clusters or port == 5432:
+        return []
+    shown = ", ".join(f"{name} on port {port}" for name, port in clusters.items())
+    where = f"The application's database belongs into PostgreSQL's cluster {version}/main, on port 5432, and this host has {shown}."
+    older = [name.split("/")[0] for name in clusters if name.endswith("/main") and name.split("/")[0] < version]
+    if not older:
+        what = f"pg_createcluster --port=5432 {version} main" if port is None else f"give {version}/main that port"
+        return [f"{where} On the host, as root: {what}. Or take the host out of the group 'postgresql'."]
+    empty = (
+        f"pg_dropcluster --stop {version} main (it is new and empty, as Debian made it: make sure), then "
+        if port
+        else ""
+    )
+    return [
+        f"{where} Debian {debian} carries {version} and does not move the data itself. On the host, as root: {empty}"
+        f"pg_upgradecluster {older[-1]} main. Then deploy again; when all is well, pg_dropcluster {older[-1]} main."
     ]
 
 
@@ -65,6 +104,10 @@ def secret_problems(secrets: dict[str, Any]) -> list[str]:
             )
         elif not value.isascii() or not value.isprintable() or " " in value:
             problems.append(f"{name} holds a space or a character that is not printable ASCII: set one without.")
+        elif name == "app_database_password" and re.match(r"SCRAM-SHA-256\$|md5[0-9a-f]{32}$", value):
+            problems.append(
+                f"{name} looks like a digest, which PostgreSQL would take for one: set the password itself."
+            )
         elif name == "app_secret_key" and value.startswith("django-insecure-"):
             problems.append(f"{name} is one that Django made for development: set a random one.")
         elif len(set(value)) < SECRET_CHARACTERS or any(word in value.lower() for word in PLACEHOLDERS):
@@ -237,6 +280,52 @@ def host_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+def source_problems(source: str, python_path: str, lock_file: str, modules: dict[str, str]) -> list[str]:
+    """Refuse modules that are neither in the application's folder nor, by their name, in a locked package.
+
+    :param source: the application's folder on the controller.
+    :param python_path: `app_python_path`, relative to it.
+    :param lock_file: `app_lock_file`, relative to it.
+    :param modules: variable name to a module, such as `site.wsgi:application`.
+    """
+    root, lock = Path(source), Path(source, lock_file)
+    if not root.is_dir() or not lock.is_file():
+        return []  # said elsewhere
+    if python_path and not (root / python_path).is_dir():
+        return [
+            f"app_python_path is {python_path!r}, and {source} has no such folder: set it to one that it has, or to ''."
+        ]
+    names = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==", lock.read_text(errors="replace"), re.M)
+    packages = [re.sub(r"[-_.]+", "_", name).lower() for name in names]
+    problems = []
+    for variable, value in modules.items():
+        parts = value.partition(":")[0].split(".")
+        folders = [root, root / python_path]
+        if any(_module(folder, parts) for folder in folders):
+            continue
+        if not any(_module(folder, parts[:1]) for folder in folders):
+            if any(parts[0].lower() in package for package in packages):
+                continue
+            elsewhere = sorted(
+                str(p.parent.relative_to(root)) for p in root.glob(f"*/{parts[0]}*") if _module(p.parent, parts)
+            )
+            remedy = f"set app_python_path to {elsewhere[0]!r}, where it is" if elsewhere else "name one that is there"
+            problems.append(
+                f"{variable} is {value!r}, and there is no {parts[0]!r} in {source}, nor a package of that name in {lock_file}: {remedy}."
+            )
+        else:
+            problems.append(
+                f"{variable} is {value!r}, and {parts[0]!r} in {source} has no module {'.'.join(parts[1:])!r}: name one that is there."
+            )
+    return problems
+
+
+def _module(folder: Path, parts: list[str]) -> bool:
+    """Whether a folder has a module or package of this name."""
+    place = folder.joinpath(*parts)
+    return place.is_dir() or place.with_name(f"{place.name}.py").is_file()
+
+
 def acme_problems(name: str, agreed: bool, directory: str, certificate: str, edges: list[str]) -> list[str]:
     """Refuse what no authority can make a certificate from by asking the host itself.
 
@@ -276,7 +365,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
-        checks = (host_problems, secret_problems, topology_problems, interface_problems)
-        hosts = (hostname_problems, occupied_problems)
-        more = (*hosts, socket_group_problems, acme_problems, private_addresses, host_port)
-        return {filter_.__name__: filter_ for filter_ in (*checks, *more)}
+        checks = (host_problems, postgresql_version, postgresql_problems, secret_problems, topology_problems)
+        hosts = (hostname_problems, occupied_problems, interface_problems)
+        more = (*hosts, source_problems, socket_group_problems, acme_problems)
+        return {filter_.__name__: filter_ for filter_ in (*checks, *more, private_addresses, host_port)}

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import syslog
 import time
 from pathlib import Path
@@ -159,8 +160,8 @@ class Application:
         return sorted(path.stem.removeprefix("worker-") for path in files)
 
     def releases(self) -> list[str]:
-        """List the ids of the releases that are whole on this host, the newest first."""
-        whole = [p for p in (self.root / "releases").glob("*") if (p / ".release/ready").exists()]
+        """List the ids of the releases that are whole and can run on this host, the newest first."""
+        whole = [p for p in (self.root / "releases").glob("*") if (p / ".release/ready").exists() and fits(p / ".venv")]
         return [p.name for p in sorted(whole, key=lambda p: (p / ".release/ready").stat().st_mtime, reverse=True)]
 
     def activations(self) -> list[dict[str, Any]]:
@@ -247,6 +248,12 @@ class Application:
         self.note(deploy, "ended", outcome=outcome, **facts)
         if self.lock().get("deploy") == deploy:
             self.lock_file.unlink(missing_ok=True)
+
+
+def fits(venv: Path) -> bool:
+    """Whether a virtual environment is not for another Python than this host's, as after an upgrade of Debian."""
+    libraries = [path.name for path in (venv / "lib").glob("python3*")]
+    return not libraries or "python{}.{}".format(*sys.version_info) in libraries
 
 
 def release_of(unit: str) -> str:

@@ -21,6 +21,7 @@ options:
   queues: {description: The queues that this host serves., type: list, elements: str, default: []}
   beat: {description: Whether Beat runs on this host., type: bool, default: false}
   as_before: {description: Compare with the units that the release last ran with here., type: bool, default: false}
+  venv: {description: "The virtual environment that the release shall have here. Empty: do not compare.", type: path, default: ""}
   migrations: {description: Files of migrations in the release., type: list, elements: str, default: []}
   keep: {description: How many releases M(deploy_end) shall keep., type: int, default: 0}
   holder: {description: Who deploys; the action plugin fills it in., type: dict, default: {}}
@@ -46,6 +47,7 @@ keep: {description: "O(keep), for M(deploy_end).", type: int, returned: always}
 """
 
 import time
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe import PARTS, RUNNING, Application
@@ -63,6 +65,12 @@ def as_wanted(host: Application, release: str, parts: list[str]) -> bool:
     )
 
 
+def in_place(release: Path, venv: str) -> bool:
+    """Whether a release's folder has the virtual environment that it shall have: another Python needs another one."""
+    link = release / ".venv"
+    return not venv or (link.is_symlink() and str(link.readlink()) == venv and (link / ".lock-sha256").exists())
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -73,6 +81,7 @@ def main() -> None:
             "release": {"type": "str", "required": True},
             "source": {"type": "str", "default": ""},
             "converged": {"type": "str", "default": ""},
+            "venv": {"type": "path", "default": ""},
             "migrations": {"type": "list", "elements": "str", "default": []},
             "keep": {"type": "int", "default": 0},
             "holder": {"type": "dict", "default": {}},
@@ -100,7 +109,7 @@ def main() -> None:
     stamp = host.stamp_file.read_text() if host.stamp_file.exists() else ""
     converge = bool(p["converged"]) and stamp != p["converged"]
     parts = host.parts(p["release"], **{name: p[name] for name in PARTS})
-    place = p["release"] != host.current
+    place = p["release"] != host.current or not in_place(host.root / "releases" / p["release"], p["venv"])
     activate = not as_wanted(host, p["release"], parts)
     if not module.check_mode:
         if converge:  # until it came to its end the host is neither as before nor as wanted

@@ -8,7 +8,8 @@ module: deploy_state
 short_description: Reads a host's releases, units, history and lock, and the few facts that the roles use
 description:
   - Changes nothing. One round trip instead of fact gathering and several commands.
-  - Sets the facts C(distribution), C(distribution_major_version), C(python_version), C(memtotal_mb), C(virtualization_type), C(all_ipv4_addresses) and C(all_ipv6_addresses), each as ansible.builtin.setup names and writes it.
+  - Sets the facts C(distribution), C(distribution_major_version), C(python_version), C(memtotal_mb), C(swaptotal_mb), C(processor_vcpus), C(virtualization_type), C(all_ipv4_addresses) and C(all_ipv6_addresses), each as ansible.builtin.setup names and writes it.
+  - In a container memory and processors are those that it may use, where the machine's would be more.
 options:
   app: {description: The application's name., type: str, required: true}
   root: {description: The application's folder., type: path, required: true}
@@ -27,6 +28,7 @@ releases: {description: "Releases that are whole on the host, the newest first."
 packages: {description: Debian packages that are installed., type: list, returned: always}
 groups: {description: The groups of users., type: list, returned: always}
 queues: {description: Queues that the running release has workers for., type: list, returned: always}
+clusters: {description: "Clusters of PostgreSQL that the host has: C(VERSION/NAME) to port.", type: dict, returned: always}
 units: {description: "Instances that are not stopped or start at boot: unit, release, state, doing, since, restarts, age, ended.", type: list, returned: always}
 hostname: {description: The host's name., type: str, returned: always}
 others: {description: "Other applications of Coldframe on this host, name to when and by whom each was last deployed.", type: dict, returned: always}
@@ -38,16 +40,47 @@ deploys: {description: "The last deploys, the newest first.", type: list, return
 import grp
 import os
 import platform
+import re
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe import Application
 from ansible.module_utils.coldframe_host import foreign_services, other_applications
 
 
+def meminfo(name: str, proc: Path = Path("/proc")) -> int:
+    """Read a value of proc_meminfo(5), in bytes; 0 when it is not there."""
+    found = re.search(rf"^{name}:\s+(\d+) kB", (proc / "meminfo").read_text(), re.M)
+    return int(found[1]) * 1024 if found else 0
+
+
+def limits(folder: Path, *names: str) -> list[int]:
+    """Read the numbers in the first of these files of a control group that is there; "max" is none."""
+    for name in names:
+        if (folder / name).exists():
+            return [int(word) for word in (folder / name).read_text().split() if word.lstrip("-").isdigit()]
+    return []
+
+
+def memory(proc: Path = Path("/proc"), group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how many bytes of memory this system may use: the machine's, or its container's, where that has less."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = limits(group, "memory.max", "memory/memory.limit_in_bytes")
+    return min([pages, *(size for size in [meminfo("MemTotal", proc), *limit[:1]] if size > 0)])
+
+
+def processors(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how many processors this system may use: the machine's, or its container's share, rounded up."""
+    share = limits(group, "cpu.max")
+    if not share:
+        share = limits(group, "cpu/cpu.cfs_quota_us") + limits(group, "cpu/cpu.cfs_period_us")
+    here = len(os.sched_getaffinity(0))
+    return max(1, min(here, -(-share[0] // share[1]))) if len(share) == 2 and share[0] > 0 else here
+
+
 def facts(module: AnsibleModule) -> dict[str, object]:
     """Gather the facts that the roles use, in setup's words."""
     release = platform.freedesktop_os_release()
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     addresses = module.run_command(["hostname", "--all-ip-addresses"])[1].split()
     return {
         "all_ipv4_addresses": [address for address in addresses if ":" not in address],
@@ -55,9 +88,20 @@ def facts(module: AnsibleModule) -> dict[str, object]:
         "distribution": release.get("NAME", "").split(" ")[0],
         "distribution_major_version": release.get("VERSION_ID", "").split(".")[0],
         "python_version": platform.python_version(),
-        "memtotal_mb": pages // 2**20,
+        "memtotal_mb": memory() // 2**20,
+        "swaptotal_mb": meminfo("SwapTotal") // 2**20,
+        "processor_vcpus": processors(),
         "virtualization_type": module.run_command(["systemd-detect-virt"])[1].strip(),
     }
+
+
+def clusters(folder: Path = Path("/etc/postgresql")) -> dict[str, int]:
+    """Map each cluster of PostgreSQL, as `15/main`, to its port, as Debian's tools find them."""
+    found = {}
+    for file in sorted(folder.glob("*/*/postgresql.conf")):
+        ports = re.findall(r"^\s*port\s*=?\s*'?(\d+)", file.read_text(errors="replace"), re.M)
+        found[f"{file.parts[-3]}/{file.parts[-2]}"] = int(ports[-1]) if ports else 5432
+    return found
 
 
 def deploys(events: list[dict], lock: dict, count: int) -> list[dict]:
@@ -97,6 +141,7 @@ def main() -> None:
         queues=host.queues(),
         groups=[group.gr_name for group in grp.getgrall()],
         packages=[line.split()[1] for line in installed.splitlines() if line.startswith("installed ")],
+        clusters=clusters(),
         units=host.status(),
         hostname=platform.node(),
         others=other_applications(host.app),

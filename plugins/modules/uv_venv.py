@@ -8,7 +8,8 @@ module: uv_venv
 short_description: Builds a read-only virtual environment from a hash-locked requirements file
 description:
   - Builds the environment once; a stamp inside tells that it is whole and from which lock.
-  - A build that was cut off is begun again. An environment in use is never changed.
+  - A build that was cut off is begun again, and so is one for a Python that the host has no more. An environment
+    in use is never changed.
   - The host asks a package index, or the controller collects what this host's Python needs and sends it.
 options:
   path: {description: Where the environment goes., type: path, required: true}
@@ -36,6 +37,7 @@ EXAMPLES = r"""
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -61,6 +63,32 @@ print(json.dumps({
     "glibc": os.confstr("CS_GNU_LIBC_VERSION").split()[-1],
 }))
 """
+
+
+def fits(module: AnsibleModule, path: Path) -> bool:
+    """Whether an environment is for the Python that the interpreter is now: an upgrade of Debian brings another."""
+    if not path.is_dir():
+        return False
+    _, target, _ = module.run_command([module.params["python"], "-c", TARGET], check_rc=True)
+    return (path / "lib/python{python_version}".format(**json.loads(target))).is_dir()
+
+
+def without_wheels(
+    module: AnsibleModule, install: list[str], requirements: Path, errors: str, environment: dict[str, str]
+) -> list[str]:
+    """List the packages that an installation failed for want of a wheel; uv names them one by one, so it is asked again."""
+    missing: list[str] = []
+    while (found := re.search(r"([A-Za-z0-9._-]+==[^\s,]+) has no\s+(?:usable\s+)?wheels", errors)) and len(
+        missing
+    ) < 50:
+        missing.append(found[1])
+        name, version = map(re.escape, found[1].split("=="))
+        rest = re.sub(rf"(?im)^{name}(\[[^]]*\])?=={version}\b(.*\\\n)*.*\n?", "", requirements.read_text())
+        if rest == requirements.read_text():
+            break
+        requirements.write_text(rest)
+        _, _, errors = module.run_command([*install, "--dry-run"], environ_update=environment)
+    return missing
 
 
 def build(module: AnsibleModule, path: Path, work: Path) -> None:
@@ -95,6 +123,13 @@ def build(module: AnsibleModule, path: Path, work: Path) -> None:
         install += [*source, "--only-binary=:all:", "--requirement", str(requirements)]
     for arguments in (create, install):
         code, _, errors = module.run_command(arguments, environ_update=environment)
+        if code and (missing := without_wheels(module, arguments, requirements, errors, environment)):
+            module.fail_json(
+                msg=f"{path} was not built from its lock file: there is no wheel for this host of {', '.join(missing)}, and "
+                "hosts build nothing. Take versions that have wheels, or build them and deploy with app_packages_from: "
+                "controller (docs/your-app.md, 'Packages without wheels').",
+                rc=code,
+            )
         if code:
             hint = "If this host reaches no package index, set app_packages_from to 'controller'."
             msg = f"{path} was not built from its lock file: {errors.strip()}"
@@ -119,7 +154,7 @@ def main() -> None:
     path = Path(module.params["path"])
     stamp = path / ".lock-sha256"
     digest = hashlib.sha256(module.params["lock"].encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() == digest:
+    if stamp.exists() and stamp.read_text() == digest and fits(module, path):
         module.exit_json(changed=False)
     if module.check_mode:
         module.exit_json(changed=True)

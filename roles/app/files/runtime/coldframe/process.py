@@ -8,6 +8,7 @@ from __future__ import annotations
 
 # ruff: noqa: E402
 import logging
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -31,6 +32,7 @@ from coldframe import (
     heartbeat,
     lease,
     pool,
+    processors,
     reconnect,
     results,
     routes,
@@ -148,4 +150,5 @@ if __name__ == "__main__":
     sockets.install()
     soft_limit.install()
     unknown.install()
+    sys.argv = processors.arguments(sys.argv)
     main()
