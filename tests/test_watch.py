@@ -179,6 +179,7 @@ MODULES = [
     "sockets",
     "soft_limit",
     "starting",
+    "unknown",
     "stop",
 ]
 STANDINS = [*ABSENT, "celery.__main__", "celery.signals", *(f"coldframe.{name}" for name in MODULES)]

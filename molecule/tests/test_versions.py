@@ -134,7 +134,7 @@ def test_supported_versions_of_celery(host, units, ask, journal, redis):
     for unit, killed, late in zip(units, poison, endless, strict=True):
         wait_for(lambda: len(said(journal(unit), f"{killed} begins")) == 2, 30, f"{unit}: tried twice")  # noqa: B023
         begun = wait_for(lambda: said(journal(unit), f"{late} begins"), 10, f"{unit}: begun")[0]  # noqa: B023
-        ended = f"time limit ({LIMIT}s) exceeded for versions.hold[{late}]"
+        ended = f"Hard time limit ({LIMIT}.0s) exceeded for versions.hold[{late}]"
         done = wait_for(lambda: said(journal(unit), ended), LIMIT + 10, f"{unit}: ended at the limit")[0]  # noqa: B023
         assert done - begun < LIMIT + 5
     running = ask("print(json.dumps(send('hold', 5)))")
