@@ -36,6 +36,12 @@ def test_traceback_without_a_line_of_the_applications_is_shown_whole():
     assert own_lines(other, "/srv/blog/releases/") == other.rstrip("\n")
 
 
+def test_traceback_without_one_beside_another_with_one_is_cut_short():
+    other = JOURNAL.replace("a1/blog/posts.py", "a1/.venv/lib/posts.py").replace("Authentication", "Other")
+    shown = own_lines(JOURNAL + other, "/srv/blog/releases/")
+    assert shown.count("line 500") == 2 and "arbiter.py" not in shown and "OtherError: Other required." in shown
+
+
 def test_own_runtime_is_not_the_applications():
     ours = JOURNAL.replace("a1/blog/posts.py", "a1/.release/runtime/coldframe/web.py")
     assert "gunicorn/arbiter.py" in own_lines(ours, "/srv/blog/releases/")

@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, wait_for
 from test_deploy import deploy
 from test_units import current, running, wanted
 
@@ -187,14 +187,14 @@ def query(host, deployment):
 @pytest.fixture
 def writer(host, deployment, query):
     """Somebody's open transaction that has written to the orders; a function ends it."""
-    hold = "BEGIN; UPDATE orders_order SET sku = sku WHERE false; SELECT pg_sleep(600)"
-    unit = "systemd-run --quiet --collect --unit=writer --uid=postgres psql -Xc"
-    host.check_output(f"{unit} %s {deployment.app_name}", hold)
+    # Idle: a statement under way would be waited for by an index on any table.
+    hold = f"(echo 'BEGIN; LOCK TABLE orders_order IN ROW EXCLUSIVE MODE;'; sleep 600) | psql -X {deployment.app_name}"
+    host.check_output("systemd-run --quiet --collect --unit=writer --uid=postgres sh -c %s", hold)
+    locks = "SELECT count(*) FROM pg_locks WHERE relation = 'orders_order'::regclass AND mode = 'RowExclusiveLock'"
+    wait_for(lambda: query(locks) == "1", 10, "the orders are locked")
 
     def end():
-        query(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()"
-        )
+        host.run("systemctl stop writer")
 
     yield end
     end()

@@ -139,11 +139,17 @@ def remedies(text: str) -> list[str]:
 
 
 def own_lines(text: str, folder: str) -> str:
-    """Leave out of tracebacks the lines of code that is not the application's.
+    """Leave out of tracebacks the lines of code that is not the application's, if any of them has one that is.
 
     :param text: lines of a journal.
     :param folder: where releases are; what is in .venv and .release there is not the application's.
     """
+
+    def is_its(file: str) -> bool:
+        """Whether a source file is the application's."""
+        return file.startswith(folder) and "/.venv/" not in file and "/.release/" not in file
+
+    has_own = any((match := FRAME.match(line)) and is_its(match["file"]) for line in text.splitlines())
     kept: list[str] = []
     frames: list[tuple[bool, list[str]]] = []
 
@@ -152,15 +158,13 @@ def own_lines(text: str, folder: str) -> str:
         if frames:
             own = [lines for is_own, lines in frames if is_own]
             chosen = own if frames[-1][0] else [*own, frames[-1][1]]
-            for lines in chosen if own else [lines for _, lines in frames]:
+            for lines in chosen if has_own else [lines for _, lines in frames]:
                 kept.extend(lines)
             frames.clear()
 
     for line in text.splitlines():
         if match := FRAME.match(line):
-            file = match["file"]
-            is_own = file.startswith(folder) and "/.venv/" not in file and "/.release/" not in file
-            frames.append((is_own, [line]))
+            frames.append((is_its(match["file"]), [line]))
         elif frames and line.startswith(" "):
             frames[-1][1].append(line)
         else:
