@@ -87,3 +87,14 @@ except ValueError as error:
 print(json.dumps([routed[0] == queue, routed[1] == another, refused]))
 """)
     assert first and other and "longest_countdown" in refused
+
+
+def test_the_time_zone_is_the_applications(ask):
+    """Entries of CELERY_BEAT_SCHEDULE are stored with it."""
+    zone = ask("""
+app.conf.timezone = "Asia/Tokyo"
+from celery.schedules import crontab
+from django_celery_beat.models import CrontabSchedule
+print(json.dumps([refusal(), str(CrontabSchedule.from_schedule(crontab(hour=7, app=app)).timezone)]))
+""")
+    assert zone == ["", "Asia/Tokyo"]
