@@ -1,0 +1,73 @@
+"""What a host's share of the application takes of its memory at least, so that what cannot fit is refused before it is tried.
+
+The figures are what the example takes, idle, on Debian 13, in MiB of proportional set size (proc_pid_smaps(5), `Pss`):
+other applications take more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SYSTEM = 100
+FIXED = {
+    "redis": ("Redis", 10),
+    "postgresql": ("PostgreSQL", 100),
+    "beat": ("Beat", 65),
+    "flower": ("Flower", 50),
+    "edge": ("nginx", 5),
+}
+WEB, WORKER = (30, 30), (50, 35)  # the first process, and each further one
+
+
+def memory_parts(
+    groups: list[str], table: dict[str, dict[str, Any]], served: list[str], web_workers: int, processors: int
+) -> dict[str, int]:
+    """Estimate what each part takes on a host, in MiB; "web" and "workers" twice while a deploy changes over.
+
+    :param groups: those of the host.
+    :param table: what `celery_queue_table` returns.
+    :param served: the queues of the host.
+    :param web_workers: Gunicorn's processes.
+    :param processors: of the host, for `concurrency: auto`.
+    """
+    parts = {"Debian": SYSTEM} | {name: size for group, (name, size) in FIXED.items() if group in groups}
+    if "web" in groups:
+        parts["web"] = WEB[0] + WEB[1] * web_workers
+    if "workers" in groups:
+        for options in (table[queue] for queue in served if queue in table):
+            children = processors if options["concurrency"] == "auto" else options["concurrency"]
+            more = WORKER[1] * children if options["pool"] == "prefork" else 0
+            parts["workers"] = parts.get("workers", 0) + WORKER[0] + more
+    return parts
+
+
+def memory_lines(parts: dict[str, int], facts: dict[str, Any]) -> list[str]:
+    """Say whether a host's memory is too little, or tight; nothing when there is enough.
+
+    :param parts: what `memory_parts` returns.
+    :param facts: with `memtotal_mb` and `swaptotal_mb`.
+    :returns: no line; or one that begins with "Too little" or with "Tight".
+    """
+    memory, swap = facts["memtotal_mb"], facts.get("swaptotal_mb", 0)
+    idle, more = sum(parts.values()), parts.get("web", 0) + parts.get("workers", 0)
+    told = f"{' + '.join(f'{name} {size}' for name, size in parts.items())} = {idle} MiB"
+    remedy = (
+        "Give the host more memory, lower app_web.workers or concurrency in celery_queues, or have fewer queues here."
+    )
+    if idle > memory + swap:
+        return [
+            f"Too little memory: what runs here takes at least {told}, and the host has {memory} MiB and {swap} of swap. {remedy}"
+        ]
+    if idle + more > memory:
+        return [
+            f"Tight memory: what runs here takes at least {told}; while a deploy changes over, {more} more. The host has {memory} MiB. {remedy}"
+        ]
+    return []
+
+
+class FilterModule:
+    """The filters."""
+
+    def filters(self) -> dict[str, Any]:
+        """Name the filters for Ansible."""
+        return {"memory_parts": memory_parts, "memory_lines": memory_lines}

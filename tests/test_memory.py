@@ -1,0 +1,28 @@
+"""Whether what runs on a host fits into its memory."""
+
+import pytest
+from memory import memory_lines, memory_parts
+from queues import celery_queue_table
+
+ALL = ["redis", "postgresql", "web", "workers", "beat", "flower", "edge"]
+TABLE = celery_queue_table(
+    {"a": {}, "b": {"concurrency": "auto"}, "c": {"pool": "threads", "concurrency": 50}, "d": {"concurrency": 1}}
+)
+
+
+def test_parts_are_those_of_the_host():
+    assert memory_parts(["edge"], TABLE, list(TABLE), 2, 8) == {"Debian": 100, "nginx": 5}
+    parts = memory_parts(ALL, TABLE, list(TABLE), 2, 8)
+    assert parts["web"] == 90 and parts["workers"] == 120 + 330 + 50 + 85
+    assert memory_parts(["workers"], TABLE, ["d", "gone"], 2, 8) == {"Debian": 100, "workers": 85}
+
+
+@pytest.mark.parametrize(
+    "memory, swap, said",
+    [(700, 0, "Too little"), (700, 400, "Tight"), (1500, 0, "Tight"), (1800, 0, ""), (16000, 0, "")],
+)
+def test_what_cannot_fit_is_refused_with_the_sum(memory, swap, said):
+    parts = memory_parts(ALL, TABLE, list(TABLE), 2, 8)
+    lines = memory_lines(parts, {"memtotal_mb": memory, "swaptotal_mb": swap})
+    assert [line.startswith(said) for line in lines] == ([True] if said else [])
+    assert all(f"= {sum(parts.values())} MiB" in line and "app_web.workers" in line for line in lines)
