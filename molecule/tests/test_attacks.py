@@ -115,7 +115,7 @@ DANGEROUS = [
 ]
 DONE = "SET canary:done:default 1"
 FURTHER = {
-    "web": [PIDBOX, "DEL unacked", DONE, "SMEMBERS unknown:default"],
+    "web": ["PUBLISH /0.celeryev/worker.heartbeat x", "DEL unacked", DONE, "SMEMBERS unknown:default"],
     "worker": ["SET canary:sent:default 1", "LRANGE dead:default 0 -1", "DEL dead:default", "LTRIM default 0 0"],
     "beat": [PIDBOX, "LRANGE default 0 -1", "GET celery-task-meta-x", "DEL default", "SET lock:other 1", DONE],
     "flower": ["LPUSH default x", "GET celery-task-meta-x", "GET canary:done:default"],

@@ -48,13 +48,11 @@ def wait(inventory, host, seconds, until="", then=None):
             if then and until in line:
                 then()
                 then = None
-    return process.returncode, told
+    return process.returncode, " ".join(told.split())
 
 
 def test_another_installation_is_named_and_waited_for(host, inventory, held):
-    code, told = wait(
-        inventory, host, 300, "waiting for its end", lambda: host.check_output("systemctl stop other-apt")
-    )
+    code, told = wait(inventory, host, 300, "waiting", lambda: host.check_output("systemctl stop other-apt"))
     assert code == 0, told
     assert "python3 (" in told and "holds /var/lib/dpkg/lock-frontend: waiting for its end, 300 s at most" in told
     code, told = wait(inventory, host, 300)
