@@ -71,6 +71,9 @@ def test_file_holds_it_all_and_ends_with_its_id(source, tmp_path):
         assert {"abc/manage.py", "abc/package/code.py", "abc/link", "abc/linked", "abc/.release/environment"} <= set(
             names
         )
-        assert tar.getmember("abc/manage.py").mode == 0o755
+        assert tar.getmember("abc/manage.py").mode == 0o750
+        assert tar.getmember("abc/package").isdir() and tar.getmember("abc/package").mode == 0o750
+        assert tar.getmember("abc").mode == tar.getmember("abc/.release").mode == 0o751
+        assert names.index("abc/package") < names.index("abc/package/code.py")
         assert tar.getmember("abc/linked").linkname == "package"
         assert all(member.uid == 0 for member in tar)

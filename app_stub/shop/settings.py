@@ -4,7 +4,7 @@ Environment:
     ALLOWED_HOSTS          host names, comma-separated
     CSRF_TRUSTED_ORIGINS   origins such as https://shop.example.org, comma-separated
     DATABASE_URL           without the password: postgres://shop@10.0.0.2:5432/shop,
-                           or by socket postgres://shop@%2Frun%2Fpostgresql/shop
+                           or by socket postgres://shop@/shop?host=/run/postgresql
     CACHE_URL              without user and password: redis://10.0.0.2:6380/0, or by socket
                            unix:///run/redis-cache/redis.sock?db=0 (unset: memory)
     LOCKS_URL              likewise, for locks (unset: tasks that need one fail)
@@ -138,6 +138,7 @@ STATIC_URL = "/static/"
 STATIC_ROOT = os.environ.get("STATIC_ROOT")
 MEDIA_URL = "/media/"
 MEDIA_ROOT = os.environ.get("MEDIA_ROOT", "")
+FILE_UPLOAD_PERMISSIONS = 0o664  # what the web has stored a worker may change
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     # A name with a hash in it: cached for ever, and two releases never mix their files.

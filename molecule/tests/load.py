@@ -11,6 +11,7 @@ import http.client
 import json
 import math
 import random
+import re
 import ssl
 import threading
 import time
@@ -56,8 +57,11 @@ def summary(requests: Iterable[Request]) -> dict[str, Any]:
 class Load:
     """Clients of a shop: some place orders, some ask for their tasks, some look at pages."""
 
-    def __init__(self, url: str, queues: Iterable[str]) -> None:
-        """Prepare the load on the application at `url`; `queues` get long tasks, and may be changed any time."""
+    def __init__(self, url: str, queues: Iterable[str], page: str = "") -> None:
+        """Prepare the load on the application at `url`; `queues` get long tasks, and may be changed any time.
+
+        `page` is the path of one with static files.
+        """
         self.url = url
         self.queues = list(queues)
         self.customer = f"{uuid.uuid4()}@example.com"  # the orders of this load
@@ -65,6 +69,8 @@ class Load:
         self.orders: list[str] = []  # ids of those that were accepted
         self.holds: list[str] = []  # keys of the long tasks that were accepted
         self.entries: list[str] = []  # keys of the ledger's entries that were accepted
+        self._page = page
+        self._opened: deque[str] = deque(maxlen=2)  # the page as it last was, and as it was before
         self._statuses: deque[str] = deque(maxlen=100)
         self._clients: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -78,6 +84,8 @@ class Load:
             self._client("page", partial(self.see_page, "/healthz/"), 0.5 * slower, keep_alive)
             self._client("page", partial(self.see_page, "/admin/login/"), 1.0 * slower, keep_alive)
         self._client("order page", self.see_order, 0.25, True)
+        if self._page:
+            self._client("files", self.see_page_and_files, 0.25, True)
         self._client("hold", self.place_short_hold, 2, True)
 
     def start_entries(self) -> None:
@@ -125,6 +133,18 @@ class Load:
     def see_page(self, path: str, ask: Ask) -> None:
         """Look at a page."""
         ask("GET", path)
+
+    def see_page_and_files(self, ask: Ask) -> None:
+        """Open the page with the static files that it names; so does who still has it open as it was before."""
+        page = ask("GET", self._page)
+        if page not in self._opened:
+            self._opened.append(page)
+        for opened in list(self._opened):
+            files = re.findall(r'(?:href|src)="(/static/[^"]+)"', opened)
+            for file in files:
+                ask("GET", file)
+            if not files:
+                raise ValueError(f"{self._page} names no static file: {opened[:200]}")
 
     def place_short_hold(self, ask: Ask) -> None:
         """Send a long task of some seconds to the next queue."""

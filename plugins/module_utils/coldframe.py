@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import json
 import os
 import re
 import shutil
+import stat
 import sys
 import syslog
 import time
@@ -41,6 +44,7 @@ class Application:
         self.units, self.credentials, self.state = UNITS, CREDENTIALS / app, STATE / app
         self.lock_file, self.history_file = self.state / "lock.json", self.state / "history.jsonl"
         self.stamp_file = self.state / "converged"
+        self.shared_stamp = self.state / "shared-open"
 
     # --- systemd ---------------------------------------------------------------------------
 
@@ -195,6 +199,66 @@ class Application:
         paths += [p for p in (self.root / "venvs").glob("*") if p.name not in used]
         return sorted(paths)
 
+    # --- files -----------------------------------------------------------------------------
+
+    def keep_static(self) -> None:
+        """Have the static files of all releases that are here in one folder too, as hard links.
+
+        A page of one release finds there what another one, the current, does not have. What no release has any more
+        goes: it has one link.
+        """
+        kept = self.root / "assets/static"
+        for folder, _, files in os.walk(kept, topdown=False):
+            for name in files:
+                if os.lstat(path := os.path.join(folder, name)).st_nlink == 1:
+                    os.unlink(path)
+            with contextlib.suppress(OSError):  # not empty
+                os.rmdir(folder)
+        for static in sorted((self.root / "releases").glob("*/.release/static")):
+            for folder, _, files in os.walk(static):
+                there = kept / os.path.relpath(folder, static)
+                for name in files:
+                    if not os.path.lexists(there / name) and stat.S_ISREG(os.lstat(os.path.join(folder, name)).st_mode):
+                        make_folder(there, self.root)
+                        os.link(os.path.join(folder, name), there / name)
+
+    def open_shared(self) -> None:
+        """Let the application's group change what its units made under shared/, and others read it.
+
+        They made it with a umask of 027. What its maker closed to the group stays closed. No link is followed, for the
+        application may put one anywhere there at any moment.
+        """
+        top = str(self.root / "shared")
+        if not os.path.isdir(top):
+            return
+        group = grp.getgrnam(self.app).gr_gid
+        for place, _, files, here in os.fwalk(top):
+            folder = os.fstat(here)
+            if place != top and folder.st_mode & 0o050 == 0o050:
+                os.fchown(here, -1, group)
+                os.fchmod(here, stat.S_IMODE(folder.st_mode) | 0o2025)
+            for name in files:
+                try:
+                    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=here)
+                except OSError:  # a link, a socket, or gone
+                    continue
+                try:
+                    found = os.fstat(file)
+                    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_mode & 0o040:
+                        os.fchown(file, -1, group)
+                        os.fchmod(file, stat.S_IMODE(found.st_mode) | 0o024)
+                finally:
+                    os.close(file)
+
+    def see_to_shared(self) -> None:
+        """Open shared/ once more when the first release has taken over whose units leave it open themselves."""
+        unit = self.root / "current/.release/units/web.service"
+        if unit.exists() and "UMask=0027" in unit.read_text():
+            self.shared_stamp.unlink(missing_ok=True)
+        elif not self.shared_stamp.exists():
+            self.open_shared()
+            self.shared_stamp.touch()
+
     # --- history and lock ------------------------------------------------------------------
 
     def history(self) -> list[dict[str, Any]]:
@@ -271,6 +335,14 @@ def replace(path: Path, text: str, mode: int = 0o600) -> None:
         os.fsync(file.fileno())
     partial.chmod(mode)
     partial.replace(path)
+
+
+def make_folder(path: Path, top: Path) -> None:
+    """Make a folder and its parents below top that everybody may read, whatever the umask."""
+    for folder in [*reversed(path.parents), path]:
+        if folder.is_relative_to(top) and not folder.is_dir():
+            folder.mkdir()
+            folder.chmod(0o755)
 
 
 def point(link: Path, target: str) -> None:

@@ -62,6 +62,10 @@ def main() -> None:
                     remove(host.root / "releases" / event["release"] / ".release/ready")
         for path in paths:
             remove(path)
+        if paths:
+            host.keep_static()
+        if p["outcome"] == "done":
+            host.see_to_shared()
         if any(path.parent == host.units for path in paths):
             host.systemctl("daemon-reload")
         if p["converged"]:

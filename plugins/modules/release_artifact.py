@@ -119,9 +119,9 @@ def collect(trees: list[dict], files: dict[str, str], said: list[str]) -> dict[s
                 members[name] = (0o777, b"", os.readlink(path))
             else:
                 executable = path.stat().st_mode & 0o100  # git's own rule, whatever the umask was
-                members[name] = (0o755 if executable else 0o644, path.read_bytes(), "")
+                members[name] = (0o750 if executable else 0o640, path.read_bytes(), "")
     for name, text in files.items():
-        members[name] = (0o644, text.encode(), "")
+        members[name] = (0o640, text.encode(), "")
     return members
 
 
@@ -135,14 +135,23 @@ def digest(members: dict[str, tuple[int, bytes, str]], salt: dict) -> str:
 
 
 def build(members: dict[str, tuple[int, bytes, str]], release_id: str, path: Path) -> None:
-    """Write the file; its last member, C(.release/id), tells that unpacking came to the end."""
+    """Write the file; its last member, C(.release/id), tells that unpacking came to the end.
+
+    Folders are members too, so that the umask of whoever unpacks it counts for none. Others than the release's group may
+    pass to C(.release/static), and see nothing on the way.
+    """
     partial = path.with_suffix(".partial")
-    everything = [*sorted(members.items()), (".release/id", (0o644, release_id.encode(), ""))]
+    everything = [*sorted(members.items()), (".release/id", (0o640, release_id.encode(), ""))]
+    folders = {str(folder) for name in [*members, ".release/id"] for folder in Path(name).parents}
     with (
         partial.open("wb") as raw,
         gzip.GzipFile("", "wb", 6, raw, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
+        for name in sorted(folders):
+            info = tarfile.TarInfo(f"{release_id}/{name}" if name != "." else release_id)
+            info.type, info.mode = tarfile.DIRTYPE, 0o751 if name in (".", ".release") else 0o750
+            tar.addfile(info)
         for name, (mode, content, link) in everything:
             info = tarfile.TarInfo(f"{release_id}/{name}")
             info.mode, info.size = mode, len(content)

@@ -39,7 +39,8 @@ def main() -> None:
     )
     p = module.params
     path = Path(p["root"]) / "releases" / p["release"]
-    secrets = Application(module, p["app"], p["root"]).credentials / p["release"]
+    host = Application(module, p["app"], p["root"])
+    secrets = host.credentials / p["release"]
     link = path / ".venv"
     wanted = {name: str(value) for name, value in p["credentials"].items()}
     there = {file.name: file.read_text() for file in secrets.glob("*")} if secrets.is_dir() else {}
@@ -54,6 +55,8 @@ def main() -> None:
         for name, value in wanted.items():
             replace(secrets / name, value)
         point(link, p["venv"])
+    if not module.check_mode and not host.shared_stamp.exists():
+        host.open_shared()
     module.exit_json(changed=changed)
 
 

@@ -83,6 +83,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.coldframe import Application
 from ansible.module_utils.coldframe_failures import DOC, EXITS, check_remedies, own_lines, remedies
 
 NAME = re.compile(r"[A-Za-z_]\w*\.\w+")
@@ -294,8 +295,11 @@ def main() -> None:
     finally:
         if order["static"]:  # out of the application's reach from now on
             module.run_command(["chown", "-R", "root:root", str(static)], check_rc=True)
+            # The edge reads them, whatever the application's settings and the umask say.
+            module.run_command(["chmod", "-R", "u=rwX,go=rX", str(static)], check_rc=True)
     if result["collected"]:
         stamp.touch()
+    Application(module, parameters["app"], parameters["root"]).keep_static()
 
     for line in findings(result["warnings"]) + report(result):
         module.warn(line)

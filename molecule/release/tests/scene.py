@@ -38,7 +38,7 @@ class Scene:
         """Make the application with long tasks in it, in `folder`, and deploy it."""
         self.host, self.deployment, self.inventory, self.folder = host, deployment, inventory, folder
         self.app = deployment.app_name
-        self.load = Load(deployment.app_url, deployment.celery_queues)
+        self.load = Load(deployment.app_url, deployment.celery_queues, page="/holds/page/")
         self.variables: dict[str, Any] = {}
         self.inventory_variables = {"celery_queues": deployment.celery_queues}
         self.steps: list[dict[str, Any]] = []
@@ -57,9 +57,14 @@ class Scene:
         assert result.returncode == 0, result.stdout + result.stderr
 
     def variant(self, name: str, additions: dict[str, str], of: str = "first") -> Path:
-        """Copy a source and append text to some of its files; return its folder."""
+        """Copy a source and append text to some of its files; return its folder.
+
+        The page's static file is another one in each.
+        """
         source = self.folder / name
         shutil.copytree(self.folder / of, source)
+        (source / "holds/static/holds").mkdir(parents=True, exist_ok=True)
+        (source / "holds/static/holds/page.css").write_text(f"/* {name} */")
         for path, text in additions.items():
             with (source / path).open("a") as file:
                 file.write(text)
