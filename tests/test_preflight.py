@@ -8,6 +8,7 @@ from preflight import (
     interface_problems,
     postgresql_problems,
     private_addresses,
+    proxy_problems,
     secret_problems,
     socket_group_problems,
     source_problems,
@@ -242,3 +243,13 @@ def test_modules_are_looked_for_before_a_host_is_touched(project, path, module, 
     problems = source_problems(project, path, "requirements.txt", {"app_wsgi": module})
     assert [said.format(project) in problem for problem in problems] == ([True] if said else [])
     assert source_problems(project + "/none", path, "requirements.txt", {"app_wsgi": module}) == []
+
+
+def test_networks_of_proxies():
+    assert proxy_problems(["10.0.7.0/24", "192.0.2.1", "2001:db8::/32"]) == []
+
+
+@pytest.mark.parametrize("proxy", ["0.0.0.0/0", "::/0", "10.0.7.1/24", "balancer", "10.0.7", ""])
+def test_proxies_that_are_no_network_or_everybody_are_refused(proxy):
+    (problem,) = proxy_problems(["10.1.0.0/16", proxy])
+    assert problem.startswith(f"nginx_trusted_proxies holds {proxy!r}")

@@ -81,11 +81,14 @@ def test_weak_ciphers_are_refused(deployment, send, ciphers):
 
 
 @pytest.mark.example
-@pytest.mark.parametrize("path", ["/healthz/", "/admin/login/", "/nowhere/", "/static/nothing", "/flower/"])
+@pytest.mark.parametrize(
+    "path", ["/healthz/", "/admin/login/", "/nowhere/", "/static/nothing", "/media/nothing", "/flower/"]
+)
 def test_every_answer_has_the_headers_once(deployment, send, path):
     head = send(request(deployment, line=f"GET {path} HTTP/1.1")).split("\r\n\r\n")[0]
     for name, value in SECURITY_HEADERS.items():
-        assert re.findall(rf"(?im)^{name}: (.*?)\r?$", head) == [value], head
+        unsaid = name == "X-Frame-Options" and path.startswith("/static/")  # which is not the edge's to say
+        assert re.findall(rf"(?im)^{name}: (.*?)\r?$", head) == ([] if unsaid else [value]), head
     assert re.search(r"(?m)^Server: nginx\r?$", head), "no version"
 
 
@@ -173,6 +176,124 @@ def test_error_pages_tell_nothing(deployment):
     answer = deployment.request("/nowhere/")
     assert answer.status == 404
     assert not re.search(r"DEBUG|Traceback|urlconf|\.py\b", answer.body)
+
+
+UPLOADS = {
+    "photo.jpg": ("image/jpeg", "sandbox"),
+    "page.html": ("text/html", "sandbox"),
+    "drawing.svg": ("image/svg+xml", "sandbox"),
+    "feed.xml": ("text/xml", "sandbox"),
+    "paper.pdf": ("application/pdf", ""),
+    "script.js": ("text/plain", "sandbox"),
+    "a b/module.mjs": ("text/plain", "sandbox"),
+    "nothing": ("application/octet-stream", "sandbox"),
+    "words.vtt": ("text/vtt", "sandbox"),
+}
+
+
+@pytest.fixture
+def uploads(host, deployment):
+    """Uploads of many types, below the path that is returned; and what is none."""
+    if "web" not in deployment.group_names:
+        pytest.skip("uploads are on the hosts with web")
+    folder = f"/srv/{deployment.app_name}/shared/media/test-edge"
+    names = " ".join(f"'{folder}/{name}'" for name in UPLOADS)
+    host.check_output(
+        f"install -d '{folder}/a b' {folder}/below && for f in {names}; do printf 0123456789 >\"$f\"; done"
+    )
+    host.check_output(
+        f"ln -s /etc/hostname {folder}/file.txt && ln -s /etc {folder}/folder && ln -s /etc/hostname {folder}/x.js"
+    )
+    yield "/media/test-edge/"
+    host.check_output(f"rm -rf {folder}")
+
+
+@pytest.mark.changes
+def test_uploads_are_served_and_do_no_harm(deployment, uploads):
+    for name, (type_, policy) in UPLOADS.items():
+        answer = deployment.request(uploads + name.replace(" ", "%20"))
+        assert (answer.status, answer.body) == (200, "0123456789"), name
+        assert answer.headers["Content-Type"] == type_ and answer.headers["X-Content-Type-Options"] == "nosniff", name
+        assert answer.headers.get("Content-Security-Policy", "").endswith(policy), name
+    part = deployment.request(f"{uploads}photo.jpg", headers={"Range": "bytes=2-4"})
+    assert (part.status, part.body, part.headers["Content-Range"]) == (206, "234", "bytes 2-4/10")
+
+
+@pytest.mark.changes
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "below",
+        "below/",
+        "file.txt",
+        "x.js",
+        "folder/hostname",
+        "../../../current/manage.py",
+        "%2e%2e/%2e%2e/x.js",
+        "none.js",
+    ],
+)
+def test_what_is_no_upload_is_answered_by_the_application(host, deployment, send, uploads, path):
+    answer = send(request(deployment, line=f"GET {uploads}{path} HTTP/1.1"))
+    assert status(answer) in (400, 404) and host.check_output("hostname") not in answer and "django" not in answer
+    assert send(request(deployment, line=f"GET {uploads}nowhere HTTP/1.1")).endswith(
+        send(request(deployment, line="GET /nowhere/ HTTP/1.1")).split("\r\n\r\n", 1)[1]
+    )
+
+
+TYPES = {
+    "mjs": "text/javascript",
+    "wasm": "application/wasm",
+    "webmanifest": "application/manifest+json",
+    "map": "application/json",
+    "avif": "image/avif",
+    "webp": "image/webp",
+    "woff2": "font/woff2",
+    "ttf": "font/ttf",
+    "jsonld": "application/ld+json",
+    "csv": "text/csv",
+}
+YEAR, HOUR = "public, max-age=31536000, immutable", "public, max-age=3600"
+CACHED = {
+    "page.0123456789ab.css": YEAR,
+    "page.css.0123456789ab.map": YEAR,
+    "main.0123456789abcdef0123.js": YEAR,
+    "index-B1x3rT9_.js": YEAR,
+    "page.css": HOUR,
+    "theme-defaults.css": HOUR,
+    "page-20261126.css": HOUR,
+    "jquery-3.7.1.min.js": HOUR,
+    "font-Awesome6.0.css": HOUR,
+}
+
+
+@pytest.fixture
+def static(host, deployment):
+    """Write empty files beside the current release's static ones; they go after the test."""
+    folder = f"/srv/{deployment.app_name}/current/.release/static/test-edge"
+
+    def write(*names):
+        files = " ".join(f"{folder}/{name}" for name in names)
+        host.check_output(f"install -d -m 755 {folder} && touch {files} && chmod 644 {files}")
+        return "/static/test-edge/"
+
+    yield write
+    host.check_output(f"rm -rf {folder}")
+
+
+@pytest.mark.changes
+def test_static_files_have_their_types(deployment, static):
+    path = static(*(f"file.{ending}" for ending in TYPES))
+    seen = {ending: deployment.request(f"{path}file.{ending}").headers["Content-Type"] for ending in TYPES}
+    assert {ending: type_.removesuffix("; charset=utf-8") for ending, type_ in seen.items()} == TYPES
+
+
+@pytest.mark.changes
+def test_static_files_are_cached_by_their_names(deployment, static):
+    path = static(*CACHED)
+    assert {name: deployment.request(path + name).headers["Cache-Control"] for name in CACHED} == CACHED
+    assert "Cache-Control" not in deployment.request(f"{path}gone.0123456789ab.css").headers
 
 
 @pytest.mark.attack

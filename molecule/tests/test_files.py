@@ -77,6 +77,7 @@ def test_each_unit_may_change_what_another_made(host, deployment, media, run_as)
         assert changed.stdout.strip() == "\n".join([CHANGED] * len(UNITS)), other
 
 
+@pytest.mark.example
 def test_uploads_of_django_may_be_changed_by_others(host, deployment, manage, media):
     name = manage(
         "from django.core.files.storage import default_storage as s; from django.core.files.base import ContentFile as C; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +360,26 @@ def acme_problems(name: str, agreed: bool, directory: str, certificate: str, edg
     return problems
 
 
+def proxy_problems(proxies: list[str]) -> list[str]:
+    """Refuse proxies before the edge that are no networks, or that would let anybody be anybody.
+
+    :param proxies: `nginx_trusted_proxies`.
+    """
+    problems = []
+    for proxy in proxies:
+        try:
+            everybody = ip_network(proxy).prefixlen == 0
+        except ValueError as error:
+            problems.append(f"nginx_trusted_proxies holds {proxy!r}: {error}. Write a network such as 10.0.7.0/24.")
+            continue
+        if everybody:
+            problems.append(
+                f"nginx_trusted_proxies holds {proxy!r}, which is everybody: anybody could then say who they are. "
+                "Name the networks of your load balancers."
+            )
+    return problems
+
+
 class FilterModule:
     """Filters of the preflight."""
 
@@ -367,5 +387,5 @@ class FilterModule:
         """Name the filters for Ansible."""
         checks = (host_problems, postgresql_version, postgresql_problems, secret_problems, topology_problems)
         hosts = (hostname_problems, occupied_problems, interface_problems)
-        more = (*hosts, source_problems, socket_group_problems, acme_problems)
+        more = (*hosts, source_problems, socket_group_problems, acme_problems, proxy_problems)
         return {filter_.__name__: filter_ for filter_ in (*checks, *more, private_addresses, host_port)}
