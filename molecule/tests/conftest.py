@@ -208,7 +208,7 @@ def root_shell(host: Any) -> Callable[[str], str]:
         backend = host.backend
         if backend.NAME == "ansible":  # the SSH that it goes by
             backend = backend.ansible_runner.get_host(
-                backend.host, backend.ssh_config, backend.ssh_identity_file
+                backend.host, ssh_config=backend.ssh_config, ssh_identity_file=backend.ssh_identity_file
             ).backend
         words, arguments = backend._build_ssh_command("sudo sh -s")
         command = backend.quote(" ".join(words), *arguments)
