@@ -101,6 +101,7 @@ def project(tmp_path):
 def prepare(project, **order):
     """Prepare a release as the module does; return the result and what the module says of a failure."""
     order = {
+        "celery": "",
         "check": True,
         "check_level": "WARNING",
         "check_ignore": [],
