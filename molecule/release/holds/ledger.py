@@ -1,24 +1,13 @@
-"""Tasks whose name is the release's own, sent in every way, with a note of each that was done."""
+"""The way in for tasks whose name is the release's own: they are sent in every way."""
 
 import json
 
-from celery import chain, chord, shared_task
-from django.conf import settings
+from celery import chain, chord
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from holds.tasks import note
-
-NAMES = getattr(settings, "LEDGER", ["first"])  # the tasks that this release knows; its web sends the last one
-
-
-def work(key: str, part: int) -> None:
-    """Note that a part was done."""
-    note(event="ledger", key=key, part=part)
-
-
-TASKS = {name: shared_task(work, name=f"holds.ledger.{name}", ignore_result=False) for name in NAMES}
+from holds.tasks import NAMES, TASKS
 
 
 @csrf_exempt

@@ -24,3 +24,13 @@ def note(**facts: str | int) -> None:
     facts |= {"release": settings.RELEASE_ID, "process": os.getpid(), "at": time.time()}
     with Path(settings.MEDIA_ROOT, "holds.jsonl").open("ab", buffering=0) as file:
         file.write(json.dumps(facts).encode() + b"\n")
+
+
+def work(key: str, part: int) -> None:
+    """Note that a part of an entry of the ledger was done."""
+    note(event="ledger", key=key, part=part)
+
+
+# The tasks that this release knows; its web sends the last one (holds.ledger).
+NAMES = getattr(settings, "LEDGER", ["first"])
+TASKS = {name: shared_task(name=f"holds.ledger.{name}", ignore_result=False)(work) for name in NAMES}
