@@ -29,6 +29,7 @@ VARIABLES = [
     "app_source",
     "app_url",
     "celery_queues",
+    "celery_default_queue",
     "app_redis_passwords",
     "app_database_login",
     "app_flower_password",

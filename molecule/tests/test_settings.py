@@ -33,7 +33,7 @@ def test_the_deployed_settings_are_the_applications(ask):
 def test_addresses_of_a_laptop_are_refused_together(ask):
     """A cache whose client hides errors is asked too; passwords are not shown."""
     said = ask("""
-app.conf.result_backend = "redis://me:hidden1@127.0.0.1:6399/0"
+app.conf.result_backend = "redis://me:hidden1@127.0.0.1:6399/0"  # pragma: allowlist secret
 settings.CACHES |= {"pages": {"BACKEND": settings.CACHES["default"]["BACKEND"], "LOCATION": "redis://localhost:6398/1"}}
 print(json.dumps(refusal()))
 """)
