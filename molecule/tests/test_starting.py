@@ -119,6 +119,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("failure", FAILURES)
 def test_release_that_cannot_be_loaded_fails_the_deploy(host, deployment, inventory, unloaded, failure):
     app, before = deployment.app_name, current(host, deployment.app_name)
@@ -131,6 +132,7 @@ def test_release_that_cannot_be_loaded_fails_the_deploy(host, deployment, invent
     assert deployment.request("/healthz/").json["release"] == before
 
 
+@pytest.mark.thorough
 def test_thread_that_was_started_while_loading_is_in_no_forked_process(deployment, inventory, unloaded):
     result = deploy(inventory, app_source=unloaded["app_source"])
     assert result.returncode == 0, result.stdout
