@@ -142,8 +142,13 @@ def test_tasks_of_changing_names_are_each_done_once(scene, redis, capsys):
     scene.source = source
     scene.load.stop_entries()
     sent = list(scene.load.entries)
-    wait_for(lambda: all(len(scene.ledger().get(key, [])) >= 3 for key in sent), 90, "every part of each is done")
-    parts = [scene.ledger()[key] for key in sent]
+
+    def done():
+        ledger = scene.ledger()
+        return ledger if all(len(ledger.get(key, [])) >= 3 for key in sent) else None
+
+    ledger = wait_for(done, 180, "every part of each is done")
+    parts = [ledger[key] for key in sent]
     with capsys.disabled():
         print(f"\n{len(sent)} entries, {sum(map(len, parts))} parts done, parked after each step: {left}")
     assert len(sent) > 100 and [each for each in parts if sorted(each) != [0, 1, 2]] == []
