@@ -111,7 +111,6 @@ def test_application_and_limits_know_the_client(ask, shown):
 
 def test_edge_is_reached_by_ipv6(host, ask, shown):
     assert ask("/seen/", address="::1", source="::1")[1]["REMOTE_ADDR"] == "::1"
-    assert host.check_output("curl -sI http://[::1]/ -H 'Host: localhost' || true") is not None
 
 
 @pytest.mark.parametrize("size", [3500, 9000, 15000])
