@@ -241,6 +241,18 @@ def redis(shell: Callable[[str], str], deployment: Deployment) -> Callable[..., 
     return redis_client(shell, deployment)
 
 
+@pytest.fixture
+def journal(host: Any) -> Callable[[str], list[tuple[float, str]]]:
+    """What a unit has logged since the test began, each line with its time."""
+    since = host.check_output("date +%s.%N")
+
+    def read(unit: str) -> list[tuple[float, str]]:
+        lines = host.check_output(f"journalctl --output=short-unix --since=@{since} --unit={unit}").splitlines()
+        return [(float(at), line) for at, _, line in (line.partition(" ") for line in lines) if at[0].isdigit()]
+
+    return read
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what takes long and shows a little more than other tests, unless asked for."""
     if not os.environ.get("THOROUGH"):

@@ -123,18 +123,6 @@ def worker(start):
     return start("--max-memory-per-child=200000")
 
 
-@pytest.fixture
-def journal(host):
-    """What a unit has logged since the test began, each line with its time."""
-    since = host.check_output("date +%s.%N")
-
-    def read(unit):
-        lines = host.check_output(f"journalctl --output=short-unix --since=@{since} --unit={unit}").splitlines()
-        return [(float(at), line) for at, _, line in (line.partition(" ") for line in lines) if at[0].isdigit()]
-
-    return read
-
-
 def said(lines, text):
     """When the journal has the text."""
     return [at for at, line in lines if text in line]

@@ -103,18 +103,6 @@ def units(host, deployment, inventory):
 
 
 @pytest.fixture
-def journal(host):
-    """What a unit has logged since the test began, each line with its time."""
-    since = host.check_output("date +%s.%N")
-
-    def read(unit):
-        lines = host.check_output(f"journalctl --output=short-unix --since=@{since} --unit={unit}").splitlines()
-        return [(float(at), line) for at, _, line in (line.partition(" ") for line in lines) if at[0].isdigit()]
-
-    return read
-
-
-@pytest.fixture
 def ask(manage):
     """Run Python that sends tasks to both queues; return what it prints."""
     return lambda code: json.loads(manage(SEND.format(queues=QUEUES) + code))
