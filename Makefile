@@ -83,7 +83,7 @@ site: $(HOSTS) ## The same, and take back what was changed by hand on them
 	@$(PLAYBOOK) playbooks/site.yml $(ARGS)
 
 rollback: .venv/.ready ## Run the release before again, or RELEASE=id
-	@$(PLAYBOOK) playbooks/rollback.yml $(if $(RELEASE),-e release_rollback_to=$(RELEASE)) $(ARGS)
+	@$(PLAYBOOK) playbooks/rollback.yml $(if $(RELEASE),-e release_rollback_to=$(RELEASE)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(ARGS)
 
 secrets: .venv/.ready ## Make the secrets of ENV, random and encrypted; those that are there stay
 	@playbooks/secrets make $(SECRETS)

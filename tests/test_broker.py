@@ -45,10 +45,19 @@ def test_queue_that_leaves_with_messages_is_refused_with_the_way_out():
     assert "1 parked" in problems[1] and "make deploy ALLOW_QUEUES=images" in problems[1]
 
 
+def test_rollback_to_a_release_that_does_not_serve_a_queue_names_the_release():
+    (problem,) = broker.leaving_queue_problems(answer(mail={"waiting": 3}), ["mail"], [], "0a1b2c")
+    assert "release 0a1b2c" in problem and "3 waiting" in problem and "make rollback ALLOW_QUEUES=mail" in problem
+    (problem,) = broker.leaving_queue_problems("", ["mail", "maps"], [], "0a1b2c")
+    assert "mail, maps" in problem and "make rollback ALLOW_QUEUES=mail,maps" in problem
+
+
 def test_queue_that_is_named_may_leave():
     state = answer(mail={"waiting": 2}, images={"waiting": 1})
     assert len(broker.leaving_queue_problems(state, ["mail", "images"], ["mail"])) == 1
     assert broker.leaving_queue_problems("", ["mail"], ["mail"]) == [], "then nobody is asked"
+    (problem,) = broker.leaving_queue_problems(state, ["mail", "images"], "mailing,images")
+    assert "'mail'" in problem, "a text is names with commas, and no part of a name is a name"
 
 
 def test_script_is_one_line_that_redis_cli_reads_as_one_word():
@@ -66,3 +75,7 @@ def test_queues_of_a_release_are_those_that_it_has_workers_for(tmp_path):
     for name in ("worker-mail.env", "worker-a_b.env", "environment"):
         (folder / name).touch()
     assert host.queues() == ["a_b", "mail"]
+    folder = tmp_path / "releases/before/.release"
+    folder.mkdir(parents=True)
+    (folder / "worker-old.env").touch()
+    assert host.queues("before") == ["old"]

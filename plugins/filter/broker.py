@@ -103,25 +103,37 @@ def broker_lines(answer: str, queues: list[str]) -> list[str]:
     return lines
 
 
-def leaving_queue_problems(answer: str, leaving: list[str], allowed: list[str]) -> list[str]:
+def leaving_queue_problems(answer: str, leaving: list[str], allowed: list[str] | str, back_to: str = "") -> list[str]:
     """Refuse to leave messages in a queue that no worker will serve.
 
     :param answer: what redis-cli printed for `broker_commands`.
-    :param leaving: queues of the running release that are not in `celery_queues`.
-    :param allowed: `release_allow_queues`.
+    :param leaving: queues of the running release that the next one has no workers for.
+    :param allowed: `release_allow_queues`; from the command line one text with commas.
+    :param back_to: the next release, where it is one from before: a rollback.
     """
+    allowed = allowed.split(",") if isinstance(allowed, str) else allowed
     asked = [queue for queue in leaving if queue not in allowed]
     if not asked:
         return []
     try:
         states = _state(answer)
     except ValueError as error:
-        return [f"Whether {', '.join(asked)}, no more in celery_queues, hold messages could not be asked: {error}."]
+        return [
+            f"Whether the queues that leave ({', '.join(asked)}) hold messages could not be asked: {error}. To leave what they "
+            f"hold: make {'rollback' if back_to else 'deploy'} ALLOW_QUEUES={','.join(asked)}."
+        ]
+    if back_to:
+        why = f"is not served by the workers of release {back_to}"
+        way = "Wait until it is empty; or leave them until a release that serves it runs: make rollback"
+    else:
+        why = "is no more in celery_queues"
+        way = (
+            "Keep its row, lead its tasks to another queue (celery_task_routes), deploy, and take the row out when it is "
+            "empty; or leave them: make deploy"
+        )
     return [
-        f"The queue {queue!r} is no more in celery_queues and holds messages: "
-        f"{', '.join(f'{count} {words}' for words, count in left.items())}. No worker would serve them. Keep its row, lead its "
-        f"tasks to another queue (celery_task_routes), deploy, and take the row out when it is empty; or leave them: "
-        f"make deploy ALLOW_QUEUES={queue} (release_allow_queues: [{queue}])."
+        f"The queue {queue!r} {why} and holds messages: {', '.join(f'{count} {words}' for words, count in left.items())}. "
+        f"No worker would serve them. {way} ALLOW_QUEUES={queue} (release_allow_queues: [{queue}])."
         for queue in asked
         if (left := _left(states[queue]))
     ]

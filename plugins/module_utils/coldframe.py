@@ -158,9 +158,9 @@ class Application:
         link = self.root / "current"
         return os.path.basename(os.readlink(link)) if link.is_symlink() else ""
 
-    def queues(self) -> list[str]:
-        """List the queues that the running release has workers for, on whichever host."""
-        files = (self.root / "current/.release").glob("worker-*.env")
+    def queues(self, release: str = "") -> list[str]:
+        """List the queues that a release, the running one if none is named, has workers for, on whichever host."""
+        files = (self.root / (f"releases/{release}" if release else "current") / ".release").glob("worker-*.env")
         return sorted(path.stem.removeprefix("worker-") for path in files)
 
     def releases(self) -> list[str]:

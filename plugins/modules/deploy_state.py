@@ -28,6 +28,7 @@ releases: {description: "Releases that are whole on the host, the newest first."
 packages: {description: Debian packages that are installed., type: list, returned: always}
 groups: {description: The groups of users., type: list, returned: always}
 queues: {description: Queues that the running release has workers for., type: list, returned: always}
+release_queues: {description: "The same of each of C(releases), release to queues.", type: dict, returned: always}
 clusters: {description: "Clusters of PostgreSQL that the host has: C(VERSION/NAME) to port.", type: dict, returned: always}
 units: {description: "Instances that are not stopped or start at boot: unit, release, state, doing, since, restarts, age, ended.", type: list, returned: always}
 hostname: {description: The host's name., type: str, returned: always}
@@ -139,6 +140,7 @@ def main() -> None:
         previous=host.previous(),
         releases=host.releases(),
         queues=host.queues(),
+        release_queues={release: host.queues(release) for release in host.releases()},
         groups=[group.gr_name for group in grp.getgrall()],
         packages=[line.split()[1] for line in installed.splitlines() if line.startswith("installed ")],
         clusters=clusters(),

@@ -170,6 +170,7 @@ def test_queue_is_replaced(scene):
         scene.assert_all_on(scene.release)
         scene.load.queues.append("express")
     assert scene.release != before
+    scene.with_bulk = before
 
 
 def test_other_lock_file_is_another_environment(host, scene):
@@ -193,6 +194,10 @@ def test_queue_comes_back(scene):
     bulk = f"{scene.app}-worker-bulk@"
     drained = 2 * LONG + 60  # its last task may have begun late, behind others
     wait_for(lambda: not any(unit.startswith(bulk) for unit in scene.units()), drained, "the removed queue is drained")
+    newest = scene.release
+    refused = scene.play(ROLLBACK, release_rollback_to=scene.with_bulk)
+    assert refused.returncode != 0 and scene.release == newest, refused.stdout
+    assert f"The queue 'express' is not served by the workers of release {scene.with_bulk}" in said(refused)
     with scene.step("queue added again", leaving="express"):
         scene.queues(release_allow_queues=["express"])
         result = scene.deploy()
