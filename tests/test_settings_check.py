@@ -122,6 +122,12 @@ def test_another_scheduler_than_beats_unit_runs_is_named(say):
     assert "Write celery_beat_scheduler: n:Own" in say(settings_check.scheduler, beat_scheduler="n:Own")[0]
 
 
+@pytest.mark.parametrize("address", ["rpc://", "rpc", "celery.backends.rpc:RPCBackend"])
+def test_results_that_only_the_sender_could_read_are_refused(say, address):
+    (problem,) = say(settings_check.results, result_backend=address)
+    assert f"CELERY_RESULT_BACKEND is {address!r}" in problem and 'CELERY_RESULT_BACKEND = "django-db"' in problem
+
+
 def test_the_address_of_a_cache_is_asked(tmp_path):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

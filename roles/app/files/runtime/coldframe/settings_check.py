@@ -150,6 +150,12 @@ def scheduler(app: Any) -> Iterator[str]:
 def results(app: Any) -> Iterator[str]:
     """Say whether the result backend does not answer: then every `.delay()` would wait for it for seconds, and fail."""
     address = app.conf.result_backend
+    if str(address).partition(":")[0] in ("rpc", "celery.backends.rpc"):
+        yield (
+            f"CELERY_RESULT_BACKEND is {shown(address)}, by which a result reaches only the process that sent the task, and no "
+            f"process of the web may read from the broker. {RESULTS}"
+        )
+        return
     app.conf.update(redis_socket_connect_timeout=PATIENCE, redis_socket_timeout=PATIENCE)
     try:
         backend = app.backend
