@@ -182,6 +182,24 @@ def test_model_changed_without_a_migration_is_refused_unless_left_out(project):
     assert "coldframe.E001" in release_prepare.report(result)[-1]
 
 
+def test_translated_names_of_models_are_no_changes(project):
+    """Whatever the project's language: Django writes migrations without translations, and it translates 'Text' itself."""
+    title = 'models.CharField(_("Text"), max_length=20)'
+    models = PROJECT["library/models.py"].replace("models.CharField(max_length=20)", title)
+    migration = PROJECT["library/migrations/0001_initial.py"].replace("20)", '20, verbose_name="Text")')
+    write(
+        project,
+        {
+            "conf.py": PROJECT["conf.py"].rstrip() + "\n        LANGUAGE_CODE = 'es'\n",
+            "library/models.py": "        from django.utils.translation import gettext_lazy as _\n" + models,
+            "library/migrations/0001_initial.py": migration,
+        },
+    )
+    result, said = prepare(project)
+    assert said == "" and release_prepare.report(result) == [], said
+    assert "library.0001_initial" in result["applied"]
+
+
 def test_installed_package_without_its_migration_is_worth_a_word(project):
     packages = project / ".venv/lib"
     write(

@@ -77,14 +77,20 @@ def about(message: Any) -> str:
 
 
 def forgotten(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Find models that were changed without a migration; those of installed packages are no fault of the release's."""
+    """Find models that were changed without a migration; those of installed packages are no fault of the release's.
+
+    Migrations are written without translations, whatever LANGUAGE_CODE says, so models are compared without them too.
+    """
     from django.apps import apps
     from django.db.migrations.autodetector import MigrationAutodetector
     from django.db.migrations.loader import MigrationLoader
     from django.db.migrations.state import ProjectState
+    from django.utils import translation
 
-    loader = MigrationLoader(None, ignore_no_migrations=True)
-    changes = MigrationAutodetector(loader.project_state(), ProjectState.from_apps(apps)).changes(graph=loader.graph)
+    with translation.override(None):
+        loader = MigrationLoader(None, ignore_no_migrations=True)
+        models = ProjectState.from_apps(apps)
+        changes = MigrationAutodetector(loader.project_state(), models).changes(graph=loader.graph)
     findings = []
     for label, migrations in changes.items():
         operations = "; ".join(operation.describe() for migration in migrations for operation in migration.operations)
