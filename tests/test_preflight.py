@@ -10,6 +10,7 @@ from preflight import (
     private_addresses,
     proxy_problems,
     secret_problems,
+    smoke_problems,
     socket_group_problems,
     source_problems,
     topology_problems,
@@ -253,3 +254,27 @@ def test_networks_of_proxies():
 def test_proxies_that_are_no_network_or_everybody_are_refused(proxy):
     (problem,) = proxy_problems(["10.1.0.0/16", proxy])
     assert problem.startswith(f"nginx_trusted_proxies holds {proxy!r}")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{"path": "/"}, {"path": "/orders/", "method": "POST", "body": {"quantity": 1}, "status": [200, 201]}],
+)
+def test_requests_that_show_that_it_works(request_):
+    assert smoke_problems(request_) == []
+
+
+@pytest.mark.parametrize(
+    "request_, said",
+    [
+        ({}, "smoke_request: {path: /}"),
+        ("/healthz/", "smoke_request: {path: /}"),
+        ({"path": "healthz/"}, "smoke_request: {path: /}"),
+        ({"path": "/", "methode": "POST"}, "smoke_request.methode is unknown. Known: path, method, body, status."),
+        ({"path": "/", "status": 201}, "smoke_request.status is 201"),
+        ({"path": "/", "status": ["OK"]}, "smoke_request.status is ['OK']"),
+    ],
+)
+def test_requests_that_cannot_be_sent_are_refused(request_, said):
+    (problem,) = smoke_problems(request_)
+    assert said in problem

@@ -380,6 +380,24 @@ def proxy_problems(proxies: list[str]) -> list[str]:
     return problems
 
 
+def smoke_problems(request: Any) -> list[str]:
+    """Refuse a `smoke_request` that cannot be sent: the smoke comes last, when the release runs already."""
+    known = ("path", "method", "body", "status")
+    path = request.get("path") if isinstance(request, dict) else None
+    if not isinstance(path, str) or not path.startswith("/"):
+        return [
+            "smoke_request must name the page that shows after a deploy that the application works, such as "
+            "smoke_request: {path: /} (docs/your-app.md, 'What shows that it works')."
+        ]
+    problems = [f"smoke_request.{name} is unknown. Known: {', '.join(known)}." for name in request if name not in known]
+    status = request.get("status", [200])
+    if not isinstance(status, list) or not all(isinstance(code, int) and 100 <= code <= 599 for code in status):
+        problems.append(
+            f"smoke_request.status is {status!r}; it must be a list of status codes of HTTP, such as [200]."
+        )
+    return problems
+
+
 class FilterModule:
     """Filters of the preflight."""
 
@@ -387,5 +405,5 @@ class FilterModule:
         """Name the filters for Ansible."""
         checks = (host_problems, postgresql_version, postgresql_problems, secret_problems, topology_problems)
         hosts = (hostname_problems, occupied_problems, interface_problems)
-        more = (*hosts, source_problems, socket_group_problems, acme_problems, proxy_problems)
+        more = (*hosts, source_problems, socket_group_problems, acme_problems, proxy_problems, smoke_problems)
         return {filter_.__name__: filter_ for filter_ in (*checks, *more, private_addresses, host_port)}
