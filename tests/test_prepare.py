@@ -241,6 +241,10 @@ LOADING = {
         'STATIC_ROOT = os.environ["STATIC_ROOT"]',
     ),
     "a module": ("import maps_of_the_world\n", "There is no module maps_of_the_world"),
+    "a cache of django-environ's": (
+        "raise Exception('Invalid cache schema unix')\n",
+        "env.cache() does not know the scheme unix",
+    ),
     "a host": (
         "raise Exception(\"failed to resolve host '%2Frun%2Fpostgresql': [Errno -2] Name or service not known\")\n",
         "still percent-encoded (%2Frun%2Fpostgresql)",

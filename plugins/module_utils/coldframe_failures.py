@@ -66,6 +66,11 @@ ERRORS = (
         "The database's host {0} has no address here: take DATABASE_URL from the environment, or add the name to the DNS.",
     ),
     (
+        r"Invalid cache schema (\w+)",
+        "django-environ's env.cache() does not know the scheme {0} of CACHE_URL: write the cache without it, "
+        '"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": os.environ["CACHE_URL"], and "OPTIONS".',
+    ),
+    (
         r"(?:127\.0\.0\.1|localhost|::1)\W+(?:port )?(?:5432|6379)\b",
         "The database or Redis is looked for at its usual port: take DATABASE_URL, CACHE_URL and the settings in "
         "CELERY_SETTINGS_FILE from the environment.",
