@@ -112,7 +112,7 @@ def test_lock_that_did_not_come_is_said_with_its_variable():
 
 @pytest.mark.parametrize("step", ["load", "check", "static", "plan", "judge"])
 def test_failure_before_the_database_is_touched(step):
-    assert "the one before it was left running.\nthe last line" in failed(step)
+    assert "what ran before was left running.\nthe last line" in failed(step)
 
 
 def test_plan_is_written_for_people():

@@ -153,13 +153,13 @@ def failure(result: dict[str, Any], lock_timeout: int) -> str:
     if result["step"] != "migrate":
         what = FAILED[result["step"]] + (f" ({result['command']})" if result["step"] == "command" else "")
         lock = [lock_advice(lock_timeout)] if error["lock"] else []
-        return "\n".join([f"{what}; the one before it was left running.", *lock, error["text"], *helps])
+        return "\n".join([f"{what}; what ran before was left running.", *lock, error["text"], *helps])
     left = [m for m in plan if m["migration"] not in result["applied"]]
     if not left or error["type"] == "CommandError":
         what = "The database was not migrated to the end"
     else:
         what = f"The migration {left[0]['migration']} failed"
-    text = [f"{what}; the release before it was left running."]
+    text = [f"{what}; what ran before was left running."]
     if error["lock"]:
         text.append(lock_advice(lock_timeout))
     if left and not left[0]["atomic"]:
@@ -205,7 +205,7 @@ def half_applied(migration: dict[str, Any], result: dict[str, Any]) -> list[str]
 
 def check_failure(result: dict[str, Any]) -> str:
     """Write the findings that fail, with what to write for those of Django's own."""
-    text = [f"{FAILED['check']}; the one before it was left running.", result["error"]["text"]]
+    text = [f"{FAILED['check']}; what ran before was left running.", result["error"]["text"]]
     if result["applied"]:
         text.append(f"Its migrations were applied: {', '.join(result['applied'])}.")
     if known := check_remedies(result["error"]["text"].splitlines()):
@@ -244,7 +244,7 @@ def run(module: AnsibleModule, order: dict[str, Any]) -> dict[str, Any]:
         if "\nTimeout (" in f"\n{errors}":  # faulthandler's word
             reason = [f"It was not loaded within app_start_timeout, {order['load_timeout']} s. It was here:"]
         lines = own_lines("\n".join(errors.splitlines()[-200:]), f"{module.params['root']}/releases/")
-        msg = "\n".join([f"{FAILED['']}; the one before it was left running.", *reason, lines, *remedies(lines)])
+        msg = "\n".join([f"{FAILED['']}; what ran before was left running.", *reason, lines, *remedies(lines)])
         module.fail_json(msg=msg, rc=code)
         raise  # fail_json does not return
 
