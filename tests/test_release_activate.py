@@ -254,6 +254,7 @@ def test_pruning_keeps_what_runs_drains_and_may_be_gone_back_to(host, tmp_path):
     place(tmp_path, "never-ran")
     gone = {str(p.relative_to(tmp_path)) for p in host.prunable(1)}
     assert gone == {"releases/never-ran"}, "r1 drains still, r2 is the one before"
+    assert host.prunable(1, "never-ran") == [], "a dry run would make it the current one"
     for part in PARTS:
         host.module.states[f"shop-{part}@r1.service"] = "inactive"
         host.module.states[f"shop-{part}@r2.service"] = "inactive"

@@ -180,16 +180,17 @@ class Application:
                 return event["release"]
         return ""
 
-    def prunable(self, keep: int) -> list[Path]:
+    def prunable(self, keep: int, coming: str = "") -> list[Path]:
         """List what may go.
+
+        :param coming: the release that a dry run would make the current one.
 
         That is: releases beyond the newest `keep` that neither run, drain, start at boot nor are the current or
         previous one, with their units and secrets, and environments that no release uses.
         """
         holding = {release_of(u) for u, state in self.instances().items() if state not in ENDED}
-        holding |= (
-            {release_of(u) for u in self.enabled()} | {self.current, self.previous()} | set(self.releases()[:keep])
-        )
+        holding |= {release_of(u) for u in self.enabled()} | {coming, self.current, self.previous()}
+        holding |= set(self.releases()[:keep])
         folders = {p.name: p for p in (self.root / "releases").glob("*")}
         gone = set(folders) - holding
         paths = [folders[name] for name in gone]

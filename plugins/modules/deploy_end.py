@@ -19,6 +19,7 @@ options:
         previous release, always stay, with their environments. 0 removes nothing.
     type: int
     default: 0
+  release: {description: "The release that a deploy in check mode would make the current one, which stays.", type: str, default: ""}
 author: Coldframe
 """
 
@@ -47,6 +48,7 @@ def main() -> None:
             "reason": {"type": "str", "default": ""},
             "converged": {"type": "str", "default": ""},
             "keep": {"type": "int", "default": 0},
+            "release": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -54,7 +56,7 @@ def main() -> None:
     host = Application(module, p["app"], p["root"])
     lock = host.lock()
     deploy = p["deploy"] or lock.get("deploy", "")
-    paths = host.prunable(p["keep"]) if p["keep"] else []
+    paths = host.prunable(p["keep"], p["release"]) if p["keep"] else []
     if not module.check_mode:
         if p["outcome"] == "failed":  # a release that had to go again is nothing to roll back to
             for event in host.activations():
