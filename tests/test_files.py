@@ -62,7 +62,7 @@ def test_what_is_left_out_is_said_and_secrets_are_said_first(tree):
     write(tree, *IGNORED, "deploy/private.pem", "site/__pycache__/settings.pyc")
     said = Choice(tree, "work_tree", [], []).report()
     assert said.startswith(
-        "Left out of the release: .env, deploy/private.pem, which look like secrets; db.sqlite3, dist/, locale/de.mo, node_modules/."
+        "Left out of the release: what looks like a secret (.env, deploy/private.pem); db.sqlite3, dist/, locale/de.mo, node_modules/."
     )
     assert ".venv" not in said and "pycache" not in said
     write(tree, *[f"ignored/{n}" for n in range(9)], *[f"{n}.sqlite3" for n in range(20)])
@@ -104,7 +104,7 @@ def test_a_secret_that_git_has_is_refused_until_somebody_says_what_it_is(tree, n
 def test_outside_of_git_and_unknown_to_it_secrets_stay(tmp_path, tree, name):
     write(tmp_path / "plain", "manage.py", name, ".env.sample", "example.env.dist")
     assert names(tmp_path / "plain", "folder") == [".env.sample", "example.env.dist", "manage.py"]
-    assert f"Left out of the release: {name}" in Choice(tmp_path / "plain", "folder", [], []).report()
+    assert f"what looks like a secret ({name})" in Choice(tmp_path / "plain", "folder", [], []).report()
     write(tree, name)
     assert names(tree, "work_tree") == COMMITTED
 

@@ -107,7 +107,7 @@ def test_a_release_with_other_secrets_tells_none_and_keeps_them_where_they_belon
         output = run(inventory, tmp_path, "deploy", changed | {"app_source": str(folder)})
         after = current(host, app)
         assert after != before
-        assert "Left out of the release: .env, deploy.key, which look like secrets" in output
+        assert "Left out of the release: what looks like a secret (.env, deploy.key)" in output
         assert shell(f"cat /etc/credstore/{app}/{after}/signing_key") == KEY
         assert told(output, patterns) == []
         assert shell("cat /run/coldframe-seen") == ""

@@ -172,7 +172,7 @@ class Choice:
         """Say what was left out that a person might miss, first of all what looks like a secret; empty when nothing."""
         secret = sorted(name for name in self.left_out if looks_secret(self.root, Path(name)))
         other = sorted(self.left_out.difference(secret))
-        said = [f"{shown(secret)}, which look like secrets"] if secret else []
+        said = [f"what looks like a secret ({shown(secret)})"] if secret else []
         said += [shown(other)] if other else []
         return (
             f"Left out of the release: {'; '.join(said)}. What it needs of these goes into app_include." if said else ""
