@@ -122,7 +122,7 @@ class Application:
         the one before did.
         """
         states = dict.fromkeys(self.enabled(), "inactive") | self.instances()
-        units = [unit for unit, state in states.items() if state != "inactive" or unit in self.enabled()]
+        units = sorted(unit for unit, state in states.items() if state != "inactive" or unit in self.enabled())
         if not units:
             return []
         shown = self.show("Id,StatusText,StateChangeTimestamp,NRestarts,ExecMainStartTimestampMonotonic", units)
