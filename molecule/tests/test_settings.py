@@ -11,6 +11,11 @@ from celery import current_app as app
 from django.conf import settings
 from django.core.management import CommandError
 from coldframe import settings_check
+def say(**said):
+    # As the application's settings would: before Celery 5.7 they count more than what Celery itself is told.
+    for key, value in said.items():
+        setattr(settings, f"{app.namespace or 'CELERY'}_{key.upper()}", value)
+    app.conf.update(said)
 def refusal():
     try:
         settings_check.refuse(name)
@@ -33,7 +38,7 @@ def test_the_deployed_settings_are_the_applications(ask):
 def test_addresses_of_a_laptop_are_refused_together(ask):
     """A cache whose client hides errors is asked too; passwords are not shown."""
     said = ask("""
-app.conf.result_backend = "redis://me:hidden1@127.0.0.1:6399/0"  # pragma: allowlist secret
+say(result_backend="redis://me:hidden1@127.0.0.1:6399/0")  # pragma: allowlist secret
 settings.CACHES |= {"pages": {"BACKEND": settings.CACHES["default"]["BACKEND"], "LOCATION": "redis://localhost:6398/1"}}
 print(json.dumps(refusal()))
 """)
@@ -50,11 +55,11 @@ def test_a_result_backend_that_the_documentation_names_is_taken(ask, backend):
     installed = "from django.apps import apps\nprint(json.dumps(apps.is_installed('django_celery_results')))"
     if "django-db" in backend and not ask(installed):
         pytest.skip("the application has no django-celery-results")
-    assert ask(f"app.conf.result_backend = {backend}\nprint(json.dumps(refusal()))") == ""
+    assert ask(f"say(result_backend={backend})\nprint(json.dumps(refusal()))") == ""
 
 
 def test_a_setting_that_breaks_the_contract_is_refused_with_what_to_write(ask):
-    said = ask("app.conf.update(task_acks_late=False, task_serializer='pickle')\nprint(json.dumps(refusal()))")
+    said = ask("say(task_acks_late=False, task_serializer='pickle')\nprint(json.dumps(refusal()))")
     assert "task_acks_late is False" in said and "the deployment gives True" in said
     assert "task_serializer is 'pickle'" in said and "globals().update" in said
 
@@ -65,7 +70,7 @@ def nothing(): pass
 app.task(nothing, name="trial.emails", queue="emails")
 app.task(nothing, name="trial.routed")
 app.task(nothing, name="trial.long", time_limit=10**6, queue=app.conf.task_default_queue)
-app.conf.update(task_routes=[{"trial.routed": {"queue": "nowhere"}}])
+say(task_routes=[{"trial.routed": {"queue": "nowhere"}}])
 print(json.dumps(refusal()))
 """)
     assert "the task trial.emails to the queue 'emails', which is not in celery_queues" in said
@@ -74,34 +79,35 @@ print(json.dumps(refusal()))
 
 
 def test_the_inventorys_routes_come_before_the_applications_and_leave_the_others(ask):
-    """In a shell of manage.py too, where the check of countdowns stands as well.
-
-    Where the inventory has no route for a task, or there is one queue alone, the test makes do.
-    """
-    first, other, refused = ask("""
-deployed = settings_check.given()
-routes = deployed["coldframe"]["routes"]
-name = next((n for n in routes if "*" not in n), "trial.first")
-queue = routes.setdefault(name, {"queue": app.conf.task_default_queue})["queue"]
-settings_check.given = lambda: deployed
-another = next((q for q in app.amqp.queues if q != queue), queue)
-app.conf.task_routes = [lambda sent, *_, **__: {"queue": another} if sent in (name, "trial.own") else None]
+    routed = ask("""
+first = settings_check.given()["coldframe"]["routes"]
+name, queue = next(((n, r["queue"]) for n, r in first.items() if "*" not in n), (None, None))
+another = next((q for q in app.amqp.queues if q != queue), None)
+say(task_routes=[lambda sent, *_, **__: {"queue": another} if sent in (name, "trial.own") else None])
 app.amqp.flush_routes()
 app.amqp.router = app.amqp.Router()
-routed = [app.amqp.router.route({}, task, (), {})["queue"].name for task in (name, "trial.own")]
+routed = name and another and [app.amqp.router.route({}, task, (), {})["queue"].name for task in (name, "trial.own")]
+print(json.dumps(routed and [routed[0] == queue, routed[1] == another]))
+""")
+    if routed is None:
+        pytest.skip("celery_task_routes names no task, or there is one queue")
+    assert routed == [True, True]
+
+
+def test_a_task_that_waits_too_long_is_refused_in_a_shell_of_manage_too(ask):
+    refused = ask("""
 try:
     app.send_task("trial.own", countdown=10**7)
 except ValueError as error:
-    refused = str(error)
-print(json.dumps([routed[0] == queue, routed[1] == another, refused]))
+    print(json.dumps(str(error)))
 """)
-    assert first and other and "longest_countdown" in refused
+    assert "longest_countdown" in refused
 
 
 def test_the_time_zone_is_the_applications(ask):
     """Entries of CELERY_BEAT_SCHEDULE are stored with it."""
     zone = ask("""
-app.conf.timezone = "Asia/Tokyo"
+say(timezone="Asia/Tokyo")
 from celery.schedules import crontab
 from django_celery_beat.models import CrontabSchedule
 print(json.dumps([refusal(), str(CrontabSchedule.from_schedule(crontab(hour=7, app=app)).timezone)]))
