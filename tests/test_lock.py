@@ -111,6 +111,42 @@ def test_versions_without_hashes_are_no_lock_file(tmp_path):
     assert len(said) == 1 and "has no hashes" in said[0] and f"{tmp_path}/pyproject.toml -o" in said[0]
 
 
+@pytest.mark.parametrize(
+    "lock", [None, "-r requirements/production.txt\n", "django==5.2\n", "celery\n", "celery==5.7.0 --hash=sha256:00\n"]
+)
+def test_a_project_file_without_celery_is_not_what_a_lock_file_is_made_from(tmp_path, lock):
+    """cookiecutter-django keeps its requirements in a folder, and in pyproject.toml no more than Django."""
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements/base.txt").write_text("celery==5.6.3\n")
+    (tmp_path / "requirements/production.txt").write_text("-r base.txt\ngunicorn\n")
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["django"]\n')
+    if lock:
+        (tmp_path / "requirements.txt").write_text(lock)
+    said = lock_problems(str(tmp_path), "requirements.txt")
+    assert (
+        all(f" {tmp_path}/requirements/production.txt -o {tmp_path}/requirements.txt'" in one for one in said) and said
+    )
+    assert not any("'mv " in one for one in said)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "uv pip compile --generate-hashes SITE/deploy.in -o SITE/requirements.txt",
+        "uv pip compile ../site/deploy.in -o ../site/requirements.txt",
+        "pip-compile --output-file=requirements.txt deploy.in",
+    ],
+)
+def test_a_lock_file_is_made_again_from_what_it_was_made_from(tmp_path, made):
+    for name in ("deploy.in", "requirements.in", "pyproject.toml"):
+        (tmp_path / name).write_text("celery\n")
+    (tmp_path / "requirements.txt").write_text(
+        f"# by the following command:\n#    {made}\nkombu==5.7.0\n".replace("SITE", str(tmp_path))
+    )
+    said = lock_problems(str(tmp_path), "requirements.txt")
+    assert said and all(f" {tmp_path}/deploy.in -o" in one for one in said)
+
+
 def test_a_file_or_folder_that_is_missing_is_named(tmp_path):
     assert "app_source is" in lock_problems(str(tmp_path / "absent"), "requirements.txt")[0]
     assert "there is no such file in app_source" in lock_problems(str(tmp_path), "lock/production.txt")[0]

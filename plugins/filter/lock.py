@@ -27,6 +27,10 @@ WHY = {
 # What the units start, and what they cannot do without.
 NEEDED = ("celery", "kombu", "billiard", "django", "django-celery-beat", "gunicorn", "redis", "packaging")
 PYTHON = {6: (3, 12)}  # Django's major version, and the least Python that it runs on
+# Where projects keep what they require besides.
+KEPT = [f"requirements/{name}.{kind}" for kind in ("in", "txt") for name in ("production", "prod", "base")]
+MADE_BY = re.compile(r"^#[ \t]+(?:uv pip compile|pip-compile)[ \t](.*)$", re.M)
+INCLUDED = re.compile(r"^(?:-r|--requirement)[ \t=]+(\S+)", re.M)
 LINE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)[ \t]*(?:\[[^]]*\])?[ \t]*(==)?[ \t]*([^\s;\\,#]*)", re.M)
 
 
@@ -54,6 +58,33 @@ def read(text: str) -> tuple[dict[str, list[str]], set[str]]:
         else:
             loose.add(_name(name))
     return locked, loose - set(locked)
+
+
+def _names_celery(file: Path, depth: int = 3) -> bool:
+    """Whether a file of requirements, or one that it includes, names Celery."""
+    text = file.read_text(errors="replace") if file.is_file() else ""
+    included = INCLUDED.findall(text) if depth else []
+    return "celery" in text.lower() or any(_names_celery(file.parent / name, depth - 1) for name in included)
+
+
+def _inside(source: str, lock_file: str, text: str) -> str:
+    """Name the file that a lock file is to be made from, relative to the application's folder.
+
+    What its first lines say it was made from; else what stands beside it under its name, or where projects keep that.
+    """
+    made = MADE_BY.search(text)
+    for word in made[1].split() if made else ():
+        parts = [part for part in Path(word).parts if part not in ("/", "..")]
+        for start in range(len(parts)):  # where it was made, there may have been folders in front
+            path = Path(*parts[start:]).as_posix()
+            if path.endswith((".in", ".txt", ".toml")) and path != lock_file and Path(source, path).is_file():
+                return path
+    stem, project = (Path(lock_file).with_name(n).as_posix() for n in (f"{Path(lock_file).stem}.in", "pyproject.toml"))
+    if not Path(source, stem).is_file():
+        for path in (*INCLUDED.findall(text), project, *KEPT):
+            if path != lock_file and _names_celery(Path(source, path)):
+                return path
+    return next((path for path in (stem, project) if Path(source, path).is_file()), stem)
 
 
 def version_problems(locked: dict[str, list[str]], python: str) -> list[str]:
@@ -98,26 +129,24 @@ def lock_problems(source: str, lock_file: str, version: str = "", python: str = 
     if not os.path.isdir(source):
         return [f"app_source is {source!r}, which is not a folder on the controller."]
     place = f"app_version {version!r} of app_repository" if version else f"app_source ({source})"
-    names = os.listdir(Path(source, lock_file).parent) if Path(source, lock_file).parent.is_dir() else []
-    given = next(
-        (n for n in (f"{Path(lock_file).stem}.in", "pyproject.toml") if n in names), f"{Path(lock_file).stem}.in"
-    )
+    text = Path(source, lock_file).read_text(errors="replace") if Path(source, lock_file).is_file() else ""
     folder = "" if version else f"{source}/"
-    inside = (Path(lock_file).parent / given).as_posix()
+    inside = _inside(source, lock_file, text)
+    there = Path(source, inside).is_file()
     command = (
         f"'.venv/bin/uv pip compile --universal --python-version {_shown(_version(python)[:2]) or '3.11'} --generate-hashes "
         f"{folder}{inside} -o {folder}{lock_file}' (uv is in Coldframe's own .venv/bin)"
     )
     if not os.path.isfile(Path(source, lock_file)):
         return [f"app_lock_file is {lock_file!r}, and there is no such file in {place}: make it with {command}."]
-    text = Path(source, lock_file).read_text(errors="replace")
     locked, loose = read(text)
-    if "celery" in loose or (loose and not locked):
-        move = f"'mv {folder}{lock_file} {folder}{inside}', then " if given not in names else ""
-        shown = ", ".join(sorted(loose)[:5])
-        return [
-            f"{lock_file} names {shown} without a version, so it is no lock file. Make one from it: {move}{command}."
-        ]
+    included = INCLUDED.findall(text)
+    if "celery" in loose or ((loose or included) and not locked):
+        move = "" if there else f" from it: 'mv {folder}{lock_file} {folder}{inside}', then"
+        what = (
+            f"names {', '.join(sorted(loose)[:5])} without a version" if loose else f"names {', '.join(included)} alone"
+        )
+        return [f"{lock_file} {what}, so it is no lock file. Make one{move or ':'} {command}."]
     problems = [
         f"{lock_file} does not lock {package!r}: {WHY.get(package, f'add {package} to {inside} and')} lock again, {command}."
         for package in NEEDED
@@ -127,7 +156,7 @@ def lock_problems(source: str, lock_file: str, version: str = "", python: str = 
         f"{lock_file}: {problem} in {inside} and lock again, {command}." for problem in version_problems(locked, python)
     ]
     if "--hash=" not in text:
-        move = f"'mv {folder}{lock_file} {folder}{inside}', then " if given not in names else ""
+        move = "" if there else f"'mv {folder}{lock_file} {folder}{inside}', then "
         problems.append(f"{lock_file} has no hashes: make it with {move}{command}.")
     return problems
 
