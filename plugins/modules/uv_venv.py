@@ -78,11 +78,11 @@ def without_wheels(
 ) -> list[str]:
     """List the packages that an installation failed for want of a wheel; uv names them one by one, so it is asked again."""
     missing: list[str] = []
-    while (found := re.search(r"([A-Za-z0-9._-]+==[^\s,]+) has no\s+(?:usable\s+)?wheels", errors)) and len(
-        missing
-    ) < 50:
-        missing.append(found[1])
-        name, version = map(re.escape, found[1].split("=="))
+    # In a lock file for several platforms a package may have a marker, which stands in braces before the version.
+    told = re.compile(r"([A-Za-z0-9._-]+)(?:\{[^}]*\})?==([^\s,]+) has no\s+(?:usable\s+)?wheels")
+    while (found := told.search(errors)) and len(missing) < 50:
+        missing.append(f"{found[1]}=={found[2]}")
+        name, version = map(re.escape, found.groups())
         rest = re.sub(rf"(?im)^{name}(\[[^]]*\])?=={version}\b(.*\\\n)*.*\n?", "", requirements.read_text())
         if rest == requirements.read_text():
             break
@@ -126,8 +126,8 @@ def build(module: AnsibleModule, path: Path, work: Path) -> None:
         if code and (missing := without_wheels(module, arguments, requirements, errors, environment)):
             module.fail_json(
                 msg=f"{path} was not built from its lock file: there is no wheel for this host of {', '.join(missing)}, and "
-                "hosts build nothing. Take versions that have wheels, or build them and deploy with app_packages_from: "
-                "controller (docs/your-app.md, 'Packages without wheels').",
+                "hosts build nothing. Take packages that have wheels (psycopg[binary] for psycopg[c]), or build them and deploy "
+                "with app_packages_from: controller (docs/your-app.md, 'Packages without wheels').",
                 rc=code,
             )
         if code:
