@@ -47,6 +47,11 @@ ERRORS = (
         'stay belong in os.environ["MEDIA_ROOT"], others in /tmp.',
     ),
     (
+        r"KeyError: '\w*SECRET_KEY'|Set the \w*SECRET_KEY environment variable",
+        'Django\'s secret key is a file: SECRET_KEY = Path(os.environ["CREDENTIALS_DIRECTORY"], "secret_key")'
+        ".read_text().strip().",
+    ),
+    (
         r"os\.environ\b[^\n]*\n(?:[^\n]*\n)*?KeyError: '(\w+)'|Set the (\w+) environment variable"
         r"|environment variable (\w+) is not set",
         "{0} is not in the environment of the application: add it to app_environment. A secret belongs in app_secrets, "
@@ -55,6 +60,11 @@ ERRORS = (
     (
         r"No such file or directory: '/run/credentials/[^']*/([^'/]+)'",
         "There is no credential {0}: add it to app_secrets.",
+    ),
+    (
+        r"no password supplied|password authentication failed for user",
+        'The database\'s password is a file: DATABASES["default"]["PASSWORD"] = Path(os.environ["CREDENTIALS_DIRECTORY"], '
+        '"database_password").read_text().strip().',
     ),
     (
         r"(?:failed to resolve host|could not translate host name) ['\"](%2F[^'\"]+)",
