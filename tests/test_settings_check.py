@@ -128,6 +128,22 @@ def test_results_that_only_the_sender_could_read_are_refused(say, address):
     assert f"CELERY_RESULT_BACKEND is {address!r}" in problem and 'CELERY_RESULT_BACKEND = "django-db"' in problem
 
 
+@pytest.mark.parametrize("hides", [True, False])
+def test_a_cache_that_hides_what_fails_is_asked(hides):
+    class Cache:
+        _ignore_exceptions = hides
+
+        def get(self, key):
+            if not self._ignore_exceptions:
+                raise ConnectionError(key)
+
+    cache = Cache()
+    with pytest.raises(ConnectionError):
+        settings_check.read(cache)
+    assert cache._ignore_exceptions is hides
+    settings_check.read(Thing(get=str))
+
+
 def test_the_address_of_a_cache_is_asked(tmp_path):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

@@ -181,11 +181,23 @@ def caches() -> Iterator[str]:
                 break
         else:
             try:
-                known[alias].get("coldframe")
+                read(known[alias])
             except Exception as error:
                 if any(word in type(error).__name__ for word in ("Connection", "Timeout", "Authentication")):
                     text = "It knows the user `cache` with the credential cache_password (docs/your-app.md)."
                     yield f"CACHES[{alias!r}] cannot be used: {type(error).__name__}: {shown(str(error))}. {text}"
+
+
+def read(cache: Any) -> None:
+    """Read from a cache. Raises what went wrong, also where django-redis is told to hide it (IGNORE_EXCEPTIONS)."""
+    hides = getattr(cache, "_ignore_exceptions", False)
+    try:
+        if hides:
+            cache._ignore_exceptions = False
+        cache.get("coldframe")
+    finally:
+        if hides:
+            cache._ignore_exceptions = hides
 
 
 def connect(address: str) -> None:
