@@ -23,6 +23,14 @@ processes, the seconds after which the broker delivers a message again that nobo
 
 with 20 in reserve. What cannot hold is refused with the sum. `make preflight` shows all figures.
 """
+SMOKE = """What a deploy asks on each host of `web`, and then at `app_url`, before it is done. The first must be there.
+
+| variable | meaning |
+| --- | --- |
+| `smoke_request` | The request: `path`, and where they are not the usual ones `method` (GET), `body` (sent as JSON) and `status` ([200]). Where the answer is JSON with a `status_url`, the smoke asks there until `state` is SUCCESS. |
+| `smoke_task_queue` | The queue of the task that the request starts: its worker's journal is shown when the task is not done. |
+| `smoke_validate_certs` | Whether the certificate at `app_url` must be valid; yes where one is given or comes from an authority. |
+"""
 
 
 def text(value: Any) -> str:
@@ -67,6 +75,7 @@ def render() -> str:
     for name, (_, value, right) in table.OPTIONS.items():
         others = [f", {each}: `{options[name]}`" for each, options in table.PROFILES.items() if name in options]
         lines.append(f"| `{name}` | {'' if value is None else f'`{value}`'}{''.join(others)} | {right} |")
+    lines += ["", "## The smoke", "", SMOKE.rstrip()]
     return "\n".join(lines) + "\n"
 
 
