@@ -128,6 +128,17 @@ def test_results_that_only_the_sender_could_read_are_refused(say, address):
     assert f"CELERY_RESULT_BACKEND is {address!r}" in problem and 'CELERY_RESULT_BACKEND = "django-db"' in problem
 
 
+def test_names_that_the_application_does_not_answer_to_are_told(monkeypatch):
+    pytest.importorskip("django.http.request")  # while the settings are Django's own
+    monkeypatch.setenv("ALLOWED_HOSTS", "shop.example.com,10.0.0.1")
+    with patch("django.conf.settings", Thing(ALLOWED_HOSTS=["localhost", "10.0.0.1"])):
+        (said,) = settings_check.hosts()
+    assert "requests come for shop.example.com. Write ALLOWED_HOSTS = " in said
+    for allowed in (["*"], [".example.com", "10.0.0.1"]):
+        with patch("django.conf.settings", Thing(ALLOWED_HOSTS=allowed)):
+            assert not list(settings_check.hosts())
+
+
 @pytest.mark.parametrize("hides", [True, False])
 def test_a_cache_that_hides_what_fails_is_asked(hides):
     class Cache:

@@ -188,6 +188,20 @@ def caches() -> Iterator[str]:
                     yield f"CACHES[{alias!r}] cannot be used: {type(error).__name__}: {shown(str(error))}. {text}"
 
 
+def hosts() -> Iterator[str]:
+    """Say for which names of the deployment's the application would answer each request with 400."""
+    from django.conf import settings
+    from django.http.request import validate_host
+
+    if missing := [
+        n for n in os.environ.get("ALLOWED_HOSTS", "").split(",") if n and not validate_host(n, settings.ALLOWED_HOSTS)
+    ]:
+        yield (
+            f"ALLOWED_HOSTS in {module()} is {shown(settings.ALLOWED_HOSTS)}, and requests come for {', '.join(missing)}. "
+            'Write ALLOWED_HOSTS = os.environ["ALLOWED_HOSTS"].split(",").'
+        )
+
+
 def read(cache: Any) -> None:
     """Read from a cache. Raises what went wrong, also where django-redis is told to hide it (IGNORE_EXCEPTIONS)."""
     hides = getattr(cache, "_ignore_exceptions", False)
@@ -235,5 +249,5 @@ def refuse(name: str) -> None:
         wrong.append(REMEDY.format(module=module()))
     else:
         wrong = [*tasks(app), *limits(app), *scheduler(app)]
-    if wrong := [*wrong, *results(app), *caches()]:
+    if wrong := [*wrong, *results(app), *caches(), *hosts()]:
         raise CommandError("\n".join(wrong))
