@@ -102,7 +102,7 @@ ORDER = (
 FAILED = {
     "": "The new release does not start",
     "load": "The new release cannot be loaded",
-    "settings": "The new release's Celery settings are not what was deployed",
+    "settings": "The new release's settings do not fit the deployment",
     "check": "The new release does not pass its checks",
     "static": "The static files of the new release cannot be collected",
     "command": "A command of release_commands failed for the new release",
