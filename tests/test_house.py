@@ -76,10 +76,7 @@ OF_THE_EXAMPLE = re.compile(r"/healthz|/readyz|/admin/|\borders\b|\bapp_stub\b|\
 
 
 def test_verify_asks_any_application():
-    assert (
-        f"-m '{' and '.join(f'not {mark}' for mark in ('changes', 'example', 'attack'))}'"
-        in (ROOT / "molecule/verify").read_text()
-    )
+    assert '"-m", "not changes and not example and not attack"' in (ROOT / "molecule/verify").read_text()
     for path in sorted((ROOT / "molecule/tests").glob("test_*.py")):
         source = path.read_text()
         of_module = set(re.findall(r"^pytestmark = .*", source, re.MULTILINE))
