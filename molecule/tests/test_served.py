@@ -89,7 +89,7 @@ def shown(host, deployment, inventory, tmp_path_factory):
 def test_release_of_a_strict_umask_is_whole_and_not_everybodys(host, deployment, shown):
     path = f"/srv/{deployment.app_name}/releases/{shown}"
     assert host.check_output("sudo sh -c umask") == "0077", "so it was deployed"
-    modes = f"stat --format=%a {path} {path}/.release {path}/manage.py {path}/shop {path}/.release/environment"
+    modes = f"stat --format=%a {path} {path}/.release {path}/shop/settings.py {path}/shop {path}/.release/environment"
     assert host.check_output(modes).split() == ["751", "751", "640", "750", "640"]
     for code in (f"{path}/manage.py", f"{path}/.release/environment", f"{path}/.release/runtime"):
         assert host.run(f"setpriv --reuid=www-data --regid=www-data --init-groups ls {code}/ {code}").rc != 0
