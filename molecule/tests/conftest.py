@@ -150,16 +150,16 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         """Follow none."""
 
 
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float, what: str | Callable[[], str]) -> Any:
     """Await a condition; return its first true value.
 
-    Raises AssertionError, saying what was awaited, when `seconds` have passed.
+    Raises AssertionError, saying what was awaited, when `seconds` have passed; `what` may be asked for that then.
     """
     deadline = time.monotonic() + seconds
     while True:
         if value := condition():
             return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what if isinstance(what, str) else what()}"
         time.sleep(0.25)
 
 

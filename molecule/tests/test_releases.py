@@ -246,7 +246,11 @@ def test_worker_that_drains_holds_one_task_and_is_in_no_rollbacks_way(
         assert int(stream.result()) > 50, "tasks came all the time"
     done = f"from celery.result import AsyncResult; print(AsyncResult({later!r}).status)"
     wait_for(lambda: manage(done) == "SUCCESS", 30, "the task with a countdown is done")
-    wait_for(lambda: redis("HLEN unacked").removeprefix("(integer) ") == "1", 10, "one task is held, which runs")
+    wait_for(
+        lambda: redis("HLEN unacked").removeprefix("(integer) ") == "1",
+        10,
+        lambda: f"one task is held, which runs; there are {redis('HVALS unacked')}",
+    )
     assert f"running {name}[" in status_line()
     status = said(play(inventory, "status"))
     assert re.search(rf"{re.escape(unit)} draining since .{{5,40}} draining, running {name}\[[0-9a-f-]+\]", status), (
