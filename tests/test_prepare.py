@@ -155,6 +155,19 @@ def test_finding_of_djangos_own_is_refused_before_the_database_is_touched(projec
     assert "release_check_ignore" in said and "library" not in said
 
 
+def test_finding_that_a_missing_table_may_have_made_is_not_shown_among_those_to_mend(project):
+    asks = PROJECT["library/apps.py"].replace(
+        "return [] if Book.objects.count() == 0 else [", 'return [] if "library_book" in tables() else ['
+    )
+    asks = asks.replace("import os", "import os\n        from django.db import connection", 1)
+    asks = asks.replace("tables()", "connection.introspection.table_names()")
+    write(project, {"library/apps.py": asks, "conf.py": PROJECT["conf.py"].replace("SECURE_HSTS_SECONDS, ", "DEBUG, ")})
+    said = prepare(project)[1]
+    assert "security.W004" in said and "library.W001" not in said and "Not shown: 1 more" in said, said
+    write(project, {"conf.py": PROJECT["conf.py"]})
+    assert prepare(project)[1] == ""
+
+
 def test_level_none_asks_nothing(project):
     write(project, {"conf.py": PROJECT["conf.py"].rstrip() + "\n        DEBUG = True\n"})
     assert prepare(project, check=False)[1] == ""

@@ -18,10 +18,17 @@ FORGOTTEN = "coldframe.E001"
 class Failed(Complete):
     """A release does not pass its checks."""
 
-    def __init__(self, findings: list[dict[str, Any]]) -> None:
-        """Write the findings, one or two lines each."""
-        super().__init__("\n".join(map(written, findings)))
-        self.needs_tables = not any(f["id"].partition(".")[0] in DJANGO | {"coldframe"} for f in findings)
+    def __init__(self, findings: list[dict[str, Any]], later: int = 0) -> None:
+        """Write the findings, one or two lines each.
+
+        :param later: how many more there are, which are looked for again when the database is migrated.
+        """
+        text = [written(finding) for finding in findings]
+        if later:
+            text.append(f"Not shown: {later} more, looked for again when the database is migrated.")
+        super().__init__("\n".join(text))
+        self.findings = findings
+        self.without_tables = [f for f in findings if f["id"].partition(".")[0] in DJANGO | {"coldframe"}]
 
 
 def written(finding: dict[str, Any]) -> str:

@@ -57,10 +57,14 @@ def check_before_migrating(order: dict[str, Any], result: dict[str, Any]) -> Non
     result["step"] = "check"
     try:
         checks.run(order, result, tables=False)
-    except Exception as error:
-        if getattr(error, "needs_tables", True) and migrations.pending():
-            return
-        raise
+    except checks.Failed as error:
+        if not migrations.pending():
+            raise
+        if sure := error.without_tables:
+            raise checks.Failed(sure, later=len(error.findings) - len(sure)) from None
+    except Exception:
+        if not migrations.pending():
+            raise
 
 
 def collect(order: dict[str, Any], result: dict[str, Any]) -> None:
