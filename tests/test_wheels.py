@@ -101,3 +101,12 @@ def test_missing_wheel_and_wrong_hash_name_the_variable(index, tmp_path):
     with pytest.raises(ValueError, match=r"(?s)HASHES|hash"):
         action.collect(lock, TRIXIE, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.zip"))
+
+
+def test_warnings_and_versions_for_other_pythons_do_not_hide_what_is_missing(index, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_FIND_LINKS", f"{index} {tmp_path / 'nowhere'}")
+    with pytest.raises(ValueError, match="Packages without wheels") as refused:
+        action.collect("native==1.0 --hash=sha256:00", TRIXIE, tmp_path / "cache")
+    assert "No matching distribution found for native==1.0" in str(refused.value)
+    assert "WARNING" not in str(refused.value)
+    assert action.told("ERROR: Ignored the following versions for another Python: 1\nERROR: x") == "ERROR: x"

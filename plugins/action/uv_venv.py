@@ -52,6 +52,12 @@ def platforms(machine: str, glibc: str) -> list[str]:
     return names
 
 
+def told(errors: str) -> str:
+    """Return what pip says of a failure, without warnings and the versions that are for other Pythons."""
+    noise = ("WARNING: ", "ERROR: Ignored the following ")
+    return "\n".join(line for line in errors.splitlines() if not line.startswith(noise)).strip()
+
+
 def collect(lock: str, target: dict[str, str], cache: Path) -> Path:
     """Return a file with every wheel that a host needs for a lock file, made on this machine unless it is there.
 
@@ -79,9 +85,10 @@ def collect(lock: str, target: dict[str, str], cache: Path) -> Path:
         if done.returncode:
             raise ValueError(
                 f"app_packages_from is 'controller', and the controller did not get the packages for Python {python} on "
-                f"{machine} with glibc {target['glibc']}: {done.stderr.strip()}\n"
+                f"{machine} with glibc {target['glibc']}: {told(done.stderr)}\n"
                 f"Each needs a wheel for that in the controller's own index ('{sys.executable} -m pip config list' "
-                "tells which it is), with a hash that is in the lock file."
+                "tells which it is), with a hash that is in the lock file. Where there is none, take a version that has "
+                "one, or build it (docs/your-app.md, 'Packages without wheels')."
             )
         partial = Path(folder, "all.zip")
         with zipfile.ZipFile(partial, "w") as together:  # stored: wheels are compressed
