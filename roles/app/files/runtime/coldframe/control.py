@@ -1,4 +1,7 @@
-"""Refuses remote control where it is closed, by the variable that opens it: Redis would name a key or a channel."""
+"""Remote control from web processes and manage.py, where no worker is.
+
+Where it is closed it is refused by the variable that opens it: Redis would name a key or a channel.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from functools import wraps
 from typing import Any
 
 from celery.app.control import Control
+from kombu.transport.redis import QoS
 
 
 def install() -> None:
@@ -22,3 +26,10 @@ def install() -> None:
         return broadcast(control, command, *arguments, **options)
 
     Control.broadcast = checked
+    # Who waits for answers looks, when none comes, for messages that workers have lost. That is the workers' to do,
+    # and these processes may not read them.
+    QoS.restore_visible = restore_nothing
+
+
+def restore_nothing(qos: QoS, *arguments: Any, **options: Any) -> None:
+    """Leave what workers have lost to workers."""
