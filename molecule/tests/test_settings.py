@@ -50,6 +50,22 @@ print(json.dumps(refusal()))
     assert "hidden1" not in said and "CACHES['default']" not in said
 
 
+def test_uploads_into_a_release_are_refused_by_the_field(ask):
+    said = ask("""
+import os
+from pathlib import Path
+from django.apps import apps
+from django.core.files.storage import FileSystemStorage
+from django.db.models import FileField
+shared, model = Path(os.environ["MEDIA_ROOT"]), next(iter(apps.get_models()))
+for name, place in (("scan", shared.parents[1] / "releases/trial/media"), ("kept", shared / "kept")):
+    FileField(storage=FileSystemStorage(str(place))).contribute_to_class(model, name)
+print(json.dumps(refusal()))
+""")
+    assert ".scan would be kept in " in said and "/releases/trial/media" in said and ".kept" not in said
+    assert 'Write MEDIA_ROOT = os.environ["MEDIA_ROOT"] in ' in said
+
+
 @pytest.mark.parametrize("backend", ["'django-db'", "app.conf.broker_url"])
 def test_a_result_backend_that_the_documentation_names_is_taken(ask, backend):
     installed = "from django.apps import apps\nprint(json.dumps(apps.is_installed('django_celery_results')))"

@@ -202,6 +202,27 @@ def hosts() -> Iterator[str]:
         )
 
 
+def uploads() -> Iterator[str]:
+    """Say which fields keep their files in the release: its folder is read-only, and each upload would fail."""
+    from django.apps import apps
+    from django.core.files.storage import FileSystemStorage
+    from django.db.models import FileField
+
+    releases = Path(os.environ["MEDIA_ROOT"]).parents[1] / "releases"
+    found: dict[str, list[str]] = {}
+    for model in apps.get_models():
+        for field in model._meta.local_fields:
+            storage = getattr(field, "storage", None) if isinstance(field, FileField) else None
+            if isinstance(storage, FileSystemStorage) and Path(storage.location).resolve().is_relative_to(releases):
+                found.setdefault(str(storage.location), []).append(f"{model._meta.label}.{field.name}")
+    for location, fields in found.items():
+        shown = ", ".join(fields[:3]) + (f" and {len(fields) - 3} more" if len(fields) > 3 else "")
+        yield (
+            f"The files of {shown} would be kept in {location}, and a release's folder is read-only. "
+            f'Write MEDIA_ROOT = os.environ["MEDIA_ROOT"] in {module()}.'
+        )
+
+
 def read(cache: Any) -> None:
     """Read from a cache. Raises what went wrong, also where django-redis is told to hide it (IGNORE_EXCEPTIONS)."""
     hides = getattr(cache, "_ignore_exceptions", False)
@@ -249,5 +270,5 @@ def refuse(name: str) -> None:
         wrong.append(REMEDY.format(module=module()))
     else:
         wrong = [*tasks(app), *limits(app), *scheduler(app)]
-    if wrong := [*wrong, *results(app), *caches(), *hosts()]:
+    if wrong := [*wrong, *results(app), *caches(), *hosts(), *uploads()]:
         raise CommandError("\n".join(wrong))
