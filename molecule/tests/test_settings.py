@@ -58,8 +58,8 @@ from django.apps import apps
 from django.core.files.storage import FileSystemStorage
 from django.db.models import FileField
 shared, model = Path(os.environ["MEDIA_ROOT"]), next(iter(apps.get_models()))
-for name, place in (("scan", shared.parents[1] / "releases/trial/media"), ("kept", shared / "kept")):
-    FileField(storage=FileSystemStorage(str(place))).contribute_to_class(model, name)
+for field, place in (("scan", shared.parents[1] / "releases/trial/media"), ("kept", shared / "kept")):
+    FileField(storage=FileSystemStorage(str(place))).contribute_to_class(model, field)
 print(json.dumps(refusal()))
 """)
     assert ".scan would be kept in " in said and "/releases/trial/media" in said and ".kept" not in said

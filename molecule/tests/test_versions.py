@@ -20,13 +20,18 @@ QUEUES = ("bulk", "default")
 LIMIT = 8  # seconds, the time limit of these workers
 TASKS = """
 import importlib.metadata
+import json
 import logging
 import os
 import signal
 import time
 
-from celery import shared_task
+from celery import current_app, shared_task
 from celery.exceptions import SoftTimeLimitExceeded
+from kombu.serialization import register
+
+register("own_json", json.dumps, json.loads, content_type="application/x-own-json", content_encoding="utf-8")
+current_app.conf.update(task_serializer="own_json", accept_content=["own_json", "json"])  # an application may choose
 
 
 @shared_task(bind=True, name="versions.hold", ignore_result=False)
@@ -116,6 +121,9 @@ def test_supported_versions_of_celery(host, units, ask, journal, redis):
     versions = ask("print(json.dumps([AsyncResult(i).get(timeout=60) for i in send('hold', 0)]))")
     locked = [re.findall(r"^(?:celery|kombu)==(\S+)", lock.read_text(), re.M) for lock in LOCKS]
     assert versions == locked
+    # Who asks workers is answered in JSON, whatever tasks are written in.
+    names = ask("print(json.dumps(list(current_app.control.inspect(timeout=5).ping() or {})))")
+    assert all(any(name.startswith(f"{queue}-") for name in names) for queue in QUEUES), names
     # A task that kills its process is tried again once; one that asks for more than its queue allows gets no more; and
     # one that runs while the broker is restarted is done once.
     poison, endless = ask("print(json.dumps([send('poison'), send('hold', 50, time_limit=60, soft_time_limit=59)]))")

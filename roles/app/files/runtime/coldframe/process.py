@@ -118,6 +118,8 @@ worker = Worker()
 def on_celeryd_init(instance: Any, **_: object) -> None:
     """Start no worker that would keep another contract with the broker than the rest of the deployment."""
     settings_check.demand(instance.app)
+    # Answers to who asks workers are in the form that all of them read, whatever tasks are written in: Flower knows no other.
+    instance.app.control.mailbox.serializer = "json"
 
 
 @worker_ready.connect
