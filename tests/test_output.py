@@ -22,6 +22,7 @@ PLAY = """
       rescue:
         - {{name: Last, ansible.builtin.fail: {{msg: "the end: {{{{ ansible_failed_result.msg }}}}"}}}}
 """
+END = '"the end: {{ ansible_failed_result.msg }}"'
 
 
 @pytest.fixture
@@ -43,6 +44,18 @@ def test_a_failure_that_is_dealt_with_is_told_where_it_ends_the_run(play):
     said = play(PLAY.format(first="ansible.builtin.fail: {msg: it broke}"))
     assert said.count("it broke") == 1 and "fatal: [localhost]: FAILED!\nthe end: it broke, that is why\n" in said
     assert said.count("failed: [localhost]: see below") == 2 and "[ERROR]" not in said
+
+
+@pytest.mark.parametrize("how", ["import_role", "include_role", "import_tasks", "include_tasks"])
+def test_a_failure_of_a_role_or_a_file_is_dealt_with_too(play, tmp_path, how):
+    (tmp_path / "roles/breaks/tasks").mkdir(parents=True)
+    file = tmp_path / "roles/breaks/tasks/main.yml"
+    file.write_text("- {name: Breaks, ansible.builtin.fail: {msg: it broke}}\n")
+    what = "{name: breaks}" if "role" in how else f"{{file: {file}}}"
+    head = "- hosts: localhost\n  gather_facts: false\n  connection: local\n  tasks:\n"
+    block = f"    - block:\n        - ansible.builtin.{how}: {what}\n      rescue:\n        - ansible.builtin.fail: {{msg: {END}}}\n"
+    said = play(head + block)
+    assert said.count("it broke") == 1 and said.count("failed: [localhost]: see below") == 1
 
 
 def test_a_refusal_is_told_once_and_a_command_with_all_that_it_said(play):

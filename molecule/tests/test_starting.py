@@ -114,7 +114,7 @@ def test_units_that_share_a_processor_at_a_cold_start_all_become_ready(host, dep
 
 
 FAILURES = {
-    "raise": ["No such file or directory: '/no/map'", "in read_the_map", "exit status 1"],
+    "raise": ["No such file or directory: '/no/map'", "in read_the_map", "exit status 3"],
     "hang": ["(timeout: it was not ready within app_start_timeout)"],
 }
 

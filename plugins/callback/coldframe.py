@@ -22,11 +22,13 @@ MORE = {"stdout", "stderr", "module_stdout", "module_stderr", "results", "censor
 
 def rescued(task: Any) -> bool:
     """Whether the failure of a task leads to a rescue."""
-    inner, block = task, getattr(task, "_parent", None)
+    within, block = {task._uuid}, getattr(task, "_parent", None)
     while block is not None:
-        if getattr(block, "rescue", None) and any(inner is part or inner._uuid == part._uuid for part in block.block):
+        # What is imported stands in the block itself, in the place of the task that imports it.
+        if getattr(block, "rescue", None) and any(part._uuid in within for part in block.block):
             return True
-        inner, block = block, getattr(block, "_parent", None)
+        within.add(block._uuid)
+        block = getattr(block, "_parent", None)
     return False
 
 
