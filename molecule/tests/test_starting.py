@@ -119,7 +119,6 @@ FAILURES = {
 }
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("failure", FAILURES)
 def test_release_that_cannot_be_loaded_fails_the_deploy(host, deployment, inventory, unloaded, failure):
     app, before = deployment.app_name, current(host, deployment.app_name)
