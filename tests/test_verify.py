@@ -11,7 +11,7 @@ HOSTS = """
 all:
   vars: {domain: example.com, jump: "ops@gate.{{ domain }}", ansible_ssh_common_args: "-J {{ jump }}"}
   hosts:
-    one: {ansible_host: "one.{{ domain }}", ansible_port: 2200, secret: "not {{ jump }}"}
+    one: {ansible_host: "one.{{ domain }}", ansible_port: 2200, another: "not {{ jump }}"}
     two: {ansible_ssh_private_key_file: "/keys/{{ inventory_hostname }}"}
 """
 
