@@ -8,17 +8,21 @@ from conftest import ROOT
 
 pytestmark = pytest.mark.changes
 # As apt does (fcntl(2)); flock(1) takes another kind of lock.
-HOLD = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'r+b'); fcntl.lockf(file, fcntl.LOCK_EX); time.sleep(300)"
-LOCKED = "timeout 60 sh -c 'until grep -q :$(stat -c %i /var/lib/dpkg/lock-frontend) /proc/locks; do sleep 0.1; done'"
+HOLD = (
+    "import fcntl, pathlib, time; file = open('/var/lib/dpkg/lock-frontend', 'r+b'); fcntl.lockf(file, fcntl.LOCK_EX); "
+    "pathlib.Path('/run/other-apt').touch(); time.sleep(300)"
+)
+HELD = "timeout 60 sh -c 'until test -e /run/other-apt; do sleep 0.1; done'"
 
 
 @pytest.fixture
 def held(host):
     """Dpkg's lock is held, until `systemctl stop other-apt`."""
+    host.run("rm -f /run/other-apt")
     host.check_output(f'systemd-run --quiet --collect --unit=other-apt python3 -c "{HOLD}"')
-    host.check_output(LOCKED)
+    host.check_output(HELD)
     yield
-    host.run("systemctl stop other-apt")
+    host.run("systemctl stop other-apt; rm -f /run/other-apt")
 
 
 def wait(inventory, host, seconds, until="", then=None):
