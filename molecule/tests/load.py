@@ -89,9 +89,12 @@ class Load:
         self._client("hold", self.place_short_hold, 2, True)
 
     def start_entries(self) -> None:
-        """Begin to send the ledger's entries, some 10 a second, until `stop_entries`."""
+        """Begin to send the ledger's entries, some 4 a second, until `stop_entries`.
+
+        Each is three tasks, and each of these may be parked and taken back: more keeps two processors busy with nothing else.
+        """
         for _ in range(2):
-            self._client("entry", self.place_entry, 0.2, True, self._no_entries)
+            self._client("entry", self.place_entry, 0.5, True, self._no_entries)
 
     def stop_entries(self) -> None:
         """Stop that; what is under way is awaited."""
