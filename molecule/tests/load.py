@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 Ask = Callable[..., Any]
+OPEN_SECONDS = 180  # as long a page that has changed stays open; its release may be pruned later
 ANSWER_SECONDS = 15  # no answer for so long is a failed request
 
 
@@ -70,7 +71,9 @@ class Load:
         self.holds: list[str] = []  # keys of the long tasks that were accepted
         self.entries: list[str] = []  # keys of the ledger's entries that were accepted
         self._page = page
-        self._opened: deque[str] = deque(maxlen=2)  # the page as it last was, and as it was before
+        self._opened: deque[tuple[str, float]] = deque(
+            maxlen=2
+        )  # the page as it last was and as it was before, and when
         self._statuses: deque[str] = deque(maxlen=100)
         self._clients: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -85,7 +88,7 @@ class Load:
             self._client("page", partial(self.see_page, "/admin/login/"), 1.0 * slower, keep_alive)
         self._client("order page", self.see_order, 0.25, True)
         if self._page:
-            self._client("files", self.see_page_and_files, 0.25, True)
+            self._client("files", self.see_page_and_files, 1, True)
         self._client("hold", self.place_short_hold, 2, True)
 
     def start_entries(self) -> None:
@@ -138,11 +141,11 @@ class Load:
         ask("GET", path)
 
     def see_page_and_files(self, ask: Ask) -> None:
-        """Open the page with the static files that it names; so does who still has it open as it was before."""
+        """Open the page with the static files that it names; so does who has it open for some minutes, as it was before."""
         page = ask("GET", self._page)
-        if page not in self._opened:
-            self._opened.append(page)
-        for opened in list(self._opened):
+        if page not in [opened for opened, _ in self._opened]:
+            self._opened.append((page, time.time()))
+        for opened in [opened for opened, at in self._opened if opened == page or time.time() - at < OPEN_SECONDS]:
             files = re.findall(r'(?:href|src)="(/static/[^"]+)"', opened)
             for file in files:
                 ask("GET", file)

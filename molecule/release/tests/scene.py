@@ -162,6 +162,10 @@ class Scene:
             and begin["at"] < at < (end[0]["at"] if end else float("inf"))
         ]
 
+    def still_busy(self, release: str) -> bool:
+        """Whether a worker of that release, of whichever queue, is at a long task now."""
+        return any(self.busy(queue, release, time.time()) for queue in self.load.queues)
+
     def keep_busy(self, done: threading.Event) -> None:
         """Send each queue long tasks, the next before the last has ended, until that is done."""
         while True:
