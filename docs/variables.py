@@ -23,13 +23,8 @@ processes, the seconds after which the broker delivers a message again that nobo
 
 with 20 in reserve. What cannot hold is refused with the sum. `make preflight` shows all figures.
 """
-SMOKE = """What a deploy asks on each host of `web`, and then at `app_url`, before it is done. The first must be there.
-
-| variable | meaning |
-| --- | --- |
-| `smoke_request` | The request: `path`, and where they are not the usual ones `method` (GET), `body` (sent as JSON) and `status` ([200]). Where the answer is JSON with a `status_url`, the smoke asks there until `state` is SUCCESS. |
-| `smoke_task_queue` | The queue of the task that the request starts: its worker's journal is shown when the task is not done. |
-| `smoke_validate_certs` | Whether the certificate at `app_url` must be valid; yes where one is given or comes from an authority. |
+SMOKE = """`smoke_request`, which must be there, `smoke_task_queue` and `smoke_validate_certs` say how a deploy sees that the application
+works: [your-app.md](your-app.md#what-shows-that-it-works).
 """
 
 

@@ -71,9 +71,8 @@ class Load:
         self.holds: list[str] = []  # keys of the long tasks that were accepted
         self.entries: list[str] = []  # keys of the ledger's entries that were accepted
         self._page = page
-        self._opened: deque[tuple[str, float]] = deque(
-            maxlen=2
-        )  # the page as it last was and as it was before, and when
+        # The page as it last was and as it was before, each with the time when it became so.
+        self._opened: deque[tuple[str, float]] = deque(maxlen=2)
         self._statuses: deque[str] = deque(maxlen=100)
         self._clients: list[threading.Thread] = []
         self._stopping = threading.Event()
