@@ -167,6 +167,7 @@ CONTROL = (
     "from celery import current_app as app; from celery.result import AsyncResult\n"
     "try:\n"
     "    AsyncResult('none').revoke(terminate=True)\n"
+    "    for timeout in (1, 0.3): app.control.ping(timeout=timeout), app.control.inspect(timeout=timeout).active()\n"
     "    print(len(app.control.ping(timeout=5)), len(app.control.inspect(timeout=5).active() or ()))\n"
     "except Exception as error: print(type(error).__name__, error)"
 )
@@ -175,10 +176,23 @@ CONTROL = (
 @pytest.mark.changes
 @pytest.mark.group("web")
 def test_remote_control_works_from_web_and_manage(manage, redis, host):
+    """Also where the time is up before a worker was heard: then Redis' client looks for what else there is to do."""
     units = host.check_output("systemctl list-units --plain --no-legend --state=active '*-worker-*@*'").splitlines()
     redis("ACL LOG RESET")
     assert manage(CONTROL) == f"{len(units)} {len(units)}"
     assert redis("ACL LOG") == ""
+
+
+@pytest.mark.group("web")
+def test_remote_control_that_is_closed_is_refused_by_the_variable_that_opens_it(manage):
+    said = manage(
+        "from celery import current_app as app; from celery.result import AsyncResult\n"
+        "app.conf.web_control = False\n"
+        "for ask in (app.control.ping, app.control.inspect().active, AsyncResult('none').revoke):\n"
+        "    try: print(ask())\n"
+        "    except PermissionError as error: print('redis_web_control is false in the inventory' in str(error))"
+    )
+    assert said.split() == ["True"] * 3
 
 
 # Each kind of character that the checks accept, and some of them at the beginning.
