@@ -17,7 +17,12 @@ ANSWER = re.compile(r"^(\S+) \| SUCCESS => (\{.*?^\})", re.M | re.S)
 
 def ansible(*command: str) -> str:
     """Run one of Ansible's programs; return what it prints. End this program with that when it fails."""
-    plain = {"ANSIBLE_STRATEGY": "linear", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+    plain = {
+        "ANSIBLE_STRATEGY": "linear",
+        "ANSIBLE_FORCE_COLOR": "0",
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+    }
     result = subprocess.run(command, cwd=ROOT, env=os.environ | plain, capture_output=True, text=True, check=False)
     if result.returncode:
         sys.exit(result.stdout + result.stderr)

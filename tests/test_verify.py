@@ -26,9 +26,9 @@ def verify(tmp_path):
     (tmp_path / "pytest").chmod(0o755)
 
     def run(environment):
-        path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        around = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "1"}
         program = [ROOT / "molecule/verify", environment]
-        return subprocess.run(program, env=os.environ | path, capture_output=True, text=True, check=False)
+        return subprocess.run(program, env=os.environ | around, capture_output=True, text=True, check=False)
 
     return run
 

@@ -49,19 +49,21 @@ VARIABLES = [
 ]
 
 
+# Ansible's output as text, whatever the caller's environment asks for: Molecule asks for colours.
+PLAIN = {
+    "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+    "ANSIBLE_FORCE_COLOR": "0",
+    "ANSIBLE_NOCOLOR": "1",
+    "LC_ALL": "C.UTF-8",
+}
+
+
 def ansible(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run one of Ansible's programs from the project's folder."""
     return subprocess.run(
         command,
         cwd=ROOT,
-        env=os.environ
-        | {
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_FORCE_COLOR": "0",
-            "ANSIBLE_NOCOLOR": "1",
-            "LC_ALL": "C.UTF-8",
-        }
-        | environment,
+        env=os.environ | PLAIN | environment,
         capture_output=True,
         text=True,
         timeout=900,

@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from conftest import ROOT
+from conftest import PLAIN, ROOT
 
 pytestmark = pytest.mark.changes
 # As apt does (fcntl(2)); flock(1) takes another kind of lock.
@@ -37,15 +37,10 @@ def wait(inventory, host, seconds, until="", then=None):
         f"app_apt_lock_timeout={seconds}",
     ]
     command += ["-m", "ansible.builtin.include_role", "-a", "name=app tasks_from=apt_lock.yml"]
-    quiet = {
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_NOCOLOR": "1",
-        "ANSIBLE_STRATEGY": "linear",
-        "LC_ALL": "C.UTF-8",
-    }
+    environment = os.environ | PLAIN | {"ANSIBLE_STRATEGY": "linear"}
     told = ""
     with subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | quiet, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         for line in process.stdout:
             told += line

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible_mitogen
-from conftest import ROOT, Deployment, ansible, wait_for
+from conftest import PLAIN, ROOT, Deployment, ansible, wait_for
 from load import Load, Request, summary
 from test_units import current, once, wanted
 
@@ -87,7 +87,7 @@ class Scene:
         process = subprocess.Popen(
             self.command(DEPLOY, app_source=str(self.source), **self.variables),
             cwd=ROOT,
-            env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"} | MITOGEN,
+            env=os.environ | PLAIN | MITOGEN,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
