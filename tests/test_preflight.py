@@ -16,7 +16,7 @@ from preflight import (
     topology_problems,
 )
 
-REDIS = {name: f"{name}-8f3k2m9qx7w1" for name in ("admin", "web", "worker", "beat", "flower", "exporter", "cache")}
+REDIS = {name: f"{name}-8f3k2m9qx7w1" for name in ("admin", "web", "worker", "beat", "flower", "cache")}
 GROUPS = {group: ["one"] for group in ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")}
 
 

@@ -25,6 +25,16 @@ def test_any_password_that_the_checks_accept_is_read_as_it_is(password):
     assert login.endswith("\n") and split(login.rstrip("\n")) == ["AUTH", "admin", password]
 
 
+def test_who_is_gone_from_the_access_list_is_deleted():
+    before = "user default off\nuser exporter on #00 +ping\nuser web on #00 +ping\n"
+    said = redis_acl_commands("user default off\nuser web on #00 +get\n", {"admin": "a"}, before)
+    assert said.splitlines()[1:] == [
+        "ACL SETUSER default reset off",
+        "ACL SETUSER web reset on #00 +get",
+        "ACL DELUSER exporter",
+    ]
+
+
 def test_access_list_becomes_commands_after_the_login():
     said = redis_acl_commands("# managed\nuser web on #00 ~a +ping\nuser default off\n", {"admin": 'a"b', "web": "x"})
     assert said.splitlines() == [

@@ -119,7 +119,6 @@ FURTHER = {
     "worker": ["SET canary:sent:default 1", "LRANGE dead:default 0 -1", "DEL dead:default", "LTRIM default 0 0"],
     "beat": [PIDBOX, "LRANGE default 0 -1", "GET celery-task-meta-x", "DEL default", "SET lock:other 1", DONE],
     "flower": ["LPUSH default x", "GET celery-task-meta-x", "GET canary:done:default"],
-    "exporter": [PIDBOX, "LRANGE default 0 -1"],
 }
 
 

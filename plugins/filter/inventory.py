@@ -119,7 +119,7 @@ RIGHT: dict[str, tuple[Any, str]] = {
     "release_allow_queues": (r"[a-z][a-z0-9_]{0,31}", "the name of a queue"),
     "release_migration_lock_timeout": (range(86401), "seconds, from 0 to 86400"),
 }  # fmt: skip
-REDIS_USERS = ("admin", "web", "worker", "beat", "flower", "exporter", "cache")
+REDIS_USERS = ("admin", "web", "worker", "beat", "flower", "cache")
 # Names that Debian has for groups, or systemd for targets and slices: the application would get into theirs.
 TAKEN = """adm audio backup basic bin bluetooth boot cdrom crontab daemon default dialout dip disk emergency exit fax final
     floppy games getty graphical halt hibernate init initrd input irc kexec kmem kvm list local lp machine mail man
@@ -264,8 +264,10 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any]) ->
     for name in ("redis_packages", "postgresql_packages", "nginx_packages", "firewall_packages", "release_packages"):
         if values.get(name) == []:
             problems.append(f"{name} is empty; it must hold the package that the role is about.")
+    # An older vault still has passwords of users that are gone: they do no harm.
+    known = {*REDIS_USERS, *values.get("app_redis_passwords", {})}
     for user, password in values.get("app_redis_passwords_before", {}).items():
-        if user not in REDIS_USERS or not isinstance(password, str) or not re.fullmatch(r"[!-~]+", password):
+        if user not in known or not isinstance(password, str) or not re.fullmatch(r"[!-~]+", password):
             problems.append(
                 "app_redis_passwords_before must hold a text of printable ASCII without blanks for one of "
                 f"{', '.join(REDIS_USERS)}: make rotate-secret sets it."

@@ -35,7 +35,7 @@ GROUPS = {
     "flower": (0, 1),
     "edge": (1, 99),
 }
-REDIS_USERS = ("admin", "web", "worker", "beat", "flower", "exporter", "cache")
+REDIS_USERS = ("admin", "web", "worker", "beat", "flower", "cache")
 
 
 def host_problems(facts: dict[str, Any]) -> list[str]:

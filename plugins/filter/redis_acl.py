@@ -14,15 +14,18 @@ def redis_login(passwords: dict[str, str]) -> str:
     return f'AUTH admin "{quoted}"\n'
 
 
-def redis_acl_commands(access_list: str, passwords: dict[str, str]) -> str:
+def redis_acl_commands(access_list: str, passwords: dict[str, str], before: str = "") -> str:
     """Turn the lines of an access list file into redis-cli's input, which keeps all connections.
 
     :param access_list: lines such as `user web on #... ~default -@all +ping`.
     :param passwords: what the running server accepts, Redis user to password; `admin` is used.
-    :returns: a login, and for each line the command that makes the user so.
+    :param before: the lines of the file that it replaces.
+    :returns: a login, for each line the command that makes the user so, and one that deletes those who are gone.
     """
-    commands = re.findall(r"^user (\S+) (.+)$", access_list, re.M)
-    return redis_login(passwords) + "".join(f"ACL SETUSER {name} reset {rules}\n" for name, rules in commands)
+    wanted, known = (dict(re.findall(r"^user (\S+) (.+)$", text, re.M)) for text in (access_list, before))
+    commands = [f"ACL SETUSER {name} reset {rules}\n" for name, rules in wanted.items()]
+    commands += [f"ACL DELUSER {name}\n" for name in known if name not in wanted]
+    return redis_login(passwords) + "".join(commands)
 
 
 class FilterModule:
