@@ -1,12 +1,23 @@
-"""What redis-cli is given to read."""
+"""The access lists that Redis reads, and what redis-cli is given to read."""
 
+import base64
+import hashlib
 import re
 import string
+from pathlib import Path
 
+import pytest
+from ansible.errors import AnsibleError
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from hypothesis import example, given
 from hypothesis import strategies as st
 from redis_acl import redis_acl_commands, redis_login
 
+ROLE = Path(__file__).parents[1] / "roles/redis"
+TABLE = DataLoader().load_from_file(str(ROLE / "vars/main.yml"), trusted_as_template=True)
+USERS = TABLE["__redis_users"]
+SENDERS = ("web", "worker", "beat")
 PRINTABLE = [character for character in map(chr, range(33, 127))]
 
 
@@ -42,3 +53,100 @@ def test_access_list_becomes_commands_after_the_login():
         "ACL SETUSER web reset on #00 ~a +ping",
         "ACL SETUSER default reset off",
     ]
+
+
+def access_list(instance, debian="13", control=True, before="", old=None, passwords=None):
+    """An instance's access list, user to sets of rules: the user's own, and then one for each selector."""
+    given = {
+        "ansible_facts": {"distribution_major_version": debian},
+        "app_redis_passwords": {user: f"of {user}" for user in USERS[instance]} if passwords is None else passwords,
+        "app_redis_passwords_before": old or {},
+        "celery_default_queue": "default",
+        "celery_queues": {"default": {}, "mail": {}},
+        "item": instance,
+        "redis_acl_before": {"results": [{"item": "broker", "content": base64.b64encode(before.encode()).decode()}]},
+        "redis_web_control": control,
+    }
+    templar = Templar(DataLoader(), variables=TABLE | given)
+    text = templar.template(trust_as_template((ROLE / "templates/users.acl.j2").read_text()))
+    assert text.endswith("\n") and "\n\n" not in text.rstrip() + "\n" and "  " not in text
+    users = dict(re.fullmatch(r"user (\S+) (.+)", line).groups() for line in text.splitlines() if line)
+    return {user: [part.split() for part in re.split(r" \(|\) \(|\)$", rules) if part] for user, rules in users.items()}
+
+
+def hashed(password):
+    return "#" + hashlib.sha256(password.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("instance", USERS)
+def test_access_list_has_the_tables_users_who_may_do_what_is_said_once(instance):
+    found = access_list(instance)
+    assert list(found) == ["default", *USERS[instance]]
+    assert found.pop("default") == [["off", "resetpass", "~*", "&*", "+@all"]], "Redis reads its log as this one"
+    assert found["admin"] == [["on", hashed("of admin"), "resetchannels", "~*", "&*", "-@all", "+@all"]]
+    for user, sets in found.items():
+        assert sets[0][:3] == ["on", hashed(f"of {user}"), "resetchannels"]
+        for rules in sets:
+            assert len(set(rules)) == len(rules), user
+            assert all(
+                re.fullmatch(r"(~|%R~|&)\S+|[+-]@?[a-z_]+(\|[a-z]+)?", rule)
+                for rule in rules
+                if rule not in sets[0][:3]
+            )
+            first = next(place for place, rule in enumerate(rules) if rule[0] in "+-")
+            assert rules[first] == "-@all" and all(rule[0] in "+-" for rule in rules[first:])
+
+
+def test_nobody_but_admin_may_use_more_of_the_broker_than_single_commands():
+    for user, sets in access_list("broker").items():
+        if user not in ("default", "admin"):
+            rules = [rule for rules in sets for rule in rules]
+            assert not {"~*", "&*", "+eval", "+keys", "+scan", "+flushdb"} & set(rules)
+            assert not [rule for rule in rules if rule.startswith(("+@", "+acl", "+config"))]
+
+
+def test_cache_loses_what_is_dangerous_before_it_gets_back_what_caches_use():
+    (rules,) = access_list("cache")["cache"]
+    assert rules.index("+@all") < rules.index("-@dangerous") < rules.index("+flushdb")
+    assert "+acl" not in rules and "-@admin" in rules
+
+
+def test_queues_are_for_who_sends_and_flower_counts_them():
+    found = access_list("broker")
+    for user in SENDERS:
+        assert {"~default", "~mail"} <= set(found[user][0])
+        assert "~_kombu.binding.default" in found[user][0] or user == "worker"
+    assert not {"~default", "~mail"} & {rule for rules in found["flower"] for rule in rules}
+    assert found["flower"][1:] == [["%R~default", "%R~mail", "-@all", "+llen"]]
+
+
+def test_queue_that_was_removed_stays_for_its_last_workers():
+    before = (
+        "user web on ~webs -@all\nuser beat on #00 resetchannels ~default ~old ~_kombu.binding.default &x -@all +ping\n"
+    )
+    found = access_list("broker", before=before)
+    assert all({"~mail", "~old"} <= set(found[user][0]) and "~webs" not in found[user][0] for user in SENDERS)
+
+
+def test_what_a_variable_or_the_release_of_debian_decides():
+    assert all("+client|setinfo" in access_list("broker")[user][0] for user in (*SENDERS, "flower"))
+    assert "setinfo" not in str(access_list("broker", debian="12"))
+    asks = [
+        len([rules for rules in access_list("broker", control=on)["web"] if "&/0.celery.pidbox" in rules])
+        for on in (True, False)
+    ]
+    assert asks == [1, 0]
+
+
+def test_beat_has_no_lock_but_its_lease_and_only_reads_what_workers_note():
+    _, lease, canary = access_list("broker")["beat"]
+    assert [rule for rule in lease if rule[0] == "~"] == ["~lock:beat"]
+    assert canary[:2] == ["~canary:sent:*", "%R~canary:done:*"]
+
+
+def test_password_from_before_is_accepted_beside_the_new_one_and_a_missing_one_is_an_error():
+    found = access_list("broker", old={"web": "older", "exporter": "of a user that is gone"})
+    assert found["web"][0][1:4] == [hashed("of web"), hashed("older"), "resetchannels"]
+    assert hashed("older") not in str({user: found[user] for user in found if user != "web"})
+    with pytest.raises(AnsibleError):
+        access_list("cache", passwords={"admin": "a"})
