@@ -131,3 +131,17 @@ class Tagged(int):
 
 def test_a_number_of_ansibles_is_judged_at_once():
     assert problems(nginx_hsts_seconds=Tagged(2**31 - 1), celery_queues={"default": {}}) == []
+
+
+def test_a_password_from_before_is_one_of_a_user_or_of_one_that_the_vault_still_has():
+    vault = {"app_redis_passwords": {"web": "x" * 20, "exporter": "y" * 20}}
+    assert (
+        inventory.variable_problems(
+            GOOD | vault | {"app_redis_passwords_before": {"exporter": "z" * 20}}, str(fuzz.ROOT)
+        )
+        == []
+    )
+    wrong = inventory.variable_problems(
+        GOOD | vault | {"app_redis_passwords_before": {"nobody": "z" * 20}}, str(fuzz.ROOT)
+    )
+    assert len(wrong) == 1 and "one of admin, web, worker, beat, flower, cache: make rotate-secret" in wrong[0]

@@ -1,6 +1,10 @@
 """What is refused before anything is touched."""
 
+from pathlib import Path
+
+import preflight
 import pytest
+from inventory import redis_users
 from preflight import (
     acme_problems,
     host_port,
@@ -9,15 +13,18 @@ from preflight import (
     postgresql_problems,
     private_addresses,
     proxy_problems,
-    secret_problems,
     smoke_problems,
     socket_group_problems,
     source_problems,
     topology_problems,
 )
 
-REDIS = {name: f"{name}-8f3k2m9qx7w1" for name in ("admin", "web", "worker", "beat", "flower", "cache")}
+REDIS = {name: f"{name}-8f3k2m9qx7w1" for name in redis_users(str(Path(__file__).parents[1]))}
 GROUPS = {group: ["one"] for group in ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")}
+
+
+def secret_problems(secrets):
+    return preflight.secret_problems(secrets, list(REDIS))
 
 
 @pytest.mark.parametrize("version", ["12", "13"])
@@ -94,6 +101,8 @@ def test_secrets_are_named_and_never_shown():
         in secret_problems({"app_redis_passwords": REDIS | {"beat": REDIS["cache"]}})
     )
     assert secret_problems({"app_redis_passwords": REDIS}) == []
+    gone = {"exporter": "short"}
+    assert secret_problems({"app_redis_passwords": REDIS | gone}) == [], "a user that is gone needs no good password"
     assert "app_redis_passwords.worker is missing" in " ".join(secret_problems({"app_redis_passwords": {}}))
 
 

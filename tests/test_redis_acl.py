@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from redis_acl import redis_acl_commands, redis_login
 
-ROLE = Path(__file__).parents[1] / "roles/redis"
+ROOT = Path(__file__).parents[1]
+ROLE = ROOT / "roles/redis"
 TABLE = DataLoader().load_from_file(str(ROLE / "vars/main.yml"), trusted_as_template=True)
 USERS = TABLE["__redis_users"]
 SENDERS = ("web", "worker", "beat")
@@ -72,6 +73,21 @@ def access_list(instance, debian="13", control=True, before="", old=None, passwo
     assert text.endswith("\n") and "\n\n" not in text.rstrip() + "\n" and "  " not in text
     users = dict(re.fullmatch(r"user (\S+) (.+)", line).groups() for line in text.splitlines() if line)
     return {user: [part.split() for part in re.split(r" \(|\) \(|\)$", rules) if part] for user, rules in users.items()}
+
+
+def test_who_is_named_elsewhere_is_in_the_table():
+    named = {"app_redis_passwords\\.": 0, "redis_user = '": 0, "REDIS_USERNAME=": 0, "secrets/redis_": 0}
+    everyone = {user: rules for users in USERS.values() for user, rules in users.items()}
+    for path in (path for folder in ("roles", "systemd", "playbooks") for path in (ROOT / folder).rglob("*")):
+        if path.is_file() and path.suffix in (".yml", ".j2"):
+            for before in named:
+                for user in re.findall(rf"{before}([a-z]+)", path.read_text()):
+                    named[before] += 1
+                    assert user in everyone, path
+    assert all(named.values()), "each way to name one is found somewhere"
+    units = "".join(path.read_text() for path in (ROOT / "systemd").glob("*@.service.j2"))
+    of_units = {user for user, rules in everyone.items() if "group" in rules}
+    assert set(re.findall(r"redis_user = '(\w+)'", units)) == of_units
 
 
 def hashed(password):

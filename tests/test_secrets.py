@@ -10,9 +10,11 @@ import yaml
 from ansible.constants import DEFAULT_VAULT_ID_MATCH
 from ansible.parsing.vault import VaultLib, VaultSecret
 from certificates import tls_problems
-from preflight import REDIS_USERS, secret_problems
+from inventory import redis_users
+from preflight import secret_problems
 
-PATH = Path(__file__).parents[1] / "playbooks/secrets"
+ROOT = Path(__file__).parents[1]
+PATH = ROOT / "playbooks/secrets"
 
 
 @pytest.fixture
@@ -39,9 +41,10 @@ def test_secrets_are_what_the_preflight_wants_and_can_be_decrypted(secrets, tmp_
     assert stat.S_IMODE(vault.stat().st_mode) == stat.S_IMODE(key.stat().st_mode) == 0o600
     assert vault.read_text().startswith("$ANSIBLE_VAULT;1.")
     made = decrypted(tmp_path)
-    assert secret_problems({name: made[name] for name in made if name != "app_tls_authority"}) == []
+    users = list(redis_users(str(ROOT)))
+    assert secret_problems({name: made[name] for name in made if name != "app_tls_authority"}, users) == []
     assert tls_problems("own", made["app_tls_authority"], {}, "10.0.0.1", serves=True) == []
-    assert set(made["app_redis_passwords"]) == set(REDIS_USERS)
+    assert set(made["app_redis_passwords"]) == set(users)
     assert not any(value in told for value in made["app_redis_passwords"].values())
 
 

@@ -119,7 +119,6 @@ RIGHT: dict[str, tuple[Any, str]] = {
     "release_allow_queues": (r"[a-z][a-z0-9_]{0,31}", "the name of a queue"),
     "release_migration_lock_timeout": (range(86401), "seconds, from 0 to 86400"),
 }  # fmt: skip
-REDIS_USERS = ("admin", "web", "worker", "beat", "flower", "cache")
 # Names that Debian has for groups, or systemd for targets and slices: the application would get into theirs.
 TAKEN = """adm audio backup basic bin bluetooth boot cdrom crontab daemon default dialout dip disk emergency exit fax final
     floppy games getty graphical halt hibernate init initrd input irc kexec kmem kvm list local lp machine mail man
@@ -138,7 +137,6 @@ OWN_ENVIRONMENT |= {
     "LISTEN_FDS",
 }
 OWN_SECRETS = {"secret_key", "secret_key_fallbacks", "database_password", "cache_password", "redis_password"}
-OWN_SECRETS |= {"redis_web", "redis_worker", "redis_beat"}
 
 
 @cache
@@ -147,6 +145,13 @@ def specs(project: str) -> dict[str, dict[str, Any]]:
     files = sorted(Path(project, "roles").glob("*/meta/argument_specs.yml"))
     mains = [yaml.safe_load(path.read_text())["argument_specs"]["main"] for path in files]
     return {name: option for main in mains for name, option in main["options"].items()}
+
+
+@cache
+def redis_users(project: str) -> dict[str, dict[str, Any]]:
+    """Read the users of both Redis instances from the role's table, name to what it says of the user."""
+    table = yaml.safe_load(Path(project, "roles/redis/vars/main.yml").read_text())["__redis_users"]
+    return {name: user for users in table.values() for name, user in users.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -220,15 +225,16 @@ def _environment_problems(environment: Mapping[Any, Any]) -> list[str]:
     return problems
 
 
-def _secrets_problems(secrets: Mapping[Any, Any]) -> list[str]:
+def _secrets_problems(secrets: Mapping[Any, Any], users: Mapping[str, Any]) -> list[str]:
     problems = []
+    own = OWN_SECRETS | {f"redis_{name}" for name, user in users.items() if "group" in user}
     for key, value in secrets.items():
         where = f"app_secrets.{key if isinstance(key, str) and key.isprintable() else repr(key)}"
         if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", key):
             problems.append(
                 f"{where}: a name must be at most 64 letters, digits and _.-, and not begin with - or a dot."
             )
-        elif key in OWN_SECRETS:
+        elif key in own:
             problems.append(f"{where} has the name of a secret that every application has: choose another.")
         elif not isinstance(value, str) or not value or "\0" in value:
             problems.append(f"{where} is {_shown(where, value)}; it must be a text that is not empty and holds no NUL.")
@@ -239,7 +245,7 @@ def _secrets_problems(secrets: Mapping[Any, Any]) -> list[str]:
     return problems
 
 
-def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
+def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], users: Mapping[str, Any]) -> list[str]:
     """Say what is wrong with values that are right each for itself."""
     problems = []
     if values.get("app_name") in TAKEN.split():
@@ -265,15 +271,15 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any]) ->
         if values.get(name) == []:
             problems.append(f"{name} is empty; it must hold the package that the role is about.")
     # An older vault still has passwords of users that are gone: they do no harm.
-    known = {*REDIS_USERS, *values.get("app_redis_passwords", {})}
+    known = {*users, *values.get("app_redis_passwords", {})}
     for user, password in values.get("app_redis_passwords_before", {}).items():
         if user not in known or not isinstance(password, str) or not re.fullmatch(r"[!-~]+", password):
             problems.append(
                 "app_redis_passwords_before must hold a text of printable ASCII without blanks for one of "
-                f"{', '.join(REDIS_USERS)}: make rotate-secret sets it."
+                f"{', '.join(users)}: make rotate-secret sets it."
             )
     problems += _environment_problems(values.get("app_environment", {}))
-    return problems + _secrets_problems(values.get("app_secrets", {}))
+    return problems + _secrets_problems(values.get("app_secrets", {}), users)
 
 
 def variables_of_others(variables: Mapping[str, Any]) -> list[str]:
@@ -320,7 +326,7 @@ def variable_problems(variables: Mapping[str, Any], project: str, others: Mappin
             values[name] = value
     missing = [name for name, option in options.items() if option.get("required") and name not in variables]
     problems += [f"{name} is missing: {options[name]['description']}" for name in missing]
-    return problems + _together_problems(values, options)
+    return problems + _together_problems(values, options, redis_users(project))
 
 
 class FilterModule:

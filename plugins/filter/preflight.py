@@ -35,7 +35,6 @@ GROUPS = {
     "flower": (0, 1),
     "edge": (1, 99),
 }
-REDIS_USERS = ("admin", "web", "worker", "beat", "flower", "cache")
 
 
 def host_problems(facts: dict[str, Any]) -> list[str]:
@@ -85,14 +84,15 @@ def postgresql_problems(clusters: dict[str, int], debian: str) -> list[str]:
     ]
 
 
-def secret_problems(secrets: dict[str, Any]) -> list[str]:
+def secret_problems(secrets: dict[str, Any], redis_users: list[str]) -> list[str]:
     """Refuse a missing, short, guessable or reused secret, by the variable's name and never by its value.
 
     :param secrets: variable name to value; `app_redis_passwords` holds one for each Redis user.
+    :param redis_users: their names; what stands there for others is nobody's.
     """
     redis = secrets.get("app_redis_passwords") or {}
     flat = {name: value for name, value in secrets.items() if name != "app_redis_passwords"}
-    flat |= {f"app_redis_passwords.{user}": redis.get(user) for user in REDIS_USERS}
+    flat |= {f"app_redis_passwords.{user}": redis.get(user) for user in redis_users}
     problems = []
     for name, value in flat.items():
         least = KEY_LENGTH if name == "app_secret_key" else SECRET_LENGTH
