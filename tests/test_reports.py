@@ -1,0 +1,159 @@
+"""The reports of `make status` and of a deploy, rendered as Ansible renders them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader, init_plugin_loader
+from ansible.template import Templar, trust_as_template
+
+ROOT = Path(__file__).parents[1]
+VERSION = (ROOT / "VERSION").read_text().strip()
+OLD, NEW = "0f1e2d3c4b5a", "3050226828af"  # pragma: allowlist secret
+QUEUES = {"critical": {"concurrency": 2}, "bulk": {}}
+GROUPS = {"redis": ["app1"], "edge": ["app1"], "web": ["app1", "app2"]}
+
+
+def unit(part, release=NEW, **changed):
+    """One of the units that deploy_state and deploy_end return."""
+    name = f"blog-{part}@{release}.service"
+    base = {"unit": name, "part": part, "release": release, "state": "active", "doing": "", "restarts": 0, "age": 60}
+    return base | {"since": "Thu 2026-11-26 06:00:00 UTC", "ended": ""} | changed
+
+
+WEB = unit("web", doing="Gunicorn arbiter booted")
+HISTORY = [
+    {"when": 1764136800, "who": "anna@desk", "action": "deploy", "release": NEW, "outcome": "done", "seconds": 42}
+    | {"source": "main, 1a2b3c4"},
+    {"when": 1764133200, "who": "ben@desk", "action": "rollback", "release": OLD, "outcome": "failed", "seconds": 7}
+    | {"reason": "app2: Activate", "source": ""},
+    {"when": 1764129600, "who": "ben@desk", "action": "deploy", "release": OLD, "outcome": "did not finish"},
+]
+STATE = {"current": NEW, "previous": OLD, "releases": [NEW, OLD], "lock": {}, "units": [WEB], "deploys": HISTORY}
+BEGUN = {"current": OLD, "migrations": [], "deploy": "d1", "root": "/srv/blog"}
+
+
+def canaries(*notes):
+    """What redis-cli prints for `canary_commands`."""
+    return {"stdout": "\n".join(["OK", "OK", "1764136900", "500000", *notes])}
+
+
+def broker(**queues):
+    """What redis-cli prints for `broker_commands`."""
+    none = {"waiting": 0, "taken": 0, "parked": {}, "letters": 0, "dead": {}}
+    return {"stdout": "OK\nOK\n" + json.dumps({name: none | state for name, state in queues.items()})}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugins():
+    """Let Ansible find the project's filters."""
+    init_plugin_loader()
+    filter_loader.add_directory(str(ROOT / "plugins/filter"))
+
+
+def task(playbook, name):
+    """Find a task of a playbook."""
+    plays = yaml.safe_load((ROOT / "playbooks" / playbook).read_text())
+    return next(task for play in plays for task in play["tasks"] if task["name"] == name)
+
+
+def render(playbook, name, **variables):
+    """Render a debug task's message with its own variables; return the lines."""
+    loader, found = DataLoader(), task(playbook, name)
+    folder = str(ROOT / "playbooks")
+    loader.set_basedir(folder)
+    own = {key: trust_as_template(value) for key, value in found["vars"].items()}
+    everywhere = {"playbook_dir": folder, "ansible_search_path": [folder], "groups": GROUPS, "celery_queues": QUEUES}
+    templar = Templar(loader, variables={"ansible_check_mode": False} | everywhere | own | variables)
+    return templar.template(trust_as_template(found["ansible.builtin.debug"]["msg"])).splitlines()
+
+
+def status(first=STATE, **others):
+    """Render the report of `make status` for one host, or for several."""
+    noted = json.dumps({"sent": 1764136890.0, "done": 1764136890.5, "worker": "critical-r1@app1"})
+    hosts = {"app1": {"status": first, "status_broker": broker(critical={})}} | {
+        n: {"status": s} for n, s in others.items()
+    }
+    hosts["app1"]["status_canaries"] = canaries("1764136890.0", noted, "", "")
+    return render("status.yml", "What runs where", hostvars=hosts, ansible_play_hosts=list(hosts))
+
+
+def deployed(first=None, check=False, said="", **others):
+    """Render the report at the end of a deploy for one host, or for several."""
+    base = {
+        "release_begun": BEGUN,
+        "release_ended": {"units": [WEB], "removed": []},
+        "group_names": ["deploy_converge"],
+    }
+    hosts = {name: base | (changed or {}) for name, changed in ({"app1": first} | others).items()}
+    hosts["app1"] = {"smoke_front": {"status": 200}, "smoke_broker": {"stdout": said}} | hosts["app1"]
+    variables = {"app_url": "https://blog.example.com", "release_id": NEW, "ansible_check_mode": check}
+    return render("smoke.yml", "What runs now", hostvars=hosts, ansible_play_hosts=list(hosts), **variables)
+
+
+def test_status_of_a_host():
+    assert status() == [
+        f"Coldframe {VERSION}",
+        f"app1: release {NEW}",
+        f"  to go back to: {OLD}; the one before: {OLD}",
+        f"  blog-web@{NEW}.service                active     since Thu 2026-11-26 06:00:00 UTC  Gunicorn arbiter booted",
+        "Queues: a canary task goes through each every 30 s",
+        "  critical             done 10 s ago by critical-r1@app1, after 0.5 s",
+        "  bulk                 OVERDUE: never done, or more than a day ago; none was sent: does Beat tick?",
+        "History (UTC)",
+        f"  2025-11-26 06:00:00  anna@desk            deploy   {NEW}  done in 42 s, from main, 1a2b3c4",
+        f"  2025-11-26 05:00:00  ben@desk             rollback {OLD}  failed in 7 s (app2: Activate)",
+        f"  2025-11-26 04:00:00  ben@desk             deploy   {OLD}  did not finish",
+    ]
+
+
+def test_status_of_a_host_that_is_being_deployed_and_of_one_without_a_release():
+    lock = {"who": "anna@desk", "since": 1764136800, "deploy": "d1"}
+    empty = STATE | {"current": "", "previous": "", "releases": [], "units": []}
+    lines = status(STATE | {"lock": lock}, app2=empty)
+    assert lines[3] == "  anna@desk has been deploying since 2025-11-26 06:00:00 UTC, if that deploy is not cut off"
+    assert lines[5:7] == ["app2: release none", "  to go back to: none"]
+
+
+def test_deploy_of_a_host():
+    assert deployed() == [
+        f"Coldframe {VERSION}",
+        "Application  https://blog.example.com",
+        "Flower       https://blog.example.com/flower/ as ops, app_flower_password in the vault",
+        f"app1: release {NEW}, before it {OLD}, configuration converged",
+        f"  blog-web@{NEW}.service                active, Gunicorn arbiter booted",
+    ]
+
+
+def test_deploy_prints_what_was_removed():
+    ended = {"units": [unit("beat")], "removed": ["/srv/blog/releases/000000000000"]}
+    assert deployed({"release_ended": ended})[4:] == [
+        f"  blog-beat@{NEW}.service               active",
+        "  removed /srv/blog/releases/000000000000",
+    ]
+
+
+def test_deploy_that_changes_no_release_and_a_site_without_a_first_page():
+    same = {"release_begun": BEGUN | {"current": NEW}, "group_names": [], "smoke_front": {"status": 404}}
+    lines = deployed(same, said=broker(critical={"letters": 1, "dead": {"x.y": 1}})["stdout"])
+    assert lines[1] == "Application  https://blog.example.com (no page at /, 404)"
+    assert lines[3] == f"app1: release {NEW}, as before, configuration as at its last deploy"
+    assert lines[-1] == "  critical             1 dead letters, of tasks that no release knew: x.y (1)"
+
+
+def test_dry_run_names_units_queues_and_migrations():
+    activated = {"started": [f"blog-web@{NEW}.service"], "stopped": [], "queues": ["bulk", "critical"]}
+    begun = {"release_begun": BEGUN | {"current": "", "migrations": ["blog/migrations/0002_x.py"]}}
+    ended = {"release_ended": {"units": [], "removed": ["/srv/blog/releases/000000000000"]}}
+    lines = deployed(begun | ended | {"release_activated": activated}, check=True, app2=None)
+    assert lines[3:9] == [
+        f"app1 would be: release {NEW}, before it none, configuration converged",
+        f"  would start blog-web@{NEW}.service",
+        "  would stop nothing",
+        "  queues whose workers change: bulk, critical",
+        "  new migrations: blog/migrations/0002_x.py",
+        "  would remove /srv/blog/releases/000000000000",
+    ]
+    assert lines[9] == f"app2 would be: release {NEW}, before it {OLD}, configuration converged"
