@@ -12,6 +12,7 @@ from ansible.template import Templar, trust_as_template
 ROOT = Path(__file__).parents[1]
 VERSION = (ROOT / "VERSION").read_text().strip()
 OLD, NEW = "0f1e2d3c4b5a", "3050226828af"  # pragma: allowlist secret
+TASK = "orders.tasks.charge_order[7d0c9a4e-2f5b-4f0e-9d53-0a4f5f1c2b3a]"
 QUEUES = {"critical": {"concurrency": 2}, "bulk": {}}
 GROUPS = {"redis": ["app1"], "edge": ["app1"], "web": ["app1", "app2"]}
 
@@ -24,6 +25,9 @@ def unit(part, release=NEW, **changed):
 
 
 WEB = unit("web", doing="Gunicorn arbiter booted")
+DRAINING = unit("worker-critical", OLD, state="draining", doing=f"draining, running {TASK}")
+DRAINED = unit("worker-bulk", OLD, state="draining", doing="draining")
+STOPPING = unit("worker-mail", OLD, doing="draining")
 HISTORY = [
     {"when": 1764136800, "who": "anna@desk", "action": "deploy", "release": NEW, "outcome": "done", "seconds": 42}
     | {"source": "main, 1a2b3c4"},
@@ -109,6 +113,16 @@ def test_status_of_a_host():
     ]
 
 
+def test_status_prints_the_state_draining_once():
+    lines = status(STATE | {"units": [DRAINING, DRAINED, STOPPING]})
+    since = "since Thu 2026-11-26 06:00:00 UTC"
+    assert lines[3] == f"  blog-worker-critical@{OLD}.service    draining   {since}  running {TASK}"
+    assert lines[4].rstrip() == f"  blog-worker-bulk@{OLD}.service        draining   {since}"
+    assert lines[5].endswith("active     since Thu 2026-11-26 06:00:00 UTC  draining"), (
+        "another word than the state stays"
+    )
+
+
 def test_status_of_a_host_that_is_being_deployed_and_of_one_without_a_release():
     lock = {"who": "anna@desk", "since": 1764136800, "deploy": "d1"}
     empty = STATE | {"current": "", "previous": "", "releases": [], "units": []}
@@ -127,9 +141,11 @@ def test_deploy_of_a_host():
     ]
 
 
-def test_deploy_prints_what_was_removed():
-    ended = {"units": [unit("beat")], "removed": ["/srv/blog/releases/000000000000"]}
+def test_deploy_prints_the_state_draining_once_and_what_was_removed():
+    ended = {"units": [DRAINING, DRAINED, unit("beat")], "removed": ["/srv/blog/releases/000000000000"]}
     assert deployed({"release_ended": ended})[4:] == [
+        f"  blog-worker-critical@{OLD}.service    draining, running {TASK}",
+        f"  blog-worker-bulk@{OLD}.service        draining",
         f"  blog-beat@{NEW}.service               active",
         "  removed /srv/blog/releases/000000000000",
     ]
