@@ -33,12 +33,12 @@ endif
 .PHONY: help setup browser system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint test-unit test-app test-hosts converged-release verified-release test-faults test bench-deploy
 
 help: ## Print this
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 	@echo
-	@echo "  ENV=sandbox           which of inventories/ (the default boots a host on this machine)"
-	@echo "  DRY_RUN=1             with deploy, site, rollback: what would change, changing nothing"
-	@echo "  THOROUGH=1            with test, test-hosts: the tests that take long and show a little more, too"
-	@echo "  ARGS='...'            further arguments of ansible-playbook, such as --check --diff or --limit"
+	@echo "  ENV=sandbox             which of inventories/ (the default boots a host on this machine)"
+	@echo "  DRY_RUN=1               with deploy, site, rollback: what would change, changing nothing"
+	@echo "  THOROUGH=1              with test, test-hosts: the tests that take long and show a little more, too"
+	@echo "  ARGS='...'              further arguments of ansible-playbook, such as --check --diff or --limit"
 	@echo "  SANDBOX_SSH_PORT=2222 SANDBOX_HTTPS_PORT=8443 SANDBOX_HTTP_PORT=8080 SANDBOX_NAME=coldframe-sandbox"
 
 setup: .venv/.ready ## Build .venv with the controller's tools (the other targets do it when needed)
@@ -54,14 +54,14 @@ browser: .venv/.browser ## Install Chromium and what drives it, for the tests of
 	@uv pip install --quiet --require-hashes --python .venv -r requirements/browser.txt
 	@touch $@
 
-system:
+system: ## Install the Debian packages that the other targets need, such as podman
 	@requirements/system
 
 # The slow things of the first use, at the same time.
-tools:
+tools: ## Build .venv and the host image, in parallel
 	@$(MAKE) --silent --jobs=2 .venv/.ready image
 
-image: system
+image: system ## Build the image of the sandbox host
 	@docker/host/build >/dev/null
 
 sandbox: tools ## Boot the sandbox host, without deploying
@@ -79,7 +79,7 @@ deploy: $(HOSTS) ## Bring the servers of ENV up to date and show that they work 
 preflight: $(HOSTS) ## Say whether the servers and variables of ENV can be deployed, changing nothing
 	@$(PLAYBOOK) playbooks/preflight.yml $(ARGS)
 
-site: $(HOSTS) ## The same, and take back what was changed by hand on them
+site: $(HOSTS) ## Deploy, and converge every host: changes made by hand are reverted
 	@$(PLAYBOOK) playbooks/site.yml $(ARGS)
 
 rollback: .venv/.ready ## Run the release before again, or RELEASE=id
@@ -138,10 +138,10 @@ test-hosts: tools browser ## The Molecule scenarios but `faults`; `release`, the
 	@molecule destroy -s release
 
 # Its host is made while the others are still asked.
-converged-release: scenario-cluster
+converged-release: scenario-cluster ## Step of test-hosts: run `cluster`, then create and converge `release`
 	@{ molecule destroy -s release && molecule converge -s release; } $(call said,release)
 
-verified-release: .venv/.ready
+verified-release: .venv/.ready ## Step of test-hosts: run the tests of `release`
 	@molecule verify -s release $(call said,release)
 
 # The environment is how Molecule's playbooks and tests learn of these.
@@ -151,7 +151,7 @@ test-faults: tools ## The scenario `faults` in full: longer faults, 20,000 order
 	@$(MAKE) --no-print-directory scenario-faults
 	@$(if $(WITHOUT),,bench/faults)
 
-scenario-%: .venv/.ready
+scenario-%: .venv/.ready ## Step of test-hosts and test-faults: run one Molecule scenario, such as scenario-default
 	@mkdir -p .cache
 	@molecule test -s $* $(call said,$*)
 

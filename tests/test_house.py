@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,45 @@ def test_verify_asks_any_application():
                 marks = set(re.findall(r"pytest\.mark\.(\w+)", text + "".join(of_module)))
                 if not marks & LEFT_OUT:
                     assert not OF_THE_EXAMPLE.search(text), f"{path.name}: {test.name} needs the mark example"
+
+
+MAKEFILE = (ROOT / "Makefile").read_text()
+# A target that is no file, with its prerequisites; not the lines that set a variable for targets.
+TARGETS = re.compile(r"^([a-z][a-z-]*%?):(?! \S+ [?:]?=| export )(.*)$", re.MULTILINE)
+# A playbook that is a step of another verb.
+STEPS = {"drained": "rotate-secret"}
+
+
+def targets():
+    """Map each Make target to its help text and its recipe."""
+    found = {}
+    for match in TARGETS.finditer(MAKEFILE):
+        recipe = re.match(r"\n((?:\t.*\n|@.*\n)*)", MAKEFILE[match.end() :])
+        found[match[1]] = (match[2].partition("## ")[2], recipe[1] if recipe else "")
+    return found
+
+
+def test_every_make_target_has_a_help_text_and_is_phony():
+    assert [name for name, (text, _) in targets().items() if not text] == []
+    phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split()
+    assert sorted(phony) == sorted(name for name in targets() if "%" not in name)
+
+
+def test_make_prints_the_help_text_of_every_target():
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name, (text, _) in targets().items():
+        assert re.search(rf"^  make {name} +{re.escape(text)}$", shown, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("playbook", sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml")))
+def test_every_playbook_is_a_make_target_of_its_name(playbook):
+    imported = "".join(path.read_text() for path in (ROOT / "playbooks").glob("*.yml"))
+    users = [name for name, (_, recipe) in targets().items() if f" playbooks/{playbook}.yml" in recipe]
+    if not users and f"import_playbook: {playbook}.yml" in imported:
+        return  # a part of other playbooks
+    assert STEPS.get(playbook, playbook.replace("_", "-")) in users, users
+
+
+def test_make_runs_playbooks_that_exist():
+    names = set(re.findall(r"playbooks/([\w-]+\.yml)", MAKEFILE))
+    assert names and all((ROOT / "playbooks" / name).exists() for name in names)
