@@ -133,3 +133,12 @@ def test_every_playbook_is_a_make_target_of_its_name(playbook):
 def test_make_runs_playbooks_that_exist():
     names = set(re.findall(r"playbooks/([\w-]+\.yml)", MAKEFILE))
     assert names and all((ROOT / "playbooks" / name).exists() for name in names)
+
+
+def test_pre_commit_runs_the_commands_of_make_lint():
+    wanted = targets()["lint"][1].replace("$$", "$").replace("'", "")
+    hooks = [hook for repository in load(ROOT / ".pre-commit-config.yaml")["repos"] for hook in repository["hooks"]]
+    commands = [hook["entry"].removeprefix("env LC_ALL=C.UTF-8 ").removeprefix(".venv/bin/") for hook in hooks]
+    assert [command for command in commands if command not in wanted] == []
+    assert {command.split()[0] for command in commands} == {"ruff", "detect-secrets-hook", "ansible-lint"}
+    assert all(hook["language"] == "system" for hook in hooks), "nothing is fetched"
