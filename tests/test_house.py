@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import variables
 import yaml
+from lock import TRIED
+from preflight import SUPPORTED
 
 ROOT = Path(__file__).parents[1]
 SECRET = re.compile(r"password|credentials\b|secret_key|app_tls_\w+\.key")
@@ -142,3 +144,11 @@ def test_pre_commit_runs_the_commands_of_make_lint():
     assert [command for command in commands if command not in wanted] == []
     assert {command.split()[0] for command in commands} == {"ruff", "detect-secrets-hook", "ansible-lint"}
     assert all(hook["language"] == "system" for hook in hooks), "nothing is fetched"
+
+
+def test_security_page_names_the_supported_versions():
+    text = (ROOT / "SECURITY.md").read_text()
+    assert f"| Debian, on the servers | {', '.join(SUPPORTED['Debian'])} |" in text
+    for package, (first, end) in TRIED.items():
+        versions = f">={'.'.join(map(str, first))},<{'.'.join(map(str, end))}"
+        assert re.search(rf"^\| `{package}`.* \| `{re.escape(versions)}` \|$", text, re.MULTILINE), package
