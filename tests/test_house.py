@@ -152,3 +152,18 @@ def test_security_page_names_the_supported_versions():
     for package, (first, end) in TRIED.items():
         versions = f">={'.'.join(map(str, first))},<{'.'.join(map(str, end))}"
         assert re.search(rf"^\| `{package}`.* \| `{re.escape(versions)}` \|$", text, re.MULTILINE), package
+
+
+def test_changelog_has_the_version_and_what_an_operator_must_do():
+    version = (ROOT / "VERSION").read_text()
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", version), "one line, as semver.org has it"
+    first, *released = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
+    assert first.startswith("[Unreleased]\n")
+    assert re.match(rf"\[{re.escape(version.strip())}\] - \d{{4}}-\d{{2}}-\d{{2}}\n", released[0])
+    for part in (first, *released):
+        assert part.count("\n### What an operator must do\n") == 1, part[:20]
+
+
+def test_readme_shows_the_version():
+    shown = set(re.findall(r"Coldframe (\d+\.\d+\.\d+)", (ROOT / "README.md").read_text()))
+    assert shown == {(ROOT / "VERSION").read_text().strip()}
