@@ -167,3 +167,14 @@ def test_changelog_has_the_version_and_what_an_operator_must_do():
 def test_readme_shows_the_version():
     shown = set(re.findall(r"Coldframe (\d+\.\d+\.\d+)", (ROOT / "README.md").read_text()))
     assert shown == {(ROOT / "VERSION").read_text().strip()}
+
+
+def test_contributing_names_files_and_tests_that_exist():
+    names = set(re.findall(r"`([^`\s]+)`", (ROOT / "CONTRIBUTING.md").read_text()))
+    tests = [path for folder in ("tests", "molecule/tests") for path in (ROOT / folder).glob("*.py")]
+    functions = {name for path in tests for name in re.findall(r"^def (test_\w+)\(", path.read_text(), re.MULTILINE)}
+    assert {name for name in names if re.fullmatch(r"test_\w+", name)} <= functions
+    assert {name for name in names if re.fullmatch(r"test_\w+\.py", name)} <= {path.name for path in tests}
+    folders = tuple(f"{path.name}/" for path in ROOT.iterdir() if path.is_dir())
+    files = [name for name in names if name.startswith(folders) and not re.search(r"ROLE|NAME|[{*]", name)]
+    assert files and [name for name in files if not (ROOT / name).exists()] == []
