@@ -46,9 +46,9 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the module's result."""
-        result = super().run(tmp, task_vars)
+        result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = self._task.args | {"holder": holder()}
-        answer = self._execute_module(module_args=arguments, task_vars=task_vars)
+        answer: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
         lock = answer.get("lock") or {}
         here = lock.get("controller") == arguments["holder"]["controller"]
         if answer.get("failed") and here and started(lock["pid"]) != lock["started"]:

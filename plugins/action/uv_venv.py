@@ -105,7 +105,7 @@ class ActionModule(ActionBase):
         """Return the module's result."""
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        result = self._execute_module(module_args=arguments, task_vars=task_vars)
+        result: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
         if "packages_for" not in result:
             return result
         try:
@@ -117,4 +117,5 @@ class ActionModule(ActionBase):
         sent = self._connection._shell.join_path(folder, "wheels.zip")
         self._transfer_file(str(archive), sent)
         self._fixup_perms2((folder, sent))
-        return self._execute_module(module_args=arguments | {"wheels": sent}, task_vars=task_vars)
+        result = self._execute_module(module_args=arguments | {"wheels": sent}, task_vars=task_vars)
+        return result

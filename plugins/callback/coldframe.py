@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible import constants
+from ansible.constants import COLOR_ERROR
 from ansible.plugins.callback.default import CallbackModule as Default
 
 DOCUMENTATION = """
@@ -54,4 +54,4 @@ class CallbackModule(Default):
         said = (
             f"failed: [{host}]: see below" if rescued(result.task) else f"fatal: [{host}]: FAILED!\n{message.strip()}"
         )
-        self._display.display(said, color=constants.COLOR_ERROR, stderr=self.get_option("display_failed_stderr"))
+        self._display.display(said, color=COLOR_ERROR, stderr=self.get_option("display_failed_stderr"))

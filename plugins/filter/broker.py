@@ -62,7 +62,8 @@ def _state(answer: str) -> dict[str, dict[str, Any]]:
     said = answer.strip().split("\n")
     if said[:2] != ["OK", "OK"] or len(said) != 3 or not said[2].startswith("{"):
         raise ValueError(next((line for line in said if line not in ("OK", "")), "no answer"))
-    return json.loads(said[2])
+    states: dict[str, dict[str, Any]] = json.loads(said[2])
+    return states
 
 
 def _names(tasks: dict[str, int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 OVERDUE = 90  # seconds since the last one was done; one is sent every 30
 
@@ -58,6 +59,6 @@ def _line(now: float, sent: str, noted: str) -> str:
 class FilterModule:
     """The filters."""
 
-    def filters(self) -> dict:
+    def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
         return {"canary_commands": canary_commands, "canary_lines": canary_lines}

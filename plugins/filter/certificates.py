@@ -26,7 +26,7 @@ def tls_problems(tls: str, authority: Any, given: Any, address: str, serves: boo
         return problems or _authority_problems(*parts)
     if tls == "given" and serves:
         problems, parts = _load("app_tls_given", given, ("ca", "certificate", "key"))
-        return problems or _given_problems(*parts, address)
+        return problems or _given_problems(parts[0], parts[1], parts[2], address)
     return _load("app_tls_given", given, ("ca",))[0] if tls == "given" else []
 
 

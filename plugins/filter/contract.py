@@ -19,7 +19,8 @@ LONGEST_VISIBILITY = 366 * 24 * 3600  # seconds; whoever needs more is better of
 
 def _held(options: dict[str, Any]) -> int:
     """How many seconds a queue's message may stay unacknowledged: put off, then waiting for those before it, then run."""
-    return options["longest_countdown"] + options["prefetch_multiplier"] * options["time_limit"]
+    seconds: int = options["longest_countdown"] + options["prefetch_multiplier"] * options["time_limit"]
+    return seconds
 
 
 def _needed(options: dict[str, Any]) -> tuple[int, str]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Ansible brings module_utils to the hosts, and not to its own plugins.
-_spec = importlib.util.spec_from_file_location(
-    "coldframe_failures", Path(__file__).parents[1] / "module_utils/coldframe_failures.py"
-)
-failures: Any = importlib.util.module_from_spec(_spec)  # type: ignore[arg-type]
-_spec.loader.exec_module(failures)  # type: ignore[union-attr]
+if TYPE_CHECKING:
+    from ansible.module_utils import coldframe_failures as failures
+else:
+    _spec = importlib.util.spec_from_file_location(
+        "coldframe_failures", Path(__file__).parents[1] / "module_utils/coldframe_failures.py"
+    )
+    failures = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(failures)
 
 
 def own_lines(journal: str, root: str) -> str:

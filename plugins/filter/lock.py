@@ -40,7 +40,7 @@ def _name(name: str) -> str:
 
 
 def _version(text: str) -> Version:
-    return tuple(int(part) for part in re.findall(r"\d+", re.match(r"[\d.]*", text).group()))  # type: ignore[union-attr]
+    return tuple(int(part) for part in re.findall(r"\d+", re.split(r"[^\d.]", text, maxsplit=1)[0]))
 
 
 def _shown(version: Version) -> str:
@@ -81,7 +81,8 @@ def _inside(source: str, lock_file: str, text: str) -> str:
                 return path
     stem, project = (Path(lock_file).with_name(n).as_posix() for n in (f"{Path(lock_file).stem}.in", "pyproject.toml"))
     if not Path(source, stem).is_file():
-        for path in (*INCLUDED.findall(text), project, *KEPT):
+        others: list[str] = [*INCLUDED.findall(text), project, *KEPT]
+        for path in others:
             if path != lock_file and _names_celery(Path(source, path)):
                 return path
     return next((path for path in (stem, project) if Path(source, path).is_file()), stem)

@@ -60,8 +60,10 @@ def _fits(option: str, value: Any) -> bool:
         return True
     if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
         return False
-    lowest, highest = RANGES.get(option, (1, 2**31 - 1))
-    return lowest <= value <= highest if kind is int else kind is bool or value in CHOICES[option]
+    if kind is int and isinstance(value, int):
+        lowest, highest = RANGES.get(option, (1, 2**31 - 1))
+        return lowest <= value <= highest
+    return kind is bool or value in CHOICES[option]
 
 
 def _queue_problems(name: Any, entry: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 
 def redis_login(passwords: dict[str, str]) -> str:
@@ -31,6 +32,6 @@ def redis_acl_commands(access_list: str, passwords: dict[str, str], before: str 
 class FilterModule:
     """The filters."""
 
-    def filters(self) -> dict:
+    def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
         return {"redis_acl_commands": redis_acl_commands, "redis_login": redis_login}

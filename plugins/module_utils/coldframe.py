@@ -13,10 +13,7 @@ import sys
 import syslog
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ansible.module_utils.basic import AnsibleModule
+from typing import Any, NoReturn, Protocol
 
 UNITS = Path("/etc/systemd/system")
 STATE = Path("/var/lib/coldframe")
@@ -35,10 +32,22 @@ RUNNING = ("active", "activating", "reloading", "restarting")
 ENDED = ("inactive", "failed")
 
 
+class Module(Protocol):
+    """What an application needs of AnsibleModule, which has no types of its own."""
+
+    def run_command(self, args: list[str]) -> tuple[int, str, str]:
+        """Run a command; return its exit code, output and errors."""
+        ...
+
+    def fail_json(self, msg: str, **facts: Any) -> NoReturn:
+        """End the module with a failure."""
+        ...
+
+
 class Application:
     """One application on this host, as systemd and the file system tell it."""
 
-    def __init__(self, module: AnsibleModule, app: str, root: str) -> None:
+    def __init__(self, module: Module, app: str, root: str) -> None:
         """Remember the module (it runs commands), the application's name and its folder."""
         self.module, self.app, self.root = module, app, Path(root)
         self.units, self.credentials, self.state = UNITS, CREDENTIALS / app, STATE / app
@@ -102,7 +111,7 @@ class Application:
 
     def parts(self, release: str, web: bool, queues: list[str], beat: bool, as_before: bool) -> list[str]:
         """List the parts of a release that run here: those it last ran with, if asked for and known; else as said."""
-        before = next((event["parts"] for event in self.activations() if event["release"] == release), [])
+        before: list[str] = next((event["parts"] for event in self.activations() if event["release"] == release), [])
         if as_before and before:
             return before
         return ["web"] * web + [f"worker-{queue}" for queue in queues] + ["beat"] * beat
@@ -176,8 +185,9 @@ class Application:
         """Name the release that ran before the current one and is still here; empty when there is none."""
         current, present = self.current, set(self.releases())
         for event in self.activations():
-            if event["release"] != current and event["release"] in present:
-                return event["release"]
+            release: str = event["release"]
+            if release != current and release in present:
+                return release
         return ""
 
     def prunable(self, keep: int, coming: str = "") -> list[Path]:
@@ -289,7 +299,8 @@ class Application:
     def lock(self) -> dict[str, Any]:
         """Read who holds the lock; empty when nobody does."""
         try:
-            return json.loads(self.lock_file.read_text())
+            holder: dict[str, Any] = json.loads(self.lock_file.read_text())
+            return holder
         except FileNotFoundError:
             return {}
         except ValueError:
@@ -303,7 +314,7 @@ class Application:
         try:
             os.link(own, self.lock_file)  # whole or not at all
         except FileExistsError:
-            return self.lock().get("deploy") == holder["deploy"]
+            return bool(self.lock().get("deploy") == holder["deploy"])
         finally:
             own.unlink()
         return True

@@ -14,12 +14,13 @@ from pathlib import Path
 NEVER = (".git", "__pycache__", "*.pyc")
 # Left out unless app_include names it.
 TOOLS = (".venv", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".tox", "tests")
-SECRET = (".env", ".env.*", ".envs", ".envrc", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.keytab", "*.kdbx")
-SECRET += ("id_rsa", "id_ecdsa", "id_ed25519", ".netrc", ".pgpass", ".pypirc", ".htpasswd", ".vault_pass*")
+SECRET: tuple[str, ...] = (".env", ".env.*", ".envs", ".envrc", "*.env", "*.pem", "*.key", "*.p12", "*.pfx")
+SECRET += ("*.keytab", "*.kdbx", "id_rsa", "id_ecdsa", "id_ed25519")
+SECRET += (".netrc", ".pgpass", ".pypirc", ".htpasswd", ".vault_pass*")
 EXAMPLE = re.compile(r"(^|[._-])(example|sample|template|dist|defaults?)([._-]|$)", re.IGNORECASE)
 # Outside of git nobody says what is no source. A folder of such a name that is a Python package is source.
-LOCAL = ("*.sqlite3", "*.sqlite3-*", "*.log", "celerybeat-schedule*", "node_modules", "media", "staticfiles")
-LOCAL += (".idea", ".vscode", ".DS_Store", ".coverage", "htmlcov")
+LOCAL: tuple[str, ...] = ("*.sqlite3", "*.sqlite3-*", "*.log", "celerybeat-schedule*", "node_modules")
+LOCAL += ("media", "staticfiles", ".idea", ".vscode", ".DS_Store", ".coverage", "htmlcov")
 # Whoever owns the folder, and without running what its configuration names.
 QUIETLY = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
 SHOWN = 10  # names that a person is shown

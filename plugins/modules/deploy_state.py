@@ -43,6 +43,7 @@ import os
 import platform
 import re
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe import Application
@@ -105,9 +106,9 @@ def clusters(folder: Path = Path("/etc/postgresql")) -> dict[str, int]:
     return found
 
 
-def deploys(events: list[dict], lock: dict, count: int) -> list[dict]:
+def deploys(events: list[dict[str, Any]], lock: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """Fold the history's events into one entry per deploy, the newest first."""
-    entries: dict[str, dict] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for event in events:
         if event["event"] == "begun":
             entries[event["deploy"]] = {"outcome": "did not finish", **event}

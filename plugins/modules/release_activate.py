@@ -47,6 +47,7 @@ queues: {description: Queues whose workers change., type: list, returned: always
 
 import time
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe import ENDED, PARTS, RUNNING, Application, point, replace
@@ -95,7 +96,7 @@ class Activation:
         """Whether the web socket, if there is one, leads to this release."""
         return not self.web or (self.pointer.exists() and self.pointer.read_text() == self.pointer_text)
 
-    def difference(self) -> dict[str, dict]:
+    def difference(self) -> dict[str, dict[str, Any]]:
         """Say what is, and what will be."""
         before = {"current": self.host.current, "running": self.running, "enabled": sorted(self.enabled)}
         after = {"current": self.release, "running": sorted(self.wanted), "enabled": sorted(self.wanted)}

@@ -73,6 +73,7 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe_files import Choice, shown
@@ -88,7 +89,7 @@ def walk(root: Path, exclude: list[str]) -> Iterator[Path]:
                 yield Path(folder, name).relative_to(root)
 
 
-def chosen(tree: dict, said: list[str]) -> Iterable[Path]:
+def chosen(tree: dict[str, Any], said: list[str]) -> Iterable[Path]:
     """Choose the files of a folder, relative to it, and say what a person might miss.
 
     Raises ValueError, naming the variables to change, for committed files that look like secrets.
@@ -105,7 +106,7 @@ def chosen(tree: dict, said: list[str]) -> Iterable[Path]:
     return choice.files
 
 
-def collect(trees: list[dict], files: dict[str, str], said: list[str]) -> dict[str, tuple[int, bytes, str]]:
+def collect(trees: list[dict[str, Any]], files: dict[str, str], said: list[str]) -> dict[str, tuple[int, bytes, str]]:
     """Map each path in the release to its mode, content and link target.
 
     Raises ValueError, naming the variables to change, for committed files that look like secrets.
@@ -125,7 +126,7 @@ def collect(trees: list[dict], files: dict[str, str], said: list[str]) -> dict[s
     return members
 
 
-def digest(members: dict[str, tuple[int, bytes, str]], salt: dict) -> str:
+def digest(members: dict[str, tuple[int, bytes, str]], salt: dict[str, Any]) -> str:
     """Derive the release id."""
     total = hashlib.sha256(json.dumps(salt, sort_keys=True).encode())
     for name in sorted(members):

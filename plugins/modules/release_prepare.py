@@ -238,7 +238,8 @@ def run(module: AnsibleModule, order: dict[str, Any]) -> dict[str, Any]:
     command = [f"/usr/local/bin/{app}-manage", "--release", release, "--module", "coldframe.prepare"]
     code, output, errors = module.run_command(command, data=json.dumps(order))
     try:
-        return json.loads(output)
+        result: dict[str, Any] = json.loads(output)
+        return result
     except ValueError:
         reason = [f"Exit status {code}: {EXITS[code]}."] if code in EXITS else []
         if "\nTimeout (" in f"\n{errors}":  # faulthandler's word

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 def clock(client: redis.Redis) -> float:
     """Return Redis' time, in seconds since 1970."""
     seconds, microseconds = client.time()
-    return seconds + microseconds / 1e6
+    return float(seconds + microseconds / 1e6)
 
 
 @shared_task(name=NAME, base=Task, bind=True, ignore_result=True, acks_late=False, send_events=False)
@@ -80,7 +80,7 @@ class Canaries:
         if not sent or (done and json.loads(done)["sent"] >= float(sent)):
             return False
         with self.app.producer_or_acquire() as producer:
-            return producer.channel.queue_declare(queue).message_count > 0
+            return bool(producer.channel.queue_declare(queue).message_count > 0)
 
     def send(self, queue: str) -> None:
         """Send one, and note so."""

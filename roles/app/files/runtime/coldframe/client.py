@@ -18,7 +18,7 @@ def application(path: str, edges: str) -> Callable[..., Iterable[bytes]]:
     :param edges: the addresses of the peers that are believed, with commas between. A peer without one came through the
         socket in the file system: nginx, or root on this host, who passes on nothing.
     """
-    app = import_app(path)
+    app: Callable[..., Iterable[bytes]] = import_app(path)
     believed = {"", *edges.split(",")}
 
     def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

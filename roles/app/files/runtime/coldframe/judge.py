@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import sqlparse
 from django.db import connection, models
@@ -40,23 +40,24 @@ def rule(code: str, pattern: str, kind: CheckType = CheckType.ERROR) -> Check:
     return Check(code, lambda sql, **_: re.search(pattern, sql), REASONS.get(code, ""), CheckMode.ONE_LINER, kind)
 
 
+RULES = [
+    *PostgresqlAnalyser.migration_checks,
+    rule("SET_NOT_NULL", r"ALTER COLUMN .* SET NOT NULL"),
+    rule("ADD_CONSTRAINT", r"ADD CONSTRAINT .* (CHECK|EXCLUDE)\b"),
+    rule("DROP_OTHER", r"^(TRUNCATE|DROP (?!(INDEX|TABLE|TRIGGER|RULE|POLICY)\b))|ALTER TABLE .* SET SCHEMA"),
+    # What RunSQL may say without the word COLUMN.
+    rule("DROP_COLUMN_SHORT", r"ALTER TABLE .* DROP (?!(COLUMN|CONSTRAINT|DEFAULT|NOT NULL|EXPRESSION|IDENTITY)\b)"),
+    rule("RENAME_COLUMN_SHORT", r"ALTER TABLE \S+ RENAME (?!(TO|COLUMN|CONSTRAINT)\b)"),
+    rule("ALTER_COLUMN_SHORT", r"ALTER TABLE .* ALTER (?!COLUMN\b)\S+ (SET DATA )?TYPE"),
+    rule("SET_NOT_NULL_SHORT", r"ALTER TABLE .* ALTER (?!COLUMN\b)\S+ SET NOT NULL"),
+    rule("RUNS_BLOCK", r"^(DO|CALL)\b"),
+]
+
+
 class Analyser(PostgresqlAnalyser):
     """The linter's rules for PostgreSQL, and those of ours. One that bears a code of the linter's would replace it."""
 
-    migration_checks: ClassVar[list[Check]] = [
-        *PostgresqlAnalyser.migration_checks,
-        rule("SET_NOT_NULL", r"ALTER COLUMN .* SET NOT NULL"),
-        rule("ADD_CONSTRAINT", r"ADD CONSTRAINT .* (CHECK|EXCLUDE)\b"),
-        rule("DROP_OTHER", r"^(TRUNCATE|DROP (?!(INDEX|TABLE|TRIGGER|RULE|POLICY)\b))|ALTER TABLE .* SET SCHEMA"),
-        # What RunSQL may say without the word COLUMN.
-        rule(
-            "DROP_COLUMN_SHORT", r"ALTER TABLE .* DROP (?!(COLUMN|CONSTRAINT|DEFAULT|NOT NULL|EXPRESSION|IDENTITY)\b)"
-        ),
-        rule("RENAME_COLUMN_SHORT", r"ALTER TABLE \S+ RENAME (?!(TO|COLUMN|CONSTRAINT)\b)"),
-        rule("ALTER_COLUMN_SHORT", r"ALTER TABLE .* ALTER (?!COLUMN\b)\S+ (SET DATA )?TYPE"),
-        rule("SET_NOT_NULL_SHORT", r"ALTER TABLE .* ALTER (?!COLUMN\b)\S+ SET NOT NULL"),
-        rule("RUNS_BLOCK", r"^(DO|CALL)\b"),
-    ]
+    migration_checks = RULES
 
 
 def statements(sql: str) -> Iterator[str]:
@@ -86,7 +87,7 @@ def judged(sql: list[str], made: set[str], ignore: list[str] | None = None) -> t
             known.append(statement)
     analyser = Analyser(ignore)
     analyser.analyse(known)
-    fatal = {}
+    fatal: dict[str, str] = {}
     for issue in analyser.errors:
         code = issue.code.removesuffix("_SHORT")
         where = f" ({issue.table}.{issue.column})" if issue.table and issue.column else ""

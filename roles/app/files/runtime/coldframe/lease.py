@@ -82,7 +82,7 @@ class Lease:
             return False
         self.lock.local.token = held
         try:
-            return self.lock.reacquire()
+            return bool(self.lock.reacquire())
         except LockError:
             return False
 

@@ -85,6 +85,7 @@ class Held:
 
     def settle(self, channel: Any) -> Exception | None:
         """Tell the broker what is owed, until it does not answer or refuses: then return why; the next call goes on."""
+        broken: tuple[type[Exception], ...] = (*channel.connection_errors, channel.ResponseError)
         try:
             for tag, (message, requeue) in list(self.owed.items()):
                 with channel.conn_or_acquire() as client, client.pipeline() as pipe:
@@ -94,8 +95,9 @@ class Held:
                         channel._do_restore_message(message._raw, where["exchange"], where["routing_key"], pipe)
                     pipe.execute()
                 del self.owed[tag]
-        except (*channel.connection_errors, channel.ResponseError) as error:
+        except broken as error:
             return error
+        return None
 
     def settle_apart(self, app: Any) -> Exception | None:
         """Tell the broker what is owed over a connection that is nobody else's; return why it was not told all."""
@@ -107,6 +109,7 @@ class Held:
                     return self.settle(connection.default_channel)
             except Exception as error:
                 return error
+        return None
 
 
 def install(tell: Callable[[str], None]) -> None:
@@ -129,7 +132,8 @@ def install(tell: Callable[[str], None]) -> None:
     def kept_ack(qos: Any, tag: str) -> None:
         if not held.owed:  # else the broker does not answer: each try would wait for it
             with suppress(*qos.channel.connection_errors, qos.channel.ResponseError):
-                return ack(qos, tag)
+                ack(qos, tag)
+                return
         held.basic_ack(tag)
         virtual.QoS.ack(qos, tag)
 

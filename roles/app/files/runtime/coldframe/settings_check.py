@@ -31,7 +31,8 @@ PATIENCE = 2.0  # seconds for an address to answer
 
 def given() -> dict[str, Any]:
     """Read the deployment's settings."""
-    return json.loads(Path(os.environ["CELERY_SETTINGS_FILE"]).read_text())
+    settings: dict[str, Any] = json.loads(Path(os.environ["CELERY_SETTINGS_FILE"]).read_text())
+    return settings
 
 
 def shown(value: Any) -> str:
@@ -54,7 +55,7 @@ def same(key: str, wanted: Any, found: Any) -> bool:
         return not chosen & UNSAFE and (key != "accept_content" or bool(chosen & {"json", "application/json"}))
     if isinstance(wanted, dict):
         return isinstance(found, dict) and all(found.get(name) == value for name, value in wanted.items())
-    return (list(found) if isinstance(found, tuple) else found) == wanted
+    return bool((list(found) if isinstance(found, tuple) else found) == wanted)
 
 
 def own(key: str, app: Any) -> Any:

@@ -95,7 +95,8 @@ class Watch:
         hard, _ = request.time_limits or (None, None)
         most = self.worker.time_limit
         asked = hard or request.task.time_limit or most
-        return min(asked, most) if asked and most else asked
+        limit: float | None = min(asked, most) if asked and most else asked
+        return limit
 
     def broker_answers(self) -> bool:
         """Ask the broker over a connection that is nobody else's."""

@@ -63,4 +63,5 @@ class Workers:
 
     def so_far(self) -> int:
         """How many workers have loaded the application."""
-        return struct.unpack("i", fcntl.ioctl(self.loaded, termios.FIONREAD, b"\0" * 4))[0]
+        loaded: int = struct.unpack("i", fcntl.ioctl(self.loaded, termios.FIONREAD, b"\0" * 4))[0]
+        return loaded
