@@ -30,7 +30,7 @@ export ANSIBLE_VAULT_PASSWORD_FILE ?= $(CURDIR)/.vault/$(ENV)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint test-unit test-app test-hosts converged-release verified-release test-faults test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit check test-app test-hosts converged-release verified-release test-faults test bench-deploy
 
 help: ## Print this
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -112,10 +112,30 @@ ssh: export COLDFRAME_COMMAND = $(value CMD)
 ssh: $(if $(filter sandbox,$(ENV)),,.venv/.ready) ## A root shell on a server of ENV (HOST=name, where there are several), or one command: CMD="systemctl status"
 	@playbooks/ssh $(ENV) $(host)
 
-lint: .venv/.ready ## Style and errors of roles, playbooks and Python, and secrets in tracked files
+# What is asked side by side; all of it is told, whatever fails. ansible-lint takes the longest, so it begins.
+LINTS = lint-ansible lint-types lint-python lint-shell lint-secrets
+BESIDE = --no-print-directory --jobs=2 --keep-going --output-sync=target
+
+check: .venv/.ready ## Lint, types and unit tests, without a host: some minutes
+	@$(MAKE) $(BESIDE) lint-ansible test-unit $(filter-out lint-ansible,$(LINTS))
+
+lint: .venv/.ready ## Style, types and errors of roles, playbooks, Python and shell scripts, and secrets in tracked files
+	@$(MAKE) $(BESIDE) $(LINTS)
+
+lint-ansible: .venv/.ready
+	@ansible-lint --offline -q
+
+lint-types: .venv/.ready
+	@mypy --no-error-summary
+
+lint-python: .venv/.ready
 	@ruff check .
 	@ruff format --check .
-	@ansible-lint --offline -q
+
+lint-shell: .venv/.ready
+	@tests/shell
+
+lint-secrets: .venv/.ready
 	@git ls-files -z ':!*requirements*.txt' | xargs -0 detect-secrets-hook --no-verify --exclude-secrets '^scram-sha-256$$' || \
 		{ echo "A secret stands in a tracked file: take it out. What is none gets '# pragma: allowlist secret' behind it." >&2; exit 1; }
 
@@ -155,7 +175,7 @@ scenario-%: .venv/.ready ## Step of test-hosts and test-faults: run one Molecule
 	@mkdir -p .cache
 	@molecule test -s $* $(call said,$*)
 
-test: lint test-unit test-hosts ## All of it but test-faults
+test: check test-hosts ## All of it but test-faults
 
 bench-deploy: tools ## Measure deploys and rollbacks on hosts of their own, 1 to 8; writes bench/README.md
 	@bench/deploy
