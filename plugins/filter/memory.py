@@ -16,7 +16,8 @@ FIXED = {
     "flower": ("Flower", 50),
     "edge": ("nginx", 5),
 }
-WEB, WORKER = (30, 30), (50, 35)  # the first process, and each further one
+WEB = (30, 30)  # MiB of the first process, and of each further one
+WORKER = (50, 35)
 
 
 def memory_parts(

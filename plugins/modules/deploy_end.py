@@ -6,6 +6,8 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: deploy_end
 short_description: Notes how a deploy ended, removes old releases, and gives the lock back
+description:
+  - Ends what M(deploy_begin) began. In check mode it says which releases would go, and changes nothing.
 options:
   app: {description: The application's name., type: str, required: true}
   root: {description: The application's folder., type: path, required: true}

@@ -6,6 +6,8 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: release_place
 short_description: Gives an unpacked release its secrets, its folders and its virtual environment
+description:
+  - The secrets lie outside of the release, where its units alone get them from. Done again, it changes nothing.
 options:
   app: {description: The application's name., type: str, required: true}
   root: {description: The application's folder., type: path, required: true}
