@@ -3,6 +3,7 @@
 import pytest
 from converged import converged_digest, converged_inputs
 
+CREDENTIALS = "runtime/coldframe/credentials.py"  # Flower has it too
 GROUPS = {"web": ["one"]}
 FACTS = {"memtotal_mb": 1024}
 VARIABLES = {"redis_appendfsync": "everysec", "app_environment": {}, "ansible_host": "a", "smoke_request": {}}
@@ -10,7 +11,7 @@ VARIABLES = {"redis_appendfsync": "everysec", "app_environment": {}, "ansible_ho
 
 @pytest.fixture
 def project(tmp_path):
-    for path in ("roles/redis/tasks/main.yml", "roles/app/vars/main.yml", "systemd/web.socket.j2"):
+    for path in ("roles/redis/tasks/main.yml", "roles/app/vars/main.yml", "systemd/web.socket.j2", CREDENTIALS):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(path)
     return tmp_path
@@ -27,7 +28,7 @@ def test_same_input_is_the_same_digest(project):
     assert digest(project) == digest(project)
 
 
-@pytest.mark.parametrize("path", ["roles/redis/tasks/main.yml", "systemd/web.socket.j2"])
+@pytest.mark.parametrize("path", ["roles/redis/tasks/main.yml", "systemd/web.socket.j2", CREDENTIALS])
 def test_changed_file_is_another(project, path):
     before = digest(project)
     (project / path).write_text("changed")

@@ -43,7 +43,7 @@ def test_traceback_without_one_beside_another_with_one_is_cut_short():
 
 
 def test_own_runtime_is_not_the_applications():
-    ours = JOURNAL.replace("a1/blog/posts.py", "a1/.release/runtime/coldframe/web.py")
+    ours = JOURNAL.replace("a1/blog/posts.py", "a1/.release/runtime/coldframe/web/hooks.py")
     assert "gunicorn/arbiter.py" in own_lines(ours, "/srv/blog/releases/")
 
 

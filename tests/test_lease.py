@@ -53,7 +53,7 @@ ABSENT = {name: MagicMock() for name in ("celery.signals", "coldframe.canary", "
     "redis.lock": module("redis.lock", Lock=Lock),
 }
 with patch.dict(sys.modules, ABSENT):
-    from coldframe import lease
+    from coldframe.beat import lease
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,11 @@
 """Which lock files are refused, and what to do then."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
-from lock import lock_problems
+from lock import TRIED, lock_problems
 
 ROOT = Path(__file__).parents[1]
 GOOD = {
@@ -151,3 +153,12 @@ def test_a_file_or_folder_that_is_missing_is_named(tmp_path):
     assert "app_source is" in lock_problems(str(tmp_path / "absent"), "requirements.txt")[0]
     assert "there is no such file in app_source" in lock_problems(str(tmp_path), "lock/production.txt")[0]
     assert "there is no such file in app_version 'v1'" in lock_problems(str(tmp_path), "requirements.txt", "v1")[0]
+
+
+def test_project_of_the_runtime_names_the_same_versions():
+    project = tomllib.loads((ROOT / "runtime/pyproject.toml").read_text())["project"]
+    named = dict(re.match(r"([\w-]+)(?:\[\w+\])?(.*)", line).groups() for line in project["dependencies"])
+    for package, limits in TRIED.items():
+        first, end = (".".join(map(str, limit)) for limit in limits)
+        assert named[package] == f">={first},<{end}"
+    assert project["version"] == (ROOT / "VERSION").read_text().strip()

@@ -1,7 +1,7 @@
 """Which SQL a running release survives, and what is said of it."""
 
 import pytest
-from coldframe.judge import judged, statements
+from coldframe.release.judge import judged, statements
 from release_prepare import described, failure, refusal, wrong_names
 
 SURVIVED = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import release_prepare
 
-RUNTIME = Path(__file__).parents[1] / "roles/app/files/runtime"
+RUNTIME = Path(__file__).parents[1] / "runtime"
 PROJECT = {
     "conf.py": """
         SECRET_KEY = "".join(map(chr, range(48, 110)))
@@ -116,7 +116,7 @@ def prepare(project, **order):
     } | order
     environment = os.environ | {"PYTHONPATH": str(RUNTIME), "DJANGO_SETTINGS_MODULE": "conf"}
     done = subprocess.run(
-        [sys.executable, "-m", "coldframe.prepare"],
+        [sys.executable, "-m", "coldframe.release.prepare"],
         cwd=project,
         env=environment,
         input=json.dumps(order),

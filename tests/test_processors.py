@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from coldframe.processors import arguments, count
+from coldframe.worker.processors import arguments, count
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ ABSENT = (
     "redis.retry",
 )
 with patch.dict(sys.modules, {name: MagicMock() for name in ABSENT}):
-    from coldframe import pool, watch
+    from coldframe.worker import pool, watch
 
 
 class Scene:
@@ -166,21 +166,21 @@ def test_processes_that_are_idle_while_a_task_waits(scene):
 
 
 MODULES = [
+    "beat.lease",
     "canary",
-    "celery56",
-    "countdown",
-    "guard",
-    "heartbeat",
-    "lease",
-    "reconnect",
-    "results",
-    "routes",
+    "sending.countdown",
+    "sending.routes",
     "settings_check",
-    "sockets",
-    "soft_limit",
     "starting",
-    "unknown",
-    "stop",
+    "worker.celery56",
+    "worker.guard",
+    "worker.heartbeat",
+    "worker.reconnect",
+    "worker.results",
+    "worker.sockets",
+    "worker.soft_limit",
+    "worker.stop",
+    "worker.unknown",
 ]
 STANDINS = [*ABSENT, "celery.__main__", "celery.signals", *(f"coldframe.{name}" for name in MODULES)]
 

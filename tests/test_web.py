@@ -19,9 +19,9 @@ def seen(monkeypatch):
     gunicorn.import_app = lambda path: lambda environ, start: [environ]
     monkeypatch.setitem(sys.modules, "gunicorn", ModuleType("gunicorn"))
     monkeypatch.setitem(sys.modules, "gunicorn.util", gunicorn)
-    monkeypatch.syspath_prepend(ROOT / "roles/app/files/runtime")
-    monkeypatch.delitem(sys.modules, "coldframe.client", raising=False)
-    from coldframe.client import application
+    monkeypatch.syspath_prepend(ROOT / "runtime")
+    monkeypatch.delitem(sys.modules, "coldframe.web.client", raising=False)
+    from coldframe.web.client import application
 
     def seen(peer, forwarded=None, edges="*"):
         asked = {"REMOTE_ADDR": peer, "REMOTE_PORT": "1"}

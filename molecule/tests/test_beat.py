@@ -8,7 +8,7 @@ from conftest import wait_for
 from test_units import current, instances
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("beat")]
-TTL = 20  # seconds; coldframe.lease says so
+TTL = 20  # seconds; coldframe.beat.lease says so
 END = """
 from datetime import timedelta
 from django.utils import timezone

@@ -199,7 +199,7 @@ def test_a_dropped_connection_that_a_process_has_too_does_not_slow_the_worker(ho
 
 def test_a_task_is_put_off_for_no_longer_than_its_queue_allows(worker, deployment, manage):
     code = f"""
-from coldframe.web import load  # what Gunicorn does
+from coldframe.web.hooks import load  # what Gunicorn does
 load("{deployment.app_celery}")
 longest = current_app.conf.task_longest_countdown["bulk"]
 said = [send("trial.put_off", (seconds,)).get(timeout=30) for seconds in (1, longest + 60)]

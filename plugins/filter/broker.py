@@ -1,4 +1,4 @@
-"""What the broker holds of each queue, in words: waiting, taken, parked (coldframe.unknown), dead letters."""
+"""What the broker holds of each queue, in words: waiting, taken, parked (coldframe.worker.unknown), dead letters."""
 
 from __future__ import annotations
 

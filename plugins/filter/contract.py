@@ -175,7 +175,7 @@ def celery_web_settings(settings: dict[str, Any], control: bool = True) -> dict[
 
     A publish waits up to about three times `socket_timeout` (seconds) on a broker that hangs.
 
-    :param control: whether these processes may use remote control; if not, coldframe.control reads so in `web_control`.
+    :param control: whether these processes may use remote control; if not, coldframe.sending.control reads so in `web_control`.
     """
     options = settings["broker_transport_options"] | {"socket_timeout": 2, "socket_connect_timeout": 1}
     return (

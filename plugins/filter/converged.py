@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-FOLDERS = ("roles", "systemd", "plugins", "requirements")
+FOLDERS = ("roles", "systemd", "plugins", "requirements", "runtime/coldframe")
 # What a run finds out, and what makes a release rather than a host (with all that begins with release_).
 NOT_INPUT = {"app_packages", "app_preflight_passed", "app_state", "app_checkout", "app_folder", "app_folder_kind"}
 NOT_INPUT |= {"app_source", "app_repository", "app_version", "app_repository_folder", "app_lock_file", "app_include"}

@@ -165,7 +165,7 @@ class Activation:
             time.sleep(0.5)
 
     def any(self, units: list[str], doing: str) -> bool:
-        """Whether a unit's status says that it does so with tasks of another release (coldframe.unknown)."""
+        """Whether a unit's status says that it does so with tasks of another release (coldframe.worker.unknown)."""
         return any(f", {doing} " in unit.get("StatusText", "") for unit in self.host.show("Id,StatusText", units))
 
     def point_socket(self) -> None:

@@ -235,7 +235,7 @@ def report(result: dict[str, Any]) -> list[str]:
 def run(module: AnsibleModule, order: dict[str, Any]) -> dict[str, Any]:
     """Run the release's process; return what it did. Fails when it ends without saying so."""
     app, release = module.params["app"], module.params["release"]
-    command = [f"/usr/local/bin/{app}-manage", "--release", release, "--module", "coldframe.prepare"]
+    command = [f"/usr/local/bin/{app}-manage", "--release", release, "--module", "coldframe.release.prepare"]
     code, output, errors = module.run_command(command, data=json.dumps(order))
     try:
         result: dict[str, Any] = json.loads(output)

@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 from tornado.ioloop import PeriodicCallback
 from tornado.web import HTTPError
 
-INTERVAL = 5  # seconds between two questions to the workers whether they live; see coldframe.heartbeat
+INTERVAL = 5  # seconds between two questions to the workers whether they live; see coldframe.worker.heartbeat
 NEVER_ASKED = 60  # seconds without a sign of life until a worker is dropped that has no page
 TIMEOUT = 2.0  # seconds for a connection to Redis and for each answer
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Runs the `celery` command and tells systemd what it does (sd_notify(3)).
 
-A worker is ready when it consumes from the broker; Beat, when it ticks or stands by (coldframe.lease).
+A worker is ready when it consumes from the broker; Beat, when it ticks or stands by (coldframe.beat.lease).
 A worker's status says why it cannot use the broker, and names the tasks that it runs, while it drains too.
 """
 
@@ -24,25 +24,23 @@ from celery.__main__ import main
 from celery.signals import celeryd_init, worker_ready, worker_shutting_down
 from celery.worker import state
 
-from coldframe import (
-    canary,
+from coldframe import canary, settings_check
+from coldframe.beat import lease
+from coldframe.sending import countdown, routes
+from coldframe.worker import (
     celery56,
-    countdown,
     guard,
     heartbeat,
-    lease,
     pool,
     processors,
     reconnect,
     results,
-    routes,
-    settings_check,
     sockets,
     soft_limit,
     unknown,
 )
-from coldframe.stop import Rest
-from coldframe.watch import Watch
+from coldframe.worker.stop import Rest
+from coldframe.worker.watch import Watch
 
 STATUS_INTERVAL = 1.0  # seconds between two looks at the running tasks
 STATUS_TASKS = 10  # tasks that the status names, at most

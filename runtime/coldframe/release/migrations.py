@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from coldframe import indexes
+from coldframe.release import indexes
 
 
 def pending() -> list[Any]:
@@ -52,7 +52,7 @@ def migrate(order: dict[str, Any], result: dict[str, Any]) -> None:
             result["linter_missing"] = True
             return
         sys.path.append(str(packages))  # behind the application's own
-        from coldframe import judge
+        from coldframe.release import judge
 
         result["step"] = "judge"
         for finding in judge.findings(executor, plan):

@@ -15,7 +15,7 @@ from typing import Any
 
 from celery.worker import state
 
-from coldframe import pool
+from coldframe.worker import pool
 
 LIMIT = 5.0  # seconds that a child may take to say that it has begun; it takes milliseconds
 logger = logging.getLogger(__name__)

@@ -261,7 +261,7 @@ def refuse(name: str) -> None:
     from celery.app.utils import find_app
     from django.core.management import CommandError
 
-    from coldframe import routes
+    from coldframe.sending import routes
 
     routes.install()
     app = find_app(name)

@@ -15,7 +15,7 @@ from redis import ConnectionPool, Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from coldframe import pool
+from coldframe.worker import pool
 
 QUIET = 12.0  # seconds without a sign of life; the event loop turns at least every 10, a BRPOP is sent every second
 GRACE = 20.0  # seconds more in which the broker answers; what waits for a broken connection gives up after 10

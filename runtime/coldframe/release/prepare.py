@@ -1,6 +1,6 @@
 """Runs a release's code once, before any of its units starts: checks, static files, migrations.
 
-    python -m coldframe.prepare <ORDER >RESULT
+    python -m coldframe.release.prepare <ORDER >RESULT
 
 The order and the result are a JSON object each; what the application prints goes to stderr.
 """
@@ -14,14 +14,14 @@ import shlex
 import sys
 from typing import Any
 
-from coldframe import checks, migrations
-from coldframe.errors import error_of
+from coldframe.release import checks, migrations
+from coldframe.release.errors import error_of
 
 
 def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
     """Do what is ordered, noting in the result what was done; an exception ends it.
 
-    :param order: `celery`, the Celery application, or empty; `check`, `static`, `migrate` (bool); `check_level`, `check_ignore` (coldframe.checks); `commands`,
+    :param order: `celery`, the Celery application, or empty; `check`, `static`, `migrate` (bool); `check_level`, `check_ignore` (coldframe.release.checks); `commands`,
         of manage.py, run behind `static`; `running`, the release that serves, empty when none does; `allow`, names of
         migrations; `linter`, the environment of the migration linter; `lock_timeout`
         and `load_timeout`, seconds.

@@ -81,7 +81,7 @@ class Unknown(StartStopStep):
         """Park a message.
 
         Raises a connection error or ResponseError when the broker does not do so: the message then goes back to its
-        queue, as all that has not begun when the connection is lost (coldframe.reconnect).
+        queue, as all that has not begun when the connection is lost (coldframe.worker.reconnect).
         """
         channel, task = message.channel, message.headers if "task" in message.headers else message.payload
         queue = message.delivery_info["routing_key"]

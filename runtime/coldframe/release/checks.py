@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from coldframe.errors import Complete, is_own
+from coldframe.release.errors import Complete, is_own
 
 # The checks of Django itself, by the beginning of their ids: they do not read the application's tables.
 DJANGO = {"admin", "async", "auth", "caches", "commands", "compatibility", "contenttypes", "fields", "files", "models"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-from coldframe import control, countdown, routes
+from coldframe.sending import control, countdown, routes
 
 if __name__ == "__main__":
     control.install()

@@ -25,7 +25,7 @@ from kombu.transport import virtual
 from kombu.transport.redis import MultiChannelPoller, QoS
 from redis.exceptions import ResponseError
 
-from coldframe import pool
+from coldframe.worker import pool
 
 LIMIT = 2.0  # seconds for the last answer of the old connection, and again for the children to say what they run
 RETRY = 2  # seconds between two tries to connect; Celery would wait longer each time, up to 30, and give up

@@ -17,7 +17,8 @@ from celery.app.utils import find_app
 from django.urls import get_resolver
 
 import coldframe.credentials  # noqa: F401
-from coldframe import control, countdown, routes, settings_check, starting
+from coldframe import settings_check, starting
+from coldframe.sending import control, countdown, routes
 
 
 def load(celery_app: str) -> None:

@@ -1,0 +1,1 @@
+"""What Beat adds to Celery: one of several ticks, the others stand by."""
