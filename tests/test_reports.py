@@ -92,9 +92,9 @@ def deployed(first=None, check=False, said="", **others):
         "group_names": ["deploy_converge"],
     }
     hosts = {name: base | (changed or {}) for name, changed in ({"app1": first} | others).items()}
-    hosts["app1"] = {"smoke_front": {"status": 200}, "smoke_broker": {"stdout": said}} | hosts["app1"]
+    hosts["app1"] = {"smoke_front": {"status": 200}, "finish_broker": {"stdout": said}} | hosts["app1"]
     variables = {"app_url": "https://blog.example.com", "release_id": NEW, "ansible_check_mode": check}
-    return render("smoke.yml", "What runs now", hostvars=hosts, ansible_play_hosts=list(hosts), **variables)
+    return render("finish.yml", "What runs now", hostvars=hosts, ansible_play_hosts=list(hosts), **variables)
 
 
 def test_status_of_a_host():
