@@ -92,7 +92,7 @@ rotate-secret: $(HOSTS) ## Change a secret while everything runs: NAME=database_
 	@$(if $(DRY_RUN),$(error DRY_RUN=1: the change of a secret cannot be tried. Leave DRY_RUN out))
 	@playbooks/secrets begin $(SECRETS) $(or $(NAME),"")
 	@$(PLAYBOOK) playbooks/deploy.yml $(ARGS)
-	@$(PLAYBOOK) playbooks/drained.yml $(ARGS)
+	@$(PLAYBOOK) playbooks/wait_for_drain.yml $(ARGS)
 	@playbooks/secrets finish $(SECRETS) $(NAME)
 	@$(PLAYBOOK) playbooks/deploy.yml $(ARGS)
 

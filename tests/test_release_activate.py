@@ -278,6 +278,27 @@ def test_lock_is_one_deploys_alone(host):
     assert host.take_lock({"deploy": "b", "who": "ben"})
 
 
+def test_a_deploy_that_is_done_has_converged_the_host_and_no_other(host):
+    for outcome in ("failed", "cut off", "lock broken"):
+        assert host.take_lock({"deploy": "a", "converged": "digest"})
+        host.finish("a", outcome)
+        assert not host.stamp_file.exists()
+    for digest, stamp in (("digest", "digest"), ("", "digest")):
+        assert host.take_lock({"deploy": "a", "converged": digest})
+        host.finish("another", "done")
+        host.finish("a", "done")
+        assert host.stamp_file.read_text() == stamp, "a rollback converges nothing, and leaves it"
+
+
+def test_a_lock_is_removed_whoever_has_it(host):
+    assert not host.unlock(), "there is none"
+    host.take_lock({"deploy": "a", "who": "anna", "converged": "digest"})
+    assert host.unlock() and not host.lock() and not host.stamp_file.exists()
+    assert [(event["deploy"], event["outcome"]) for event in host.history()] == [("a", "lock broken")]
+    host.lock_file.write_text("not JSON")
+    assert host.unlock() and not host.lock_file.exists()
+
+
 def test_history_survives_a_line_that_a_crash_cut_off(host):
     host.note("a", "begun", release="r1")
     with host.history_file.open("a") as file:

@@ -77,8 +77,8 @@ def render(playbook, name, **variables):
 def status(first=STATE, **others):
     """Render the report of `make status` for one host, or for several."""
     noted = json.dumps({"sent": 1764136890.0, "done": 1764136890.5, "worker": "critical-r1@app1"})
-    hosts = {"app1": {"status": first, "status_broker": broker(critical={})}} | {
-        n: {"status": s} for n, s in others.items()
+    hosts = {"app1": {"app_state": first, "status_broker": broker(critical={})}} | {
+        n: {"app_state": s} for n, s in others.items()
     }
     hosts["app1"]["status_canaries"] = canaries("1764136890.0", noted, "", "")
     return render("status.yml", "What runs where", hostvars=hosts, ansible_play_hosts=list(hosts))

@@ -320,10 +320,21 @@ class Application:
         return True
 
     def finish(self, deploy: str, outcome: str, **facts: Any) -> None:
-        """Note how a deploy ended, and give its lock back."""
+        """Note how a deploy ended, and give its lock back. One that is done has converged the host to the lock's digest."""
         self.note(deploy, "ended", outcome=outcome, **facts)
-        if self.lock().get("deploy") == deploy:
+        lock = self.lock()
+        if lock.get("deploy") == deploy:
+            if outcome == "done" and lock.get("converged"):
+                replace(self.stamp_file, lock["converged"])
             self.lock_file.unlink(missing_ok=True)
+
+    def unlock(self) -> bool:
+        """Break the lock, whoever has it and even if it cannot be read; say whether there was one."""
+        lock = self.lock()
+        if lock.get("deploy"):
+            self.finish(lock["deploy"], "lock broken")
+        self.lock_file.unlink(missing_ok=True)
+        return bool(lock)
 
 
 def fits(venv: Path) -> bool:

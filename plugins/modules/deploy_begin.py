@@ -16,14 +16,18 @@ options:
   action: {description: What is being done., type: str, choices: [deploy, rollback], default: deploy}
   release: {description: The release that shall run., type: str, required: true}
   source: {description: Where it comes from; for the history., type: str, default: ""}
-  converged: {description: "A digest of all that the host's configuration follows from. Empty: do not compare.", type: str, default: ""}
+  converged:
+    description: >-
+      A digest of all that the host's configuration follows from. Empty: do not compare. The lock keeps it, and M(deploy_end)
+      makes it the host's when the deploy ends well.
+    type: str
+    default: ""
   web: {description: Whether Gunicorn runs on this host., type: bool, default: false}
   queues: {description: The queues that this host serves., type: list, elements: str, default: []}
   beat: {description: Whether Beat runs on this host., type: bool, default: false}
   as_before: {description: Compare with the units that the release last ran with here., type: bool, default: false}
   venv: {description: "The virtual environment that the release shall have here. Empty: do not compare.", type: path, default: ""}
   migrations: {description: Files of migrations in the release., type: list, elements: str, default: []}
-  keep: {description: How many releases M(deploy_end) shall keep., type: int, default: 0}
   holder: {description: Who deploys; the action plugin fills it in., type: dict, default: {}}
   take_over: {description: The deploy whose lock is stale; the action plugin fills it in., type: str, default: ""}
 author: Coldframe
@@ -41,9 +45,6 @@ place: {description: Whether the release must be put in place first., type: bool
 activate: {description: Whether units must start or stop., type: bool, returned: always}
 lock: {description: The lock that was found., type: dict, returned: always}
 migrations: {description: Those that the running release does not have., type: list, returned: always}
-converged: {description: "O(converged), for M(deploy_end).", type: str, returned: always}
-root: {description: "O(root), for M(deploy_end).", type: str, returned: always}
-keep: {description: "O(keep), for M(deploy_end).", type: int, returned: always}
 """
 
 import time
@@ -83,7 +84,6 @@ def main() -> None:
             "converged": {"type": "str", "default": ""},
             "venv": {"type": "path", "default": ""},
             "migrations": {"type": "list", "elements": "str", "default": []},
-            "keep": {"type": "int", "default": 0},
             "holder": {"type": "dict", "default": {}},
             "take_over": {"type": "str", "default": ""},
             **PARTS,
@@ -97,7 +97,7 @@ def main() -> None:
     if not module.check_mode:
         if p["take_over"] and lock.get("deploy") == p["take_over"]:
             host.finish(p["take_over"], "cut off")
-        if not host.take_lock(p["holder"] | {"since": int(time.time())}):
+        if not host.take_lock(p["holder"] | {"since": int(time.time()), "converged": p["converged"]}):
             lock = host.lock()
             since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(lock.get("since", 0)))
             module.fail_json(
@@ -132,9 +132,6 @@ def main() -> None:
         activate=activate,
         lock=lock,
         migrations=[name for name in p["migrations"] if not (host.root / "current" / name).exists()],
-        converged=p["converged"],
-        root=p["root"],
-        keep=p["keep"],
     )
 
 

@@ -11,10 +11,9 @@ description:
 options:
   app: {description: The application's name., type: str, required: true}
   root: {description: The application's folder., type: path, required: true}
-  deploy: {description: "The deploy that ends. Empty: whichever has the lock (breaks it).", type: str, default: ""}
-  outcome: {description: How it ended., type: str, choices: [done, failed, lock broken], default: done}
+  deploy: {description: The deploy that ends., type: str, required: true}
+  outcome: {description: How it ended., type: str, choices: [done, failed], default: done}
   reason: {description: Why it failed., type: str, default: ""}
-  converged: {description: "The digest that the host's configuration now follows from. Empty: as before.", type: str, default: ""}
   keep:
     description:
       - How many releases stay for a rollback. What runs, drains or starts at boot, and the current and the
@@ -32,11 +31,10 @@ EXAMPLES = r"""
 RETURN = r"""
 removed: {description: What was removed., type: list, returned: always}
 units: {description: "As of M(deploy_state).", type: list, returned: always}
-lock: {description: The lock that was found., type: dict, returned: always}
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.coldframe import Application, remove, replace
+from ansible.module_utils.coldframe import Application, remove
 
 
 def main() -> None:
@@ -45,10 +43,9 @@ def main() -> None:
         argument_spec={
             "app": {"type": "str", "required": True},
             "root": {"type": "path", "required": True},
-            "deploy": {"type": "str", "default": ""},
-            "outcome": {"type": "str", "choices": ["done", "failed", "lock broken"], "default": "done"},
+            "deploy": {"type": "str", "required": True},
+            "outcome": {"type": "str", "choices": ["done", "failed"], "default": "done"},
             "reason": {"type": "str", "default": ""},
-            "converged": {"type": "str", "default": ""},
             "keep": {"type": "int", "default": 0},
             "release": {"type": "str", "default": ""},
         },
@@ -56,13 +53,11 @@ def main() -> None:
     )
     p = module.params
     host = Application(module, p["app"], p["root"])
-    lock = host.lock()
-    deploy = p["deploy"] or lock.get("deploy", "")
     paths = host.prunable(p["keep"], p["release"]) if p["keep"] else []
     if not module.check_mode:
         if p["outcome"] == "failed":  # a release that had to go again is nothing to roll back to
             for event in host.activations():
-                if event["deploy"] == deploy and event["release"] != host.current:
+                if event["deploy"] == p["deploy"] and event["release"] != host.current:
                     remove(host.root / "releases" / event["release"] / ".release/ready")
         for path in paths:
             remove(path)
@@ -72,18 +67,9 @@ def main() -> None:
             host.see_to_shared()
         if any(path.parent == host.units for path in paths):
             host.systemctl("daemon-reload")
-        if p["converged"]:
-            replace(host.stamp_file, p["converged"])
-        if lock.get("deploy") == deploy:
-            host.finish(deploy, p["outcome"], **({"reason": p["reason"]} if p["reason"] else {}))
-        if not p["deploy"]:  # a lock that cannot be read is broken too
-            remove(host.lock_file)
-    module.exit_json(
-        changed=bool(paths) or bool(lock and not p["deploy"]),
-        removed=[str(path) for path in paths],
-        units=host.status(),
-        lock=lock,
-    )
+        if host.lock().get("deploy") == p["deploy"]:
+            host.finish(p["deploy"], p["outcome"], **({"reason": p["reason"]} if p["reason"] else {}))
+    module.exit_json(changed=bool(paths), removed=[str(path) for path in paths], units=host.status())
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ def test_every_secret_is_changed(scene, secrets, manage, redis, shell):
         assert result.returncode == 0, result.stdout
         scene.assert_all_on(scene.release)
     between = scene.release
-    result = scene.play("playbooks/drained.yml")
+    result = scene.play("playbooks/wait_for_drain.yml")
     assert result.returncode == 0 and not any(first in unit for unit in scene.units()), result.stdout
     with scene.step("secrets changed: new alone"):
         secrets("finish", "all")
