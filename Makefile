@@ -7,8 +7,8 @@ INVENTORY = inventories/$(ENV)
 $(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV): there is no $(INVENTORY). Set ENV to one of: $(notdir $(wildcard inventories/*))))
 STATE = .sandbox/$(SANDBOX_NAME)
 SECRETS = $(if $(filter sandbox,$(ENV)),$(STATE)/secrets.yml,$(ENV))
-# Targets that are about the sandbox alone; HOST counts where it was typed, for shells set it too.
-only_sandbox = $(if $(filter-out sandbox,$(ENV)),$(error ENV=$(ENV): make $@ is about the sandbox alone. Leave ENV out))
+# Targets for the sandbox host only. HOST counts only on the command line, because shells set it too.
+only_sandbox = $(if $(filter-out sandbox,$(ENV)),$(error ENV=$(ENV): make $@ is for the sandbox host only. Leave ENV out))
 host = $(if $(filter command%,$(origin HOST)),$(HOST))
 
 # The sandbox host's name and its ports on loopback.
@@ -32,22 +32,22 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help setup browser system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit check test-app test-hosts converged-release verified-release test-faults test bench-deploy
 
-help: ## Print this
+help: ## Print this help
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 	@echo
 	@echo "  ENV=sandbox             which of inventories/ (the default boots a host on this machine)"
-	@echo "  DRY_RUN=1               with deploy, site, rollback: what would change, changing nothing"
-	@echo "  THOROUGH=1              with test, test-hosts: the tests that take long and show a little more, too"
+	@echo "  DRY_RUN=1               with deploy, site, rollback: print what would change, and change nothing"
+	@echo "  THOROUGH=1              with test, test-hosts: also run slow tests that add little coverage"
 	@echo "  ARGS='...'              further arguments of ansible-playbook, such as --check --diff or --limit"
 	@echo "  SANDBOX_SSH_PORT=2222 SANDBOX_HTTPS_PORT=8443 SANDBOX_HTTP_PORT=8080 SANDBOX_NAME=coldframe-sandbox"
 
-setup: .venv/.ready ## Build .venv with the controller's tools (the other targets do it when needed)
+setup: .venv/.ready ## Build .venv with the controller's tools (other targets do it when needed)
 
 .venv/.ready: requirements/uv.txt requirements/controller.txt requirements/bootstrap
 	@requirements/bootstrap
 
-# What the tests look at Flower's pages with; who only deploys needs none of it.
-browser: .venv/.browser ## Install Chromium and what drives it, for the tests of pages
+# The tests open Flower's pages with it; a deploy does not need it.
+browser: .venv/.browser ## Install Chromium and its driver, for the tests of pages
 
 .venv/.browser: .venv/.ready requirements/browser.txt requirements/system
 	@requirements/system chromium
@@ -57,7 +57,7 @@ browser: .venv/.browser ## Install Chromium and what drives it, for the tests of
 system: ## Install the Debian packages that the other targets need, such as podman
 	@requirements/system
 
-# The slow things of the first use, at the same time.
+# The slow steps of the first use, in parallel.
 tools: ## Build .venv and the host image, in parallel
 	@$(MAKE) --silent --jobs=2 .venv/.ready image
 
@@ -67,25 +67,25 @@ image: system ## Build the image of the sandbox host
 sandbox: tools ## Boot the sandbox host, without deploying
 	@$(only_sandbox)playbooks/sandbox-answers || ansible-playbook -i inventories/sandbox playbooks/sandbox.yml
 
-sandbox-down: .venv/.ready ## Remove the sandbox host with all it holds
+sandbox-down: .venv/.ready ## Remove the sandbox host with all its data
 	@$(only_sandbox)ansible-playbook -i inventories/sandbox playbooks/sandbox_down.yml
 
 HOSTS = $(if $(filter sandbox,$(ENV)),sandbox,.venv/.ready)
 PLAYBOOK = ansible-playbook -i $(INVENTORY) $(if $(DRY_RUN),--check --diff)
 
-deploy: $(HOSTS) ## Bring the servers of ENV up to date and show that they work (DRY_RUN=1 says what would change)
+deploy: $(HOSTS) ## Bring the servers of ENV up to date, and test that they work
 	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e release_allow_migrations=$(ALLOW_MIGRATIONS)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(ARGS)
 
-preflight: $(HOSTS) ## Say whether the servers and variables of ENV can be deployed, changing nothing
+preflight: $(HOSTS) ## Check the servers and variables of ENV before a deploy, and change nothing
 	@$(PLAYBOOK) playbooks/preflight.yml $(ARGS)
 
-site: $(HOSTS) ## Deploy, and converge every host: changes made by hand are reverted
+site: $(HOSTS) ## Deploy, and converge every host: reverts manual changes
 	@$(PLAYBOOK) playbooks/site.yml $(ARGS)
 
-rollback: .venv/.ready ## Run the release before again, or RELEASE=id
+rollback: .venv/.ready ## Roll back to the previous release, or to RELEASE=id
 	@$(PLAYBOOK) playbooks/rollback.yml $(if $(RELEASE),-e release_rollback_to=$(RELEASE)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(ARGS)
 
-secrets: .venv/.ready ## Make the secrets of ENV, random and encrypted; those that are there stay
+secrets: .venv/.ready ## Create the secrets of ENV, random and encrypted; existing ones are kept
 	@playbooks/secrets make $(SECRETS)
 
 rotate-secret: $(HOSTS) ## Change a secret while everything runs: NAME=database_password, redis_web, ..., all
@@ -96,86 +96,86 @@ rotate-secret: $(HOSTS) ## Change a secret while everything runs: NAME=database_
 	@playbooks/secrets finish $(SECRETS) $(NAME)
 	@$(PLAYBOOK) playbooks/deploy.yml $(ARGS)
 
-status: .venv/.ready ## Say what runs where, what drains, what to go back to, and who deployed what when
+status: .venv/.ready ## Print what runs where, what drains, which releases are kept, and who deployed what when
 	@$(PLAYBOOK) playbooks/status.yml $(ARGS)
 
-unlock: .venv/.ready ## Break the lock of a deploy that is no more
+unlock: .venv/.ready ## Remove a stale deploy lock
 	@$(PLAYBOOK) playbooks/unlock.yml $(ARGS)
 
-remove-app: .venv/.ready ## Take another application, APP=name, off the servers of ENV; its database and uploads stay
+remove-app: .venv/.ready ## Remove another application, APP=name, from the servers of ENV; its database and uploads stay
 	@$(PLAYBOOK) playbooks/remove_app.yml -e remove_app=$(or $(APP),"''") $(ARGS)
 
-verify: .venv/.ready ## Ask the servers of ENV whether they are right, changing nothing
+verify: .venv/.ready ## Check the running servers of ENV with read-only host tests
 	@molecule/verify $(ENV)
 
 ssh: export COLDFRAME_COMMAND = $(value CMD)
-ssh: $(if $(filter sandbox,$(ENV)),,.venv/.ready) ## A root shell on a server of ENV (HOST=name, where there are several), or one command: CMD="systemctl status"
+ssh: $(if $(filter sandbox,$(ENV)),,.venv/.ready) ## Open a root shell on a server of ENV (HOST=name if there are several), or run CMD="systemctl status"
 	@playbooks/ssh $(ENV) $(host)
 
-# What is asked side by side; all of it is told, whatever fails. ansible-lint takes the longest, so it begins.
+# These run in parallel, and all of them report, even if one fails. ansible-lint takes the longest, so it starts first.
 LINTS = lint-ansible lint-types lint-python lint-shell lint-secrets
 BESIDE = --no-print-directory --jobs=2 --keep-going --output-sync=target
 
-check: .venv/.ready ## Lint, types and unit tests, without a host: some minutes
+check: .venv/.ready ## Run linters, types and unit tests, without a host: some minutes
 	@$(MAKE) $(BESIDE) lint-ansible test-unit $(filter-out lint-ansible,$(LINTS))
 
-lint: .venv/.ready ## Style, types and errors of roles, playbooks, Python and shell scripts, and secrets in tracked files
+lint: .venv/.ready ## Run all linters
 	@$(MAKE) $(BESIDE) $(LINTS)
 
-lint-ansible: .venv/.ready
+lint-ansible: .venv/.ready ## Step of lint: ansible-lint on roles and playbooks
 	@ansible-lint --offline -q
 
-lint-types: .venv/.ready
+lint-types: .venv/.ready ## Step of lint: mypy on plugins and runtime
 	@mypy --no-error-summary
 
-lint-python: .venv/.ready
+lint-python: .venv/.ready ## Step of lint: ruff, style and format
 	@ruff check .
 	@ruff format --check .
 
-lint-shell: .venv/.ready
+lint-shell: .venv/.ready ## Step of lint: shellcheck on shell scripts
 	@tests/shell
 
-lint-secrets: .venv/.ready
+lint-secrets: .venv/.ready ## Step of lint: detect-secrets on tracked files
 	@git ls-files -z ':!*requirements*.txt' | xargs -0 detect-secrets-hook --no-verify --exclude-secrets '^scram-sha-256$$' || \
-		{ echo "A secret stands in a tracked file: take it out. What is none gets '# pragma: allowlist secret' behind it." >&2; exit 1; }
+		{ echo "A tracked file has a secret: remove it. Mark a false positive with '# pragma: allowlist secret'." >&2; exit 1; }
 
-test-unit: .venv/.ready ## Filters, modules, templates and house rules, without a host
+test-unit: .venv/.ready ## Run unit tests and house rules, without a host
 	@pytest -q tests
 
-test-app: sandbox ## The stub's own tests, against PostgreSQL and Redis on the sandbox host
+test-app: sandbox ## Run the example application's own tests, against PostgreSQL and Redis on the sandbox host
 	@$(only_sandbox)ansible-playbook -i inventories/sandbox playbooks/test_app.yml
 
-# Each line with its scenario's name, as several are told at once.
-said = 2>&1 | sed -u 's/^/$(1): /' | tee -a .cache/scenario-$(1).log
+# Scenarios run in parallel: prefix each line with the name of its scenario.
+log_as = 2>&1 | sed -u 's/^/$(1): /' | tee -a .cache/scenario-$(1).log
 test-hosts converged-release verified-release scenario-%: SHELL = /bin/bash
 test-hosts converged-release verified-release scenario-%: .SHELLFLAGS = -o pipefail -c
 
-test-hosts: tools browser ## The Molecule scenarios but `faults`; `release`, the one under load, is asked alone
+test-hosts: tools browser ## Run all Molecule scenarios except `faults`; `release`, the load test, runs by itself
 	@mkdir -p .cache; rm -f .cache/scenario-*.log
 	@$(MAKE) --no-print-directory --jobs=2 scenario-default converged-release && $(MAKE) --no-print-directory verified-release || \
 		{ molecule destroy -s release >/dev/null 2>&1; \
 		echo "What failed:"; grep -hE '(FAILED|ERROR) .*\.py|fatal: \[|CRITICAL' .cache/scenario-*.log; exit 1; }
 	@molecule destroy -s release
 
-# Its host is made while the others are still asked.
+# Its host is created while the other scenarios still run.
 converged-release: scenario-cluster ## Step of test-hosts: run `cluster`, then create and converge `release`
-	@{ molecule destroy -s release && molecule converge -s release; } $(call said,release)
+	@{ molecule destroy -s release && molecule converge -s release; } $(call log_as,release)
 
 verified-release: .venv/.ready ## Step of test-hosts: run the tests of `release`
-	@molecule verify -s release $(call said,release)
+	@molecule verify -s release $(call log_as,release)
 
 # The environment is how Molecule's playbooks and tests learn of these.
 test-faults: export ORDERS ?= 20000
 test-faults: export WITHOUT ?=
-test-faults: tools ## The scenario `faults` in full: longer faults, 20,000 orders (ORDERS=), into bench/README.md; WITHOUT=sweep, without a protection
+test-faults: tools ## Run the scenario `faults` in full, with 20,000 orders (ORDERS=); writes bench/README.md. WITHOUT=sweep disables a protection
 	@$(MAKE) --no-print-directory scenario-faults
 	@$(if $(WITHOUT),,bench/faults)
 
 scenario-%: .venv/.ready ## Step of test-hosts and test-faults: run one Molecule scenario, such as scenario-default
 	@mkdir -p .cache
-	@molecule test -s $* $(call said,$*)
+	@molecule test -s $* $(call log_as,$*)
 
-test: check test-hosts ## All of it but test-faults
+test: check test-hosts ## Run check and test-hosts
 
 bench-deploy: tools ## Measure deploys and rollbacks on hosts of their own, 1 to 8; writes bench/README.md
 	@bench/deploy
