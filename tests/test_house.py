@@ -95,6 +95,14 @@ def test_verify_asks_any_application():
                     assert not OF_THE_EXAMPLE.search(text), f"{path.name}: {test.name} needs the mark example"
 
 
+def test_host_tests_share_by_support_and_conftest_alone():
+    """A helper is in molecule/support, a fixture in molecule/conftest.py: none is imported from a module of tests."""
+    for path in ROOT.glob("molecule/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith(("conftest", "test_")), f"{path.name}: {node.module}"
+
+
 MAKEFILE = (ROOT / "Makefile").read_text()
 # A target that is no file, with its prerequisites; not the lines that set a variable for targets.
 TARGETS = re.compile(r"^([a-z][a-z-]*%?):(?! \S+ [?:]?=| export )(.*)$", re.MULTILINE)

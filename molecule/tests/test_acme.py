@@ -2,14 +2,14 @@
 
 import http.client
 import json
-import re
 import socket
 import ssl
 import threading
 
 import pytest
-from conftest import ansible, wait_for
-from test_sandbox import SOCKETS, probe  # noqa: F401
+from support.hosts import wait_for
+from support.playbooks import ansible
+from support.sandbox import SOCKETS, exposure
 
 pytestmark = [pytest.mark.group("edge"), pytest.mark.changes]
 NAME = "www.example.test"
@@ -168,13 +168,12 @@ def test_keys_are_read_by_root_alone(host, issued):
 
 
 def test_unit_is_sandboxed_and_not_root(host, issued):
-    analysis = host.check_output(f"systemd-analyze security --no-pager {UNIT}")
-    score = float(re.search(r"Overall exposure level for \S+: ([\d.]+)", analysis)[1])
+    score, analysis = exposure(host, UNIT)
     assert score <= SOCKETS, analysis
     assert host.check_output(f"systemctl show --property=User --value {UNIT}") == "coldframe-acme"
 
 
-def test_no_way_out_of_the_client(issued, probe):  # noqa: F811
+def test_no_way_out_of_the_client(issued, probe):
     ways = {attempt for attempt, result in probe(UNIT).items() if result == "done"}
     assert ways <= {"connect out"}, "the authority is out there"
 

@@ -5,8 +5,8 @@ import json
 import uuid
 
 import pytest
-from conftest import wait_for
-from test_units import instances
+from support.hosts import wait_for
+from support.units import instances
 
 USERS = {"web": "web", "workers": "worker", "beat": "beat", "flower": "flower"}
 

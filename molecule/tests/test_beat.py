@@ -4,8 +4,8 @@ import itertools
 import json
 
 import pytest
-from conftest import wait_for
-from test_units import current, instances
+from support.hosts import wait_for
+from support.units import current, instances
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("beat")]
 TTL = 20  # seconds; coldframe.beat.lease says so

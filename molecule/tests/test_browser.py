@@ -7,8 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import wait_for
-from test_flower import ask, flower_python, send_events  # noqa: F401
+from support.hosts import wait_for
 
 playwright = pytest.importorskip("playwright.sync_api", reason="'make browser' installs what drives a browser")
 CHROMIUM = shutil.which("chromium")
@@ -61,7 +60,7 @@ WORKER = "browser@test"
 
 
 @pytest.fixture
-def task(send_events, ask):  # noqa: F811
+def task(send_events, flower):
     """The name of a task that was done twice; the second time it failed."""
     name = f"browser.{uuid.uuid4().hex[:8]}"
     events = []
@@ -70,7 +69,7 @@ def task(send_events, ask):  # noqa: F811
         events += [("task-received", fields), ("task-started", fields)]
         events += [("task-failed" if "exception" in end else "task-succeeded", fields | end)]
     send_events(WORKER, events)
-    wait_for(lambda: len(ask(f"api/tasks?taskname={name}").json) == 2, 10, "Flower has the tasks")
+    wait_for(lambda: len(flower(f"api/tasks?taskname={name}").json) == 2, 10, "Flower has the tasks")
     yield name
     send_events(WORKER, [("worker-offline", {})])
 

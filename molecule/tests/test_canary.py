@@ -1,9 +1,10 @@
 """On several hosts the first one goes alone, and the rest only when it stands."""
 
 import pytest
-from conftest import ROOT, deployed, wait_for
-from test_deploy import deploy
-from test_units import once
+from support.deployment import deployed
+from support.hosts import wait_for
+from support.playbooks import ROOT, deploy
+from support.units import once
 from testinfra import get_host
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("web")]

@@ -5,8 +5,9 @@ import struct
 import uuid
 
 import pytest
-from conftest import deployed, wait_for
-from test_units import RELEASED, current, instances
+from support.deployment import deployed
+from support.hosts import wait_for
+from support.units import RELEASED, current, instances
 
 # Send a text to an address and port, to Redis over TLS if it talks that; print the answer, or the error's name.
 CONNECT = """

@@ -1,25 +1,15 @@
 """Deploying again: what changes, what is refused, what comes back. These tests change the host."""
 
-import json
 import re
 import shutil
 import subprocess
 
 import pytest
-from conftest import ROOT, ansible, wait_for
-from test_units import current, running, wanted
+from support.hosts import wait_for
+from support.playbooks import ROOT, ansible, changed, deploy, output
+from support.units import current, running, wanted
 
 pytestmark = pytest.mark.changes
-
-
-def deploy(inventory, *arguments, **variables):
-    """Deploy from the inventory with other variables; return the finished process."""
-    return ansible("ansible-playbook", "-i", inventory, "playbooks/deploy.yml", *arguments, "-e", json.dumps(variables))
-
-
-def changed(result):
-    """How many tasks changed something, of all hosts."""
-    return sum(int(n) for n in re.findall(r"changed=(\d+)", result.stdout))
 
 
 # What the fuzzed inventories leave out, and one that they ask too: through the whole deploy, and in its words.
@@ -54,7 +44,7 @@ def test_refused_before_anything_is_touched(inventory, case):
     variables, message = REFUSED[case]
     result = deploy(inventory, **variables)
     assert result.returncode != 0
-    assert message in re.sub(r"\s+", " ", result.stdout + result.stderr), result.stdout
+    assert message in output(result), result.stdout
     assert changed(result) == 0
 
 
@@ -63,9 +53,8 @@ def test_two_brokers_and_a_second_host_without_an_address_are_refused(inventory,
     second.write_text("all: {children: {redis: {hosts: {another: {ansible_host: 192.0.2.1}}}}}")
     result = ansible("ansible-playbook", "-i", inventory, "-i", str(second), "playbooks/site.yml", "--limit=!another")
     assert result.returncode != 0
-    said = re.sub(r"\s+", " ", result.stdout)
-    assert "'redis' has 2 hosts" in said and changed(result) == 0
-    assert "app_private_address of another is '', and the application runs on 2 hosts" in said
+    assert "'redis' has 2 hosts" in output(result) and changed(result) == 0
+    assert "app_private_address of another is '', and the application runs on 2 hosts" in output(result)
 
 
 def git(folder, *arguments):
@@ -90,7 +79,7 @@ def test_same_files_from_a_repository_are_the_running_release(deployment, invent
     assert (result.returncode, changed(result)) == (0, 0), result.stdout
     result = deploy(inventory, **repository, app_version="v2")
     assert result.returncode != 0 and changed(result) == 0
-    assert "app_version is 'v2', which is no branch, tag or commit of" in re.sub(r"\s+", " ", result.stdout)
+    assert "app_version is 'v2', which is no branch, tag or commit of" in output(result)
 
 
 @pytest.mark.thorough
@@ -142,9 +131,10 @@ def test_host_that_reaches_no_index_gets_its_packages_from_the_controller(
     try:
         host.check_output("ip route del default")
         result = deploy(inventory, app_source=str(tmp_path / "app"))
-        said = re.sub(r"\s+", " ", result.stdout)
         assert result.returncode != 0 and current(host, app) == before
-        assert "If this host reaches no package index, set app_packages_from to 'controller'" in said, said
+        assert "If this host reaches no package index, set app_packages_from to 'controller'" in output(result), (
+            result.stdout
+        )
         host.check_output(f"rm -rf {installed}")
         result = deploy(inventory, app_source=str(tmp_path / "app"), app_packages_from="controller")
         assert result.returncode == 0, result.stdout

@@ -1,8 +1,8 @@
 """Files that the application makes, and who may do what with them."""
 
 import pytest
-from test_deploy import deploy
-from test_units import instances
+from support.playbooks import deploy
+from support.units import instances
 
 pytestmark = pytest.mark.group("web")
 # As code of a unit's: it makes folders with files in them, of which one is closed to everybody else.

@@ -7,50 +7,11 @@ import uuid
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import wait_for
-from test_units import instances
+from support.hosts import wait_for
+from support.units import instances
 
 pytestmark = pytest.mark.group("flower")
 PAGES = ["/flower/", "/flower/workers", "/flower/tasks", "/flower/api/workers", "/flower/api/tasks"]
-
-
-@pytest.fixture
-def ask(deployment):
-    """Ask Flower for a page, logged in."""
-    login = f"ops:{deployment.app_flower_password}"
-    return lambda path, **options: deployment.request(f"/flower/{path}", login=login, **options)
-
-
-@pytest.fixture
-def flower_python(shell, deployment):
-    """Run Python in Flower's environment, with Flower's login to Redis, in a time zone; return what it prints."""
-    app = deployment.app_name
-
-    def run(code, zone="UTC"):
-        settings = (
-            f"PYTHONPATH=/etc/{app}-flower CELERY_SETTINGS_FILE=/etc/{app}-flower/celery.json REDIS_USERNAME=flower"
-        )
-        settings += f" CREDENTIALS_DIRECTORY=/etc/credstore/{app}-flower TZ={zone}"
-        python = f"$(systemctl cat {app}-flower | sed -n 's/^ExecStart=\\([^ ]*\\).*/\\1/p')"
-        return shell(f"{settings} {python} - 2>&1 <<'END'\n{code}\nEND\n")
-
-    return run
-
-
-@pytest.fixture
-def send_events(flower_python):
-    """Send events as a worker of that name does whose application is in that time zone."""
-
-    def send(worker, events, zone="UTC"):
-        code = f"""
-from flowerapp import app
-with app.connection_for_write() as connection, app.events.Dispatcher(connection, hostname={worker!r}) as dispatcher:
-    for kind, fields in {events!r}:
-        dispatcher.send(kind, **fields)
-"""
-        assert flower_python(code, zone) == ""
-
-    return send
 
 
 def queue(worker):
@@ -58,9 +19,9 @@ def queue(worker):
     return worker.partition("-")[0]
 
 
-def online(ask, whole=False):
+def online(flower, whole=False):
     """The queues, or the names, of the workers that Flower shows as online."""
-    answer = ask("workers?json=1")
+    answer = flower("workers?json=1")
     workers = answer.json["data"] if answer.status == 200 else []  # Flower may be about to start
     return {worker["hostname"] if whole else queue(worker["hostname"]) for worker in workers if worker["status"]}
 
@@ -88,55 +49,55 @@ READS = {
 
 
 @pytest.mark.parametrize("path", READS)
-def test_api_tells_and_fails_for_a_reason(ask, path):
+def test_api_tells_and_fails_for_a_reason(flower, path):
     """Results are the application's: Flower has no way to them."""
-    assert ask(f"api/{path}").status == READS[path]
+    assert flower(f"api/{path}").status == READS[path]
 
 
 @pytest.mark.changes
-def test_shows_idle_workers_with_their_load(host, deployment, ask):
+def test_shows_idle_workers_with_their_load(host, deployment, flower):
     """Also those that began before Flower or after it, and did nothing since."""
     host.check_output(f"systemctl restart {deployment.app_name}-flower")
     queues = set(deployment.celery_queues)
-    wait_for(lambda: queues <= online(ask), 30, "Flower shows a worker of each queue")
-    wait_for(lambda: queues <= {queue(name) for name in ask("api/workers").json}, 30, "and knows what each is")
-    for worker in ask("workers?json=1").json["data"]:
+    wait_for(lambda: queues <= online(flower), 30, "Flower shows a worker of each queue")
+    wait_for(lambda: queues <= {queue(name) for name in flower("api/workers").json}, 30, "and knows what each is")
+    for worker in flower("workers?json=1").json["data"]:
         if worker["status"] and queue(worker["hostname"]) in queues:
             assert len(worker["loadavg"]) == 3, worker
             assert worker["active"] is not None and worker["processed"] is not None, worker
-            assert ask(f"worker/{worker['hostname']}").status == 200
+            assert flower(f"worker/{worker['hostname']}").status == 200
 
 
 @pytest.mark.changes
 @pytest.mark.group("workers")
-def test_shows_a_worker_that_stopped_and_counts_what_waits_for_it(host, deployment, ask, redis):
+def test_shows_a_worker_that_stopped_and_counts_what_waits_for_it(host, deployment, flower, redis):
     if len(deployment.groups["workers"]) > 1 or "redis" not in deployment.group_names:
         pytest.skip("another host's worker would do the tasks")
     unit = instances(host, deployment.app_name, "worker-*").pop()
     name = unit.removeprefix(f"{deployment.app_name}-worker-").partition("@")[0]
-    wait_for(lambda: name in online(ask), 30, "Flower shows the worker")
+    wait_for(lambda: name in online(flower), 30, "Flower shows the worker")
     (worker,) = (
-        w["hostname"] for w in ask("workers?json=1").json["data"] if w["status"] and queue(w["hostname"]) == name
+        w["hostname"] for w in flower("workers?json=1").json["data"] if w["status"] and queue(w["hostname"]) == name
     )
     host.check_output(f"systemctl stop {unit}")
     try:
         redis(f"LPUSH {name} {{}} {{}} {{}}")
-        waiting = {entry["name"]: entry["messages"] for entry in ask("api/queues/length").json["active_queues"]}
+        waiting = {entry["name"]: entry["messages"] for entry in flower("api/queues/length").json["active_queues"]}
         assert waiting.keys() == set(deployment.celery_queues)
         assert waiting[name] in (3, 4), "perhaps a canary task, too"
-        assert re.search(rf"<td>{name}</td>\s*<td[^>]*>[34]</td>", ask("broker").body)
-        wait_for(lambda: worker not in online(ask, whole=True), 40, "Flower shows it as offline")
-        assert worker in {w["hostname"] for w in ask("workers?json=1").json["data"]}
-        assert ask(f"worker/{worker}").status == 200
+        assert re.search(rf"<td>{name}</td>\s*<td[^>]*>[34]</td>", flower("broker").body)
+        wait_for(lambda: worker not in online(flower, whole=True), 40, "Flower shows it as offline")
+        assert worker in {w["hostname"] for w in flower("workers?json=1").json["data"]}
+        assert flower(f"worker/{worker}").status == 200
     finally:
         redis(f"LREM {name} 0 {{}}")
         host.check_output(f"systemctl start {unit}")
-    wait_for(lambda: worker in online(ask, whole=True), 30, "Flower shows it as online again")
+    wait_for(lambda: worker in online(flower, whole=True), 30, "Flower shows it as online again")
 
 
 @pytest.mark.changes
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata", "UTC"])
-def test_times_are_right_whatever_the_zone_of_a_worker(host, deployment, ask, send_events, zone):
+def test_times_are_right_whatever_the_zone_of_a_worker(host, deployment, flower, send_events, zone):
     worker = f"zone-{uuid.uuid4()}@test"
     task = str(uuid.uuid4())
     before = time.time()
@@ -148,11 +109,13 @@ def test_times_are_right_whatever_the_zone_of_a_worker(host, deployment, ask, se
         ],
         zone,
     )
-    seen = wait_for(lambda: (answer := ask(f"api/task/info/{task}")).status == 200 and answer.json, 10, "the task")
+    seen = wait_for(lambda: (answer := flower(f"api/task/info/{task}")).status == 200 and answer.json, 10, "the task")
     assert before - 5 < seen["received"] < time.time() + 5
-    assert ask("api/workers?status=1").json[worker] is True
+    assert flower("api/workers?status=1").json[worker] is True
     send_events(worker, [("worker-offline", {})], zone)
-    wait_for(lambda: worker not in ask("api/workers?status=1").json, 15, "Flower forgets a worker that said good-bye")
+    wait_for(
+        lambda: worker not in flower("api/workers?status=1").json, 15, "Flower forgets a worker that said good-bye"
+    )
     journal = host.check_output(f"journalctl --unit={deployment.app_name}-flower --since=-2min --no-pager")
     assert not [line for line in journal.splitlines() if worker in line]
 
@@ -167,7 +130,7 @@ def test_its_lines_in_the_journal_bear_its_name(host, deployment):
 
 @pytest.mark.changes
 @pytest.mark.group("web")
-def test_canary_tasks_are_not_shown_as_pending(deployment, ask, manage):
+def test_canary_tasks_are_not_shown_as_pending(deployment, flower, manage):
     """Where the application has it that the sending of a task is told, too."""
     code = """
 import time
@@ -181,11 +144,11 @@ print(app.send_task("celery.backend_cleanup").id)
 """
 
     def pending():
-        return set(ask("api/tasks?taskname=coldframe.canary&state=PENDING").json)
+        return set(flower("api/tasks?taskname=coldframe.canary&state=PENDING").json)
 
     before = pending()
     task = manage(code)
-    wait_for(lambda: ask(f"api/task/info/{task}").status == 200, 10, "Flower knows what was sent after it")
+    wait_for(lambda: flower(f"api/task/info/{task}").status == 200, 10, "Flower knows what was sent after it")
     assert pending() == before
 
 
@@ -194,16 +157,16 @@ def rows(parameters=""):
     return f"tasks/datatable?draw=1&start=0&length=5&order[0][column]=0&order[0][dir]=desc&columns[0][data]=received{parameters}"
 
 
-def test_rows_of_the_page_tasks_are_shown(ask, deployment):
-    assert ask(rows(), data=b"").json.keys() >= {"data", "recordsTotal", "recordsFiltered"}
+def test_rows_of_the_page_tasks_are_shown(flower, deployment):
+    assert flower(rows(), data=b"").json.keys() >= {"data", "recordsTotal", "recordsFiltered"}
     assert deployment.request("/flower/" + rows(), data=b"").status == 401
     for method in ("PUT", "PATCH", "DELETE"):
-        assert ask(rows(), data=b"", method=method).status == 403
+        assert flower(rows(), data=b"", method=method).status == 403
     elsewhere = {"Origin": "https://other.example"}
-    assert ask(rows(), data=b"", headers=elsewhere).status == 403, "another site's page"
+    assert flower(rows(), data=b"", headers=elsewhere).status == 403, "another site's page"
 
 
-def test_nothing_else_is_let_through_that_is_a_post(ask, flower_python):
+def test_nothing_else_is_let_through_that_is_a_post(flower, flower_python):
     """Of all that the installed Flower takes by POST. The tests of the edge have paths that only look like that one."""
     code = """
 from flower.urls import handlers
@@ -214,12 +177,12 @@ for handler in handlers:
 """
     paths = set(flower_python(code).split())
     assert "/tasks/datatable" in paths and len(paths) > 10
-    assert {path: ask(path[1:], data=b"").status for path in paths - {"/tasks/datatable"}} == dict.fromkeys(
+    assert {path: flower(path[1:], data=b"").status for path in paths - {"/tasks/datatable"}} == dict.fromkeys(
         paths - {"/tasks/datatable"}, 403
     )
     # As the client writes it, this path is that of another handler.
     for path in ("api/worker/shutdown/x", "api/task/send-task/x"):
-        assert "recordsTotal" in ask(f"{path}/../../../../{rows()}", data=b"").json
+        assert "recordsTotal" in flower(f"{path}/../../../../{rows()}", data=b"").json
 
 
 def test_flower_itself_refuses_to_control(host, deployment, shell):

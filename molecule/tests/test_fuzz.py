@@ -5,16 +5,13 @@ import os
 import random
 import re
 import shutil
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 
+import fuzz
 import pytest
 import yaml
-from conftest import ROOT, ansible
-
-sys.path += [str(ROOT / "tests"), str(ROOT / "plugins/filter")]
-fuzz, checks = import_module("fuzz"), import_module("inventory")
+from inventory import variable_problems
+from support.playbooks import ROOT, play
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("web")]
 WRONG, EACH, MISSPELT = 27, 6, 3  # so many sets of so many wrong variables, and misspelt ones
@@ -68,7 +65,7 @@ def inventories(inventory, host):
 
 def in_process(name, value):
     """What the check of variables says of one."""
-    return checks.variable_problems({name: value}, str(ROOT))
+    return variable_problems({name: value}, str(ROOT))
 
 
 def wrong_variables():
@@ -106,10 +103,6 @@ def wrong_groups():
     yield {}, doubled("web"), ["app_private_address of another is ''"]
 
 
-def play(path, host, name, *arguments):
-    return ansible("ansible-playbook", "-i", str(path), f"--limit={host}", f"playbooks/{name}.yml", *arguments)
-
-
 def refusal_problems(said, words):
     """What is not as a refusal should be in what Ansible says."""
     said = re.sub(r"\s+", " ", said)
@@ -130,7 +123,7 @@ def refusal_problems(said, words):
 def test_wrong_variables_are_refused_by_name(inventories):
     """Asked of the controller alone, and so in one run, in which the host stands for each set."""
     sets = wrong_variables()
-    result = ansible("ansible-playbook", "-i", str(inventories.make_beside("sets", sets)), "playbooks/preflight.yml")
+    result = play(inventories.make_beside("sets", sets), "preflight")
     assert result.returncode != 0 and "TASK [Host known]" not in result.stdout, "no host was asked"
     _, *parts = re.split(r"fatal: \[(set\d+)\]: FAILED!", result.stdout)
     said = dict(zip(parts[::2], parts[1::2], strict=True))
@@ -148,7 +141,7 @@ def test_inventories_that_are_wrong_as_a_whole_touch_nothing(shell, inventories)
     made = [inventories.make(f"{at:02}", *case[:2]) for at, case in enumerate(cases)]
     before = shell(FINGERPRINT)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(lambda path: play(path, inventories.host, "preflight"), made))
+        results = list(pool.map(lambda path: play(path, "preflight", f"--limit={inventories.host}"), made))
     for case, path, result in zip(cases, made, results, strict=True):
         problems = refusal_problems(result.stdout + result.stderr, case[2])
         told = f"{path.read_text()[:LONGEST]}\n{result.stdout[:LONGEST]}"
@@ -159,5 +152,5 @@ def test_inventories_that_are_wrong_as_a_whole_touch_nothing(shell, inventories)
 @pytest.mark.thorough
 def test_the_far_end_of_what_is_right_passes(inventories):
     path = inventories.make("most", fuzz.MOST)
-    result = play(path, inventories.host, "site", "--check", "--diff")
+    result = play(path, "site", f"--limit={inventories.host}", "--check", "--diff")
     assert result.returncode == 0, result.stdout[-LONGEST:]

@@ -10,8 +10,8 @@ import urllib.parse
 
 import pytest
 import yaml
-from conftest import ROOT, ansible
-from test_units import current
+from support.playbooks import ROOT, play
+from support.units import current
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("web")]
 KEY = "\n".join(
@@ -63,9 +63,7 @@ def run(inventory, tmp_path, playbook, variables, *arguments):
     """Run a playbook that tells all that it can; variables come from a file, for arguments can be seen."""
     file = tmp_path / "variables.yml"
     file.write_text(yaml.safe_dump(variables))
-    result = ansible(
-        "ansible-playbook", "-i", inventory, f"playbooks/{playbook}.yml", "-e", f"@{file}", "-vvv", "--diff", *arguments
-    )
+    result = play(inventory, playbook, "-e", f"@{file}", "-vvv", "--diff", *arguments)
     assert result.returncode == 0, result.stdout[-3000:]
     return result.stdout + result.stderr
 
@@ -120,13 +118,6 @@ def test_a_release_with_other_secrets_tells_none_and_keeps_them_where_they_belon
                 content = kept.extractfile(member).read()
                 assert not any(pattern.encode() in content for pattern in patterns), member.name
     finally:
-        back = ansible(
-            "ansible-playbook",
-            "-i",
-            inventory,
-            "playbooks/rollback.yml",
-            "-e",
-            json.dumps({"release_rollback_to": before}),
-        )
+        back = play(inventory, "rollback", "-e", json.dumps({"release_rollback_to": before}))
     assert current(host, app) == before, back.stdout
     assert manage("print('runs')") == "runs", "what runs by hand goes by its release's secrets, too"

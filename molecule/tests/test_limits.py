@@ -7,8 +7,8 @@ import json
 import re
 
 import pytest
-from conftest import wait_for
-from test_units import current, instances
+from support.hosts import wait_for
+from support.units import children, current, instances, logged
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("workers")]
 FOLDER = "/run/trial"
@@ -123,17 +123,6 @@ def worker(start):
     return start("--max-memory-per-child=200000")
 
 
-def said(lines, text):
-    """When the journal has the text."""
-    return [at for at, line in lines if text in line]
-
-
-def children(host, unit):
-    """The main process of a unit, and those of its pool."""
-    main = host.check_output(f"systemctl show --property=MainPID --value {unit}")
-    return main, set(host.run(f"pgrep --parent {main}").stdout.split())
-
-
 def to_the_database(host, process):
     """The connections of a process to PostgreSQL's socket; it has a network of its own."""
     listed = host.check_output(f"nsenter --net --target {process} ss --unix --processes --no-header")
@@ -179,21 +168,21 @@ print(json.dumps([poison.id, poison.state, len(done)]))
         f"from orders.models import DeadLetter; print(*DeadLetter.objects.filter(task_id='{sent}').values_list('task'))"
     )
     wait_for(lambda: manage(kept) == "('trial.poison',)", 10, "it is one dead letter")
-    assert len(said(journal(worker), f"{sent} begins")) == 3
+    assert len(logged(journal(worker), f"{sent} begins")) == 3
 
 
 @pytest.mark.group("redis")
 def test_a_dropped_connection_that_a_process_has_too_does_not_slow_the_worker(host, worker, journal, manage):
     """After the worker has connected again, for then Celery does not say any more which event loop it has."""
     host.check_output("systemctl restart redis-server@broker")
-    wait_for(lambda: said(journal(worker), "Connected to"), 15, "the worker has connected again")
+    wait_for(lambda: logged(journal(worker), "Connected to"), 15, "the worker has connected again")
     main, before = children(host, worker)
     host.check_output(f"kill -KILL {min(before)}")
     wait_for(lambda: len(children(host, worker)[1] - before) == 1, 10, "a process was made after the connection")
     host.check_output(f"kill -USR1 {main}")
-    wait_for(lambda: said(journal(worker), "dropping stale connection"), 15, "the connection is dropped")
+    wait_for(lambda: logged(journal(worker), "dropping stale connection"), 15, "the connection is dropped")
     manage(GROWN.format(0, 20))
-    begun, done = said(journal(worker), "dropping stale connection")[0], said(journal(worker), "] succeeded")
+    begun, done = logged(journal(worker), "dropping stale connection")[0], logged(journal(worker), "] succeeded")
     assert len(done) >= 20 and done[-1] - begun < 15
 
 
@@ -224,7 +213,7 @@ def test_a_tasks_limit_holds_while_the_broker(host, worker, journal, manage, red
     """Of a broker that hangs the worker awaits an answer, twice 10 seconds; only then does it say what it has done."""
     hang = "send('trial.hang', time_limit={}).id"
     ids = json.loads(manage(SEND + f"print(json.dumps([{', '.join(map(hang.format, limits))}]))"))
-    wait_for(lambda: all(said(journal(worker), f"{sent} begins") for sent in ids), 10, "the tasks have begun")
+    wait_for(lambda: all(logged(journal(worker), f"{sent} begins") for sent in ids), 10, "the tasks have begun")
     host.check_output(f"systemctl {fault} redis-server@broker")
     try:
         for sent, limit in zip(ids, limits, strict=True):
@@ -237,12 +226,12 @@ def test_a_tasks_limit_holds_while_the_broker(host, worker, journal, manage, red
             f"Hard time limit ({limit}s) exceeded for trial.hang[{sent}]"
             for sent, limit in zip(ids, limits, strict=True)
         ]
-        wait_for(lambda: all(said(journal(worker), end) for end in ends), 30, "the worker says so")
+        wait_for(lambda: all(logged(journal(worker), end) for end in ends), 30, "the worker says so")
     finally:
         host.check_output("systemctl kill --signal=CONT redis-server@broker")
     wait_for(lambda: redis("HLEN unacked") == "0", 30, "nothing is left that could be delivered again")
     lines = journal(worker)
-    assert all(len(said(lines, f"{sent} begins")) == 1 for sent in ids), "each was begun once"
+    assert all(len(logged(lines, f"{sent} begins")) == 1 for sent in ids), "each was begun once"
     main, _ = children(host, worker)
     wait_for(lambda: not to_the_database(host, main), 5, "the main process, which stored that, keeps no connection")
 
@@ -251,7 +240,7 @@ def test_a_soft_limit_that_comes_after_a_task_spoils_nothing(host, worker, journ
     """The event loop comes to it late, while the task's process says how the task has ended."""
     main, before = children(host, worker)
     sent = json.loads(manage(SEND + "print(json.dumps(send('trial.fail', ignore_result=True).id))"))
-    wait_for(lambda: said(journal(worker), f"{sent} begins"), 10, "the task has begun")
+    wait_for(lambda: logged(journal(worker), f"{sent} begins"), 10, "the task has begun")
     begun, line = next((at, line) for at, line in journal(worker) if f"{sent} begins" in line)
     pid = re.search(r"begins in (\d+)", line)[1]
     host.check_output(f"kill -STOP {main}")
@@ -260,7 +249,7 @@ def test_a_soft_limit_that_comes_after_a_task_spoils_nothing(host, worker, journ
         wait_for(lambda: float(host.check_output("date +%s.%N")) > begun + 3, 5, "its soft limit is over")
     finally:
         host.check_output(f"kill -CONT {main}")
-    wait_for(lambda: said(journal(worker), f"Soft time limit (2s) exceeded for trial.fail[{sent}]"), 10, "it is late")
+    wait_for(lambda: logged(journal(worker), f"Soft time limit (2s) exceeded for trial.fail[{sent}]"), 10, "it is late")
     assert len(json.loads(manage(GROWN.format(0, 4)))) == 4
     assert children(host, worker) == (main, before), "no process has ended"
 
@@ -270,13 +259,13 @@ def test_a_soft_limit_that_comes_after_a_task_spoils_nothing(host, worker, journ
 def test_a_worker_whose_processes_stand_still_is_restarted(host, worker, journal, manage, redis):
     main, pids = children(host, worker)
     limited = json.loads(manage(SEND + "print(json.dumps(send('trial.hang', time_limit=5).id))"))
-    wait_for(lambda: said(journal(worker), f"{limited} begins"), 10, "a task runs")
+    wait_for(lambda: logged(journal(worker), f"{limited} begins"), 10, "a task runs")
     host.check_output(f"kill -STOP {' '.join(pids)}")
     ended = f"Hard time limit (5s) exceeded for trial.hang[{limited}]"
-    wait_for(lambda: said(journal(worker), ended), 10, "the running task's process is ended at the limit")
+    wait_for(lambda: logged(journal(worker), ended), 10, "the running task's process is ended at the limit")
     sent = json.loads(manage(SEND + "print(json.dumps([send('trial.grow', (0,)).id for _ in range(2)]))"))
     wait_for(lambda: children(host, worker)[0] not in (main, "0"), 60, "the worker is restarted")
-    assert said(journal(worker), "no process of the pool has begun"), "it says why"
+    assert logged(journal(worker), "no process of the pool has begun"), "it says why"
     # What it held is delivered again after the visibility timeout, which a test does not wait for.
     for tag in redis("ZRANGE unacked_index 0 -1").split():
         redis(f"ZADD unacked_index 0 {tag}")
@@ -294,10 +283,10 @@ def test_workers_that_may_not_log_in_are_not_restarted_and_consume_when_they_may
     try:
         redis("CLIENT KILL USER worker")
         refused = "invalid username-password pair"
-        wait_for(lambda: said(journal(worker), refused), 30, "the worker says why")
-        first = said(journal(worker), refused)[0]
+        wait_for(lambda: logged(journal(worker), refused), 30, "the worker says why")
+        first = logged(journal(worker), refused)[0]
         wait_for(
-            lambda: said(journal(worker), refused)[-1] > first + 40,
+            lambda: logged(journal(worker), refused)[-1] > first + 40,
             60,
             "it has tried for longer than the watchdog's time",
         )

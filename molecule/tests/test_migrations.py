@@ -4,15 +4,14 @@ These tests change the host, and leave it with its release and its schema.
 """
 
 import json
-import re
 import shutil
 import textwrap
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, wait_for
-from test_deploy import deploy
-from test_units import current, running, wanted
+from support.hosts import wait_for
+from support.playbooks import ROOT, deploy, output
+from support.units import current, running, wanted
 
 pytestmark = pytest.mark.changes
 
@@ -78,17 +77,12 @@ def restored(host, deployment, inventory, schema):
     assert schema() == columns and current(host, app) == before
 
 
-def said(result):
-    """What a deploy said, on one line."""
-    return re.sub(r"\s+", " ", result.stdout + result.stderr)
-
-
 def test_column_comes_in_one_release_and_goes_in_another(host, deployment, inventory, variant, schema, restored):
     app, before = deployment.app_name, schema()
     expanded = variant("expanded", COLUMN, m1003_note=NULLABLE)
     result = deploy(inventory, app_source=expanded)
     assert result.returncode == 0, result.stdout
-    assert "orders.1003_note: - Add field note to order" in said(result)
+    assert "orders.1003_note: - Add field note to order" in output(result)
     assert set(schema()) - set(before) == {"note", "1003_note"}
 
     again = deploy(inventory, app_source=expanded)
@@ -98,15 +92,15 @@ def test_column_comes_in_one_release_and_goes_in_another(host, deployment, inven
     contracted = variant("contracted", m1003_note=NULLABLE, m1004_gone='migrations.RemoveField("order", "note")')
     result = deploy(inventory, app_source=contracted)
     assert result.returncode != 0
-    assert f"The running release {old} could not survive 1 of the 1 unapplied" in said(result), result.stdout
-    assert "orders.1004_gone: Remove field note from order: drops a column" in said(result)
-    assert "release_allow_migrations: [orders.1004_gone]" in said(result)
+    assert f"The running release {old} could not survive 1 of the 1 unapplied" in output(result), result.stdout
+    assert "orders.1004_gone: Remove field note from order: drops a column" in output(result)
+    assert "release_allow_migrations: [orders.1004_gone]" in output(result)
     assert schema() == shape and current(host, app) == old
     assert running(host, app) == wanted(deployment, old) and deployment.request("/readyz/").status == 200
 
     result = deploy(inventory, app_source=contracted, release_allow_migrations=["orders.1004_gone"])
     assert result.returncode == 0, result.stdout
-    assert "orders.1004_gone: - Remove field note from order" in said(result)
+    assert "orders.1004_gone: - Remove field note from order" in output(result)
     assert "note" not in schema() and current(host, app) != old
 
 
@@ -122,10 +116,10 @@ def test_refused_is_the_whole_plan_and_what_is_safe_is_not_accused(host, invento
     )
     result = deploy(inventory, app_source=source, release_check_ignore=["coldframe.E001"])
     assert result.returncode != 0
-    assert "could not survive 1 of the 4 unapplied" in said(result), result.stdout
-    assert "orders.1004_size: Add field size to order: makes a column NOT NULL that has no default" in said(result)
-    assert "orders.1006_rows: Raw Python operation: runs Python code" in said(result)
-    assert "release_allow_migrations: [orders.1004_size]" in said(result)
+    assert "could not survive 1 of the 4 unapplied" in output(result), result.stdout
+    assert "orders.1004_size: Add field size to order: makes a column NOT NULL that has no default" in output(result)
+    assert "orders.1006_rows: Raw Python operation: runs Python code" in output(result)
+    assert "release_allow_migrations: [orders.1004_size]" in output(result)
     assert schema() == before
 
 
@@ -133,9 +127,9 @@ def test_failing_migration_leaves_the_old_release_serving(host, deployment, inve
     source = variant("failing", COLUMN, m1003_note=NULLABLE, m1004_rows="migrations.RunPython(fail)", m1005_more="")
     result = deploy(inventory, app_source=source)
     assert result.returncode != 0
-    assert "The migration orders.1004_rows failed" in said(result), result.stdout
-    assert "the migration's own reason" in said(result)
-    assert "Applied before it: orders.1003_note. Not applied: orders.1004_rows, orders.1005_more." in said(result)
+    assert "The migration orders.1004_rows failed" in output(result), result.stdout
+    assert "the migration's own reason" in output(result)
+    assert "Applied before it: orders.1003_note. Not applied: orders.1004_rows, orders.1005_more." in output(result)
     assert "1003_note" in schema() and "1004_rows" not in schema()
     app = deployment.app_name
     assert running(host, app) == wanted(deployment, restored) and current(host, app) == restored
@@ -157,8 +151,8 @@ def test_migration_does_not_wait_long_for_a_lock(host, deployment, inventory, va
         end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = 'orders_order'::regclass"
         host.check_output(f"runuser -u postgres -- psql -Xc %s {deployment.app_name}", end)
     assert result.returncode != 0
-    assert "The migration orders.1003_note failed" in said(result), result.stdout
-    assert "longer than release_migration_lock_timeout, 1 s" in said(result)
+    assert "The migration orders.1003_note failed" in output(result), result.stdout
+    assert "longer than release_migration_lock_timeout, 1 s" in output(result)
     assert schema() == before and current(host, deployment.app_name) == restored
 
 
@@ -217,7 +211,7 @@ def test_index_that_was_cut_off_is_made_again_by_the_next_deploy(
     try:
         result = deploy(inventory, app_source=source, release_migration_lock_timeout=1, **ignore)
         assert result.returncode != 0
-        text = said(result)
+        text = output(result)
         assert "longer than release_migration_lock_timeout, 1 s" in text, result.stdout
         assert (
             "Done: Concurrently create index first_idx" in text
@@ -228,11 +222,13 @@ def test_index_that_was_cut_off_is_made_again_by_the_next_deploy(
         writer()
         result = deploy(inventory, app_source=source, **ignore)
         assert result.returncode == 0, result.stdout
-        assert "was dropped: public.second_idx on orders_order, which orders.1003_indexed makes" in said(result), (
+        assert "was dropped: public.second_idx on orders_order, which orders.1003_indexed makes" in output(result), (
             result.stdout
         )
-        assert "was kept: first_idx on orders_charge" in said(result)
-        assert "An invalid index is in the database" in said(result) and "public.others_idx on other" in said(result)
+        assert "was kept: first_idx on orders_charge" in output(result)
+        assert "An invalid index is in the database" in output(result) and "public.others_idx on other" in output(
+            result
+        )
         assert query(invalid).split() == ["first_idx|t", "second_idx|t", "third_idx|t"]
     finally:
         query("DROP TABLE other")
@@ -240,7 +236,7 @@ def test_index_that_was_cut_off_is_made_again_by_the_next_deploy(
 
 def test_name_that_no_migration_has_is_refused(inventory):
     result = deploy(inventory, release_allow_migrations=["0003"])
-    assert "release_allow_migrations[0] is '0003'; it must be app_label.migration_name" in said(result)
+    assert "release_allow_migrations[0] is '0003'; it must be app_label.migration_name" in output(result)
     assert "changed=0 " in result.stdout
 
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from conftest import PLAIN, ROOT
+from support.playbooks import PLAIN, ROOT
 
 pytestmark = pytest.mark.changes
 # As apt does (fcntl(2)); flock(1) takes another kind of lock.

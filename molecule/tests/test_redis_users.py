@@ -4,14 +4,10 @@ import hashlib
 import json
 import re
 import shlex
-import sys
 
 import pytest
-from conftest import ROOT
-from test_units import current
-
-sys.path.append(str(ROOT / "plugins/filter"))
 from redis_acl import redis_login
+from support.units import current
 
 pytestmark = pytest.mark.group("redis")
 

@@ -10,21 +10,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import ROOT, ansible, wait_for
-from test_deploy import changed, deploy
-from test_units import current, once, running, wanted
+from support.hosts import wait_for
+from support.playbooks import ROOT, changed, deploy, output, play
+from support.units import current, once, running, wanted
 
 pytestmark = pytest.mark.changes
-
-
-def play(inventory, verb, *arguments):
-    """Run one of the playbooks; return the finished process."""
-    return ansible("ansible-playbook", "-i", inventory, f"playbooks/{verb}.yml", *arguments)
-
-
-def said(result):
-    """What a run printed, on one line."""
-    return re.sub(r"\s+", " ", result.stdout)
 
 
 def state(host, app, name):
@@ -71,12 +61,14 @@ def test_deploy_is_refused_while_another_has_the_lock(host, deployment, inventor
     for verb in (["deploy"], ["rollback", "-e", f"release_rollback_to={current(host, app)}"]):
         result = play(inventory, *verb)
         assert result.returncode != 0 and changed(result) == 0
-        assert f"anna@elsewhere has been deploying {app} since 2023-11-14 22:13:20 UTC" in said(result)
-        assert "make unlock" in said(result)
+        assert f"anna@elsewhere has been deploying {app} since 2023-11-14 22:13:20 UTC" in output(result)
+        assert "make unlock" in output(result)
     assert running(host, app) == before
-    assert "anna@elsewhere has been deploying since 2023-11-14" in said(play(inventory, "status"))
-    assert "The lock of anna@elsewhere, taken at 2023-11-14 22:13:20 UTC, is broken" in said(play(inventory, "unlock"))
-    assert "Nobody had the lock" in said(play(inventory, "unlock"))
+    assert "anna@elsewhere has been deploying since 2023-11-14" in output(play(inventory, "status"))
+    assert "The lock of anna@elsewhere, taken at 2023-11-14 22:13:20 UTC, is broken" in output(
+        play(inventory, "unlock")
+    )
+    assert "Nobody had the lock" in output(play(inventory, "unlock"))
     assert play(inventory, "deploy").returncode == 0
 
 
@@ -114,7 +106,7 @@ def test_of_two_deploys_at_once_the_second_is_refused(host, deployment, inventor
         second = deploy(inventory, app_environment={"CHANGED": "second"})
         os.killpg(first.pid, signal.SIGCONT)
         assert second.returncode != 0 and changed(second) == 0
-        assert f"has been deploying {deployment.app_name} since" in said(second)
+        assert f"has been deploying {deployment.app_name} since" in output(second)
         first.communicate(timeout=120)
         assert first.returncode == 0
     finally:
@@ -153,7 +145,7 @@ def test_rollback_and_the_way_back_are_in_the_history(host, deployment, inventor
     result = play(inventory, "rollback")
     assert result.returncode == 0 and current(host, app) == original, result.stdout
     wait_for(lambda: running(host, app) == wanted(deployment, original), 60, f"only {original} runs")
-    status = said(play(inventory, "status"))
+    status = output(play(inventory, "status"))
     assert f"release {original} to go back to: {newer}" in status and f"the one before: {newer}" in status
     assert re.search(rf"\S+@\S+ rollback {original} done in \d+ s", status), status
     assert re.search(rf"\S+@\S+ deploy {newer} done in \d+ s", status), status
@@ -161,7 +153,7 @@ def test_rollback_and_the_way_back_are_in_the_history(host, deployment, inventor
     assert result.returncode == 0 and current(host, app) == newer, result.stdout
     result = play(inventory, "rollback", "-e", "release_rollback_to=absent")
     assert result.returncode != 0 and changed(result) == 0
-    assert "release_rollback_to is absent, which is not on this host or never ran here" in said(result)
+    assert "release_rollback_to is absent, which is not on this host or never ran here" in output(result)
 
 
 def test_dry_run_names_units_queues_and_migrations_and_changes_nothing(host, deployment, inventory, tmp_path):
@@ -171,9 +163,9 @@ def test_dry_run_names_units_queues_and_migrations_and_changes_nothing(host, dep
     shutil.copy(tmp_path / "app/orders/migrations/0001_initial.py", tmp_path / "app/orders/migrations/0009_more.py")
     result = deploy(inventory, "--check", "--diff", app_source=str(tmp_path / "app"))
     assert result.returncode == 0, result.stdout
-    assert "new migrations: orders/migrations/0009_more.py" in said(result)
-    assert f"would start {app}-web@" in said(result) and f"would stop {app}-beat@{before}.service" in said(result)
-    assert f"queues whose workers change: {', '.join(sorted(queues))}" in said(result)
+    assert "new migrations: orders/migrations/0009_more.py" in output(result)
+    assert f"would start {app}-web@" in output(result) and f"would stop {app}-beat@{before}.service" in output(result)
+    assert f"queues whose workers change: {', '.join(sorted(queues))}" in output(result)
     assert running(host, app) == wanted(deployment, before) and history(host, app) == events
 
 
@@ -252,7 +244,7 @@ def test_worker_that_drains_holds_one_task_and_is_in_no_rollbacks_way(
         lambda: f"one task is held, which runs; there are {redis('HVALS unacked')}",
     )
     assert f"running {name}[" in status_line()
-    status = said(play(inventory, "status"))
+    status = output(play(inventory, "status"))
     assert re.search(rf"{re.escape(unit)} draining since [\w :+-]{{5,40}} running {name}\[[0-9a-f-]+\]", status), status
     for queue in deployment.celery_queues:
         assert re.search(rf" {queue} done \d+ s ago by {queue}-", status), status

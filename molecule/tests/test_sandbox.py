@@ -1,14 +1,9 @@
 """What a bug in a unit's process would give a stranger: nothing beyond the unit."""
 
-import json
-import re
-from pathlib import Path
-
 import pytest
-from test_units import instances
+from support.sandbox import SEALED, SOCKETS, exposure
+from support.units import instances
 
-# Highest score of systemd-analyze security, which counts directives: the attempts below show what they enforce.
-SEALED, SOCKETS = 0.5, 1.3
 ROOTS = {"nginx": 2.5}
 GROUPS = {
     "redis": ["redis-server@broker", "redis-server@cache"],
@@ -19,7 +14,6 @@ GROUPS = {
     "workers": ["worker"],
     "beat": ["beat"],
 }
-PROBE = (Path(__file__).parent / "probe.py").read_text()
 
 
 def units(host, deployment):
@@ -40,38 +34,10 @@ def units(host, deployment):
 def test_score_of_every_unit(host, deployment):
     alone = deployment.app_network == "sealed" and len(deployment.hosts) == 1
     for kind, unit in units(host, deployment).items():
-        analysis = host.check_output(f"systemd-analyze security --no-pager {unit}")
-        score = float(re.search(r"Overall exposure level for \S+: ([\d.]+)", analysis)[1])
+        score, analysis = exposure(host, unit)
         limit = ROOTS.get(kind, SEALED if alone else SOCKETS)
         left = [line for line in analysis.splitlines() if line.startswith("✗")]
         assert score <= limit, f"{unit}: {score}\n" + "\n".join(left)
-
-
-@pytest.fixture
-def probe(host):
-    """Run the probe in a unit's sandbox: the unit as it is, with another program and none of its actions."""
-    path = "/run/coldframe-probe.py"
-    host.check_output(f"cat >{path} <<'END'\n{PROBE}\nEND\nchmod 0644 {path}")
-    router = host.check_output("ip route show default").split()[2]
-
-    def run(unit):
-        name = "coldframe-probe@" + unit.partition("@")[2] if "@" in unit else "coldframe-probe.service"
-        text = host.check_output(f"systemctl cat {unit}")
-        actions = "Exec|Type|Restart|PIDFile|Sockets|Requires|PartOf|Watchdog|NotifyAccess|KillMode|Standard"
-        text = re.sub(rf"(?m)^(?:{actions})\w*=.*(?:\\\n.*)*$", "", text)
-        text += (
-            "\n[Service]\nType=oneshot\nRuntimeDirectoryPreserve=yes\nStandardOutput=truncate:/run/coldframe-probe.out\n"
-            f"ExecStart=/usr/bin/python3 {path} {router}\n"
-        )
-        if "\nNoExecPaths=" in text:
-            text += "ExecPaths=/usr\n"
-        host.check_output(f"cat >/run/systemd/system/{name} <<'END'\n{text}\nEND\nsystemctl daemon-reload")
-        result = host.run(f"systemctl start {name}")
-        assert result.rc == 0, result.stderr + host.run(f"journalctl --no-pager -n 20 -u {name}").stdout
-        return json.loads(host.file("/run/coldframe-probe.out").content_string)
-
-    yield run
-    host.run(f"rm -f {path} /run/coldframe-probe.out /run/systemd/system/coldframe-probe*; systemctl daemon-reload")
 
 
 @pytest.mark.changes

@@ -5,9 +5,9 @@ import re
 import shutil
 
 import pytest
-from conftest import wait_for
-from test_deploy import deploy
-from test_units import current, running, wanted
+from support.hosts import wait_for
+from support.playbooks import deploy
+from support.units import current, running, wanted
 
 pytestmark = [pytest.mark.changes, pytest.mark.example, pytest.mark.group("edge")]
 BALANCER = "127.0.0.2"  # asks the edge for others, on its own host

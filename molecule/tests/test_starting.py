@@ -1,12 +1,11 @@
 """Releases that start slowly, hang or cannot be loaded. These tests change the host, and leave it with its release."""
 
-import re
 import shutil
 
 import pytest
-from conftest import wait_for
-from test_deploy import deploy
-from test_units import current, running, wanted
+from support.hosts import wait_for
+from support.playbooks import deploy, output
+from support.units import current, running, wanted
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("web")]
 
@@ -75,11 +74,6 @@ def unloaded(host, deployment, inventory, slow):
     assert result.returncode == 0 and current(host, deployment.app_name) == before, result.stdout
 
 
-def said(result):
-    """What a deploy said, on one line."""
-    return re.sub(r"\s+", " ", result.stdout)
-
-
 def alive(deployment):
     """Whether the thread lives in the processes that answer some requests."""
     return {deployment.request("/thread/").json["alive"] for _ in range(10)}
@@ -125,7 +119,7 @@ def test_release_that_cannot_be_loaded_fails_the_deploy(host, deployment, invent
     result = deploy(inventory, **unloaded, app_environment={"AT_START": failure})
     assert result.returncode != 0
     for text in [*FAILURES[failure], f"does not start; {before} was left running", f"{app}-web@"]:
-        assert text in said(result), result.stdout
+        assert text in output(result), result.stdout
     assert "in spawn_worker" not in result.stdout
     assert current(host, app) == before and running(host, app) == wanted(deployment, before)
     assert deployment.request("/healthz/").json["release"] == before

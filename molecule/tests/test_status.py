@@ -1,9 +1,9 @@
 """What is told of units that systemd calls active and that do no work."""
 
 import pytest
-from conftest import wait_for
-from test_releases import play, said
-from test_units import current
+from support.hosts import wait_for
+from support.playbooks import output, play
+from support.units import current
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("workers")]
 
@@ -26,7 +26,7 @@ def test_a_worker_that_may_not_log_in_says_so(inventory, deployment, unit, redis
         wait_for(lambda: host.check_output(shown).startswith("waiting for the broker: "), 30, "it says that it waits")
         result = play(inventory, "status")
         assert result.returncode != 0, result.stdout
-        assert f"{unit} does no work, waiting for the broker: invalid username-password" in said(result)
+        assert f"{unit} does no work, waiting for the broker: invalid username-password" in output(result)
     finally:
         redis("ACL LOAD")
     wait_for(lambda: host.check_output(shown).startswith("consuming"), 30, "it consumes")
@@ -45,5 +45,5 @@ def test_a_worker_that_ends_again_and_again_and_an_old_one_are_told(inventory, d
     finally:
         host.check_output(f"systemctl stop {old} && rm {folder}/{old}")
     assert result.returncode != 0, result.stdout
-    assert f"{unit} was started again" in said(result) and "status=1/FAILURE" in said(result)
-    assert f"{old} runs beside the release {current(host, app)}" in said(result)
+    assert f"{unit} was started again" in output(result) and "status=1/FAILURE" in output(result)
+    assert f"{old} runs beside the release {current(host, app)}" in output(result)

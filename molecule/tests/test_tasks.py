@@ -7,7 +7,7 @@ import time
 import uuid
 
 import pytest
-from conftest import wait_for
+from support.hosts import wait_for
 
 pytestmark = pytest.mark.changes
 edge = pytest.mark.group("edge")

@@ -5,12 +5,13 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import ansible, deployed
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-from test_units import RELEASED
+from support.deployment import deployed
+from support.playbooks import ansible
+from support.units import RELEASED
 
 PORTS = {6379: "redis", 6380: "redis", 5432: "postgresql"}
 OTHER_CA = "/etc/ssl/certs/ca-certificates.crt"  # the world's authorities: the project's own is not among them

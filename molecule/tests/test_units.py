@@ -1,54 +1,11 @@
 """The units that run, and the release that they run."""
 
 import json
-import re
 
 import pytest
+from support.units import RELEASED, current, instances, once, wanted
 
-RELEASED = {"web", "workers", "beat", "edge"}  # the groups whose hosts get the release
 released = pytest.mark.group(*sorted(RELEASED))
-
-
-def wanted(deployment, release):
-    """The instances that this host must run."""
-    app, groups = deployment.app_name, deployment.group_names
-    units = []
-    if "web" in groups:
-        units.append(f"{app}-web@{release}.service")
-    if "workers" in groups:
-        units += [f"{app}-worker-{queue}@{release}.service" for queue in host_queues(deployment)]
-    if "beat" in groups:
-        units.append(f"{app}-beat@{release}.service")
-    return set(units)
-
-
-def host_queues(deployment):
-    """The queues that this host serves."""
-    if "workers" not in deployment.group_names:
-        return []
-    return deployment.celery_host_queues or list(deployment.celery_queues)
-
-
-def instances(host, app, part="*", state=""):
-    """The application's instances that are loaded and not stopped; with the state `active`, without those that drain."""
-    which = f"--state={state} " if state else ""
-    lines = host.check_output(f"systemctl list-units {which}--plain --no-legend --full '{app}-{part}@*.service'")
-    return {line.split()[0] for line in lines.splitlines()}
-
-
-def once(unit):
-    """The instance's name without the number of one that runs beside itself (:2)."""
-    return re.sub(r":\d+(?=\.service$)", "", unit)
-
-
-def running(host, app):
-    """The same instances, by the name that their release first runs under."""
-    return {once(unit) for unit in instances(host, app)}
-
-
-def current(host, app):
-    """The current release's id."""
-    return host.file(f"/srv/{app}/current").linked_to.rsplit("/", 1)[-1]
 
 
 @released

@@ -7,8 +7,8 @@ import time
 import uuid
 
 import pytest
-from conftest import wait_for
-from test_releases import play, said
+from support.hosts import wait_for
+from support.playbooks import output, play
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("redis")]
 
@@ -71,7 +71,7 @@ def test_task_that_nobody_knows_waits_and_holds_up_nothing(parked, redis, invent
         wait_for(lambda q=queue, s=sent: done(redis, q) == s, 20, f"a task behind them is done: {queue}")
         count, *names = redis(f"LLEN unknown:{queue}:{NAME}\nSMEMBERS unknown:{queue}").split()
         assert count == "2" and NAME in names  # other tests leave names of their own
-    told = said(play(inventory, "status"))
+    told = output(play(inventory, "status"))
     for queue in parked:
         line = rf"{queue} parked, waits for a release that knows it: [^:]*{re.escape(NAME)} \(2\)"
         assert re.search(line, " ".join(told.split())), told
@@ -100,7 +100,7 @@ def test_task_that_nobody_has_known_for_too_long_is_a_dead_letter(host, parked, 
             10,
             "its worker says so",
         )
-    told = " ".join(said(play(inventory, "status")).split())
+    told = " ".join(output(play(inventory, "status")).split())
     assert all(f"{queue} 1 dead letters, of tasks that no release knew: {NAME} (1)" in told for queue in parked)
 
 

@@ -9,9 +9,9 @@ import re
 import time
 
 import pytest
-from conftest import ROOT, ansible, wait_for
-from test_limits import children, said
-from test_units import current, instances
+from support.hosts import wait_for
+from support.playbooks import ROOT, ansible
+from support.units import children, current, instances, logged
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("workers")]
 FOLDER = "/run/versions"
@@ -128,20 +128,20 @@ def test_supported_versions_of_celery(host, units, ask, journal, redis):
     # one that runs while the broker is restarted is done once.
     poison, endless = ask("print(json.dumps([send('poison'), send('hold', 50, time_limit=60, soft_time_limit=59)]))")
     for unit, killed, late in zip(units, poison, endless, strict=True):
-        wait_for(lambda: len(said(journal(unit), f"{killed} begins")) == 2, 30, f"{unit}: tried twice")  # noqa: B023
-        begun = wait_for(lambda: said(journal(unit), f"{late} begins"), 10, f"{unit}: begun")[0]  # noqa: B023
+        wait_for(lambda: len(logged(journal(unit), f"{killed} begins")) == 2, 30, f"{unit}: tried twice")  # noqa: B023
+        begun = wait_for(lambda: logged(journal(unit), f"{late} begins"), 10, f"{unit}: begun")[0]  # noqa: B023
         ended = f"Hard time limit ({LIMIT}.0s) exceeded for versions.hold[{late}]"
-        done = wait_for(lambda: said(journal(unit), ended), LIMIT + 10, f"{unit}: ended at the limit")[0]  # noqa: B023
+        done = wait_for(lambda: logged(journal(unit), ended), LIMIT + 10, f"{unit}: ended at the limit")[0]  # noqa: B023
         assert done - begun < LIMIT + 5
     running = ask("print(json.dumps(send('hold', 5)))")
     for unit, task in zip(units, running, strict=True):
-        wait_for(lambda: said(journal(unit), f"{task} begins"), 10, f"{unit}: it runs")  # noqa: B023
+        wait_for(lambda: logged(journal(unit), f"{task} begins"), 10, f"{unit}: it runs")  # noqa: B023
     host.check_output("systemctl restart redis-server@broker")
     ends = ask(
         f"print(json.dumps([[end(i) for i in ids] for ids in ({poison}, {endless}, {running}, send('hold', 0))]))"
     )
     assert ends == [["WorkerLostError"] * 2, ["TimeLimitExceeded"] * 2, ["SUCCESS"] * 2, ["SUCCESS"] * 2]
-    assert all(len(said(journal(u), f"{t} begins")) == 1 for u, t in zip(units, running, strict=True)), "each once"
+    assert all(len(logged(journal(u), f"{t} begins")) == 1 for u, t in zip(units, running, strict=True)), "each once"
     # With nothing to do it is no less alive: the watchdog ends one that is not fed after 30 seconds.
     wait_for(lambda: time.monotonic() > started + 40, 45, "an idle worker's watchdog would have ended it")
     assert [children(host, unit)[0] for unit in units] == before, "no worker was restarted"
@@ -149,7 +149,7 @@ def test_supported_versions_of_celery(host, units, ask, journal, redis):
     # A worker that is asked to stop finishes what runs, and gives back what waits: behind it, and for its time.
     ids = ask("print(json.dumps([send('hold', 4), send('hold', 4), send('hold', 0, countdown=20), send('hold', 0)]))")
     for unit, *tasks in zip(units, *ids[:2], strict=True):
-        wait_for(lambda: all(said(journal(unit), f"{t} begins") for t in tasks), 10, f"{unit}: both run")  # noqa: B023
+        wait_for(lambda: all(logged(journal(unit), f"{t} begins") for t in tasks), 10, f"{unit}: both run")  # noqa: B023
     host.check_output(f"systemctl stop {' '.join(units)}")
     wait_for(lambda: redis("HLEN unacked") == "0", 5, "nothing is left with a worker that has stopped")
     for index, queue in enumerate(QUEUES):
@@ -158,4 +158,4 @@ def test_supported_versions_of_celery(host, units, ask, journal, redis):
     host.check_output(f"systemctl start {' '.join(units)}")
     assert ask(f"print(json.dumps([end(i) for ids in {ids} for i in ids]))") == ["SUCCESS"] * 8
     for index, unit in enumerate(units):
-        assert all(len(said(journal(unit), f"{tasks[index]} begins")) == 1 for tasks in ids), "each once"
+        assert all(len(logged(journal(unit), f"{tasks[index]} begins")) == 1 for tasks in ids), "each once"

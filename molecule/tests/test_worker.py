@@ -6,8 +6,8 @@ import time
 from collections import Counter
 
 import pytest
-from conftest import wait_for
-from test_units import instances
+from support.hosts import wait_for
+from support.units import instances
 
 pytestmark = pytest.mark.group("workers")
 LOAD = """

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import testinfra
-from conftest import ROOT, Deployment, ansible, deployed, redis_client, root_shell, wait_for
+from support.deployment import Deployment, deployed
+from support.hosts import redis_client, root_shell, wait_for
+from support.playbooks import ROOT, ansible
 
 BROKER = "redis-server@broker"
 PODMAN = str(ROOT / "docker/host/podman")

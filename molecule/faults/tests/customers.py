@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 
-from load import ask, connect
+from support.load import ask, connect
 
 PERIOD = 0.5  # seconds from one order of a customer to the next
 REPEAT = 0.5  # seconds from a request that failed to its repetition, under the same key

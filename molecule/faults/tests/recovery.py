@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cluster import Cluster
-from conftest import wait_for
 from customers import Customers
-from load import ask, connect
+from support.hosts import wait_for
+from support.load import ask, connect
 
 LIMIT = 300  # seconds after which nothing more is awaited
 AGAIN = 2  # seconds after which a task that has not been executed is sent again

@@ -10,11 +10,13 @@ from contextlib import suppress
 import pytest
 from causes import FAULTS, network_cut
 from cluster import Cluster
-from conftest import ROOT, deployed, wait_for
 from customers import PERIOD, Customers
 from ledger import NOTE, Ledger, by_step, still_open
-from load import connect
 from recovery import LIMIT, at_last, hold, measured
+from support.deployment import deployed
+from support.hosts import wait_for
+from support.load import connect
+from support.playbooks import ROOT
 
 pytestmark = pytest.mark.changes
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import ansible_mitogen
-from conftest import PLAIN, ROOT, Deployment, ansible, wait_for
-from load import Load, Request, summary
-from test_units import current, once, wanted
+from support.deployment import Deployment
+from support.hosts import wait_for
+from support.load import Load, Request, summary
+from support.playbooks import PLAIN, ROOT, ansible
+from support.units import current, once, wanted
 
 DEPLOY = "playbooks/deploy.yml"
 LONG = 60  # seconds of the tasks that workers are at when they are replaced
@@ -224,8 +226,3 @@ def assert_served(requests: list[Request]) -> None:
     """No request failed, and there were some."""
     failed = [f"{r.at:.3f} {r.kind} after {r.seconds:.3f} s: {r.failure}" for r in requests if r.failure]
     assert requests and not failed, f"{len(failed)} of {len(requests)} failed:\n" + "\n".join(failed[:20])
-
-
-def said(result: subprocess.CompletedProcess[str]) -> str:
-    """What a playbook printed, on one line."""
-    return re.sub(r"\s+", " ", result.stdout + result.stderr)

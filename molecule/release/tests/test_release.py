@@ -10,10 +10,11 @@ import sys
 
 import pytest
 import yaml
-from conftest import ROOT, Deployment, ansible, wait_for
-from load import summary
-from scene import LONG, Scene, assert_served, said
-from test_deploy import changed
+from scene import LONG, Scene, assert_served
+from support.deployment import Deployment
+from support.hosts import wait_for
+from support.load import summary
+from support.playbooks import ROOT, ansible, changed, output
 
 pytestmark = pytest.mark.changes
 
@@ -88,7 +89,7 @@ def test_broken_release_leaves_the_old_one_serving(scene, part):
     with scene.step(f"broken: {part}") as before:
         result = scene.deploy(scene.variant(f"broken-{part}", additions))
         assert result.returncode != 0
-        assert reason in said(result), result.stdout
+        assert reason in output(result), result.stdout
         scene.assert_all_on(before)
     assert scene.processes() == processes
 
@@ -140,7 +141,7 @@ def test_tasks_of_changing_names_are_each_done_once(scene, redis, capsys):
         assert result.returncode == 0, result.stdout
         scene.assert_all_on(scene.release)
         left.append(parked())
-        assert not left[-1] or "waits for a release that knows it: holds.ledger" in said(result)
+        assert not left[-1] or "waits for a release that knows it: holds.ledger" in output(result)
     scene.source = source
     scene.load.stop_entries()
     sent = list(scene.load.entries)
@@ -164,8 +165,8 @@ def test_queue_is_replaced(scene):
         scene.queues(**{name: value for name, value in WITHOUT_BULK.items() if name != "release_allow_queues"})
         refused = scene.deploy()
         assert refused.returncode != 0 and scene.release == before, refused.stdout
-        assert "The queue 'bulk' is no more in celery_queues and holds messages" in said(refused)
-        assert "ALLOW_QUEUES=bulk" in said(refused)
+        assert "The queue 'bulk' is no more in celery_queues and holds messages" in output(refused)
+        assert "ALLOW_QUEUES=bulk" in output(refused)
         scene.queues(**WITHOUT_BULK)
         result = scene.deploy()
         assert result.returncode == 0, result.stdout
@@ -199,7 +200,7 @@ def test_queue_comes_back(scene):
     newest = scene.release
     refused = scene.play(ROLLBACK, release_rollback_to=scene.with_bulk)
     assert refused.returncode != 0 and scene.release == newest, refused.stdout
-    assert f"The queue 'express' is not served by the workers of release {scene.with_bulk}" in said(refused)
+    assert f"The queue 'express' is not served by the workers of release {scene.with_bulk}" in output(refused)
     with scene.step("queue added again", leaving="express"):
         scene.queues(release_allow_queues=["express"])
         result = scene.deploy()

@@ -1,0 +1,1 @@
+"""What the host tests of every scenario share, beside the fixtures in molecule/conftest.py."""

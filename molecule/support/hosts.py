@@ -1,0 +1,51 @@
+"""Waiting for hosts, and commands on them that must not be seen there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+from support.deployment import Deployment
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str | Callable[[], str]) -> Any:
+    """Await a condition; return its first true value.
+
+    Raises AssertionError, saying what was awaited, when `seconds` have passed; `what` may be asked for that then.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        if value := condition():
+            return value
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what if isinstance(what, str) else what()}"
+        time.sleep(0.25)
+
+
+def root_shell(host: Any) -> Callable[[str], str]:
+    """Run a script as root that must not be seen: sudo writes commands into the journal, but not their input."""
+
+    def run(script: str) -> str:
+        backend = host.backend
+        if backend.NAME == "ansible":  # the SSH that it goes by
+            backend = backend.ansible_runner.get_host(
+                backend.host, ssh_config=backend.ssh_config, ssh_identity_file=backend.ssh_identity_file
+            ).backend
+        words, arguments = backend._build_ssh_command("sudo sh -s")
+        command = backend.quote(" ".join(words), *arguments)
+        return subprocess.run(command, shell=True, input=script, capture_output=True, text=True, check=False).stdout  # noqa: S602
+
+    return run
+
+
+def redis_client(shell: Callable[[str], str], deployment: Deployment) -> Callable[..., str]:
+    """Ask a Redis instance as one of its users; return its answer."""
+
+    def ask(command: str, user: str = "admin", instance: str = "broker") -> str:
+        lines = f"AUTH {user} {json.dumps(deployment.app_redis_passwords[user])}\n{command}"
+        socket = f"/run/redis-{instance}/redis-server.sock"
+        return shell(f"redis-cli -s {socket} <<'END' | tail -n +2\n{lines}\nEND\n").strip()
+
+    return ask

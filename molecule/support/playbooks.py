@@ -1,0 +1,56 @@
+"""Ansible's programs, run from the project's folder, and what they print."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+# Ansible's output as text, whatever the caller's environment asks for: Molecule asks for colours.
+PLAIN = {
+    "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+    "ANSIBLE_FORCE_COLOR": "0",
+    "ANSIBLE_NOCOLOR": "1",
+    "LC_ALL": "C.UTF-8",
+}
+Finished = subprocess.CompletedProcess[str]
+
+
+def ansible(*command: str, **environment: str) -> Finished:
+    """Run one of Ansible's programs, with further environment variables.
+
+    Raises subprocess.TimeoutExpired after 15 minutes.
+    """
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | PLAIN | environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+
+
+def play(inventory: str | Path, playbook: str, *arguments: str) -> Finished:
+    """Run playbooks/PLAYBOOK.yml."""
+    return ansible("ansible-playbook", "-i", str(inventory), f"playbooks/{playbook}.yml", *arguments)
+
+
+def deploy(inventory: str, *arguments: str, **variables: Any) -> Finished:
+    """Deploy with other variables than the inventory's."""
+    return play(inventory, "deploy", *arguments, "-e", json.dumps(variables))
+
+
+def changed(result: Finished) -> int:
+    """Count the tasks that changed something, of all hosts."""
+    return sum(int(n) for n in re.findall(r"changed=(\d+)", result.stdout))
+
+
+def output(result: Finished) -> str:
+    """Return what a run printed, on one line."""
+    return re.sub(r"\s+", " ", result.stdout + result.stderr)

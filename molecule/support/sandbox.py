@@ -1,0 +1,51 @@
+"""What systemd's sandbox leaves a unit's processes: the exposure that it counts, and attempts to get out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Highest exposure in systemd-analyze security, which counts directives: the attempts show what they enforce.
+SEALED, SOCKETS = 0.5, 1.3
+PROBE = (Path(__file__).parent / "probe.py").read_text()
+
+
+def exposure(host: Any, unit: str) -> tuple[float, str]:
+    """Return a unit's overall exposure, 0 to 10, and the whole analysis."""
+    analysis = host.check_output(f"systemd-analyze security --no-pager {unit}")
+    match = re.search(r"Overall exposure level for \S+: ([\d.]+)", analysis)
+    assert match, analysis
+    return float(match[1]), analysis
+
+
+@contextmanager
+def probed(host: Any) -> Iterator[Callable[[str], dict[str, str]]]:
+    """Run the probe in a unit's sandbox: the unit as it is, with another program and none of its actions."""
+    path = "/run/coldframe-probe.py"
+    host.check_output(f"cat >{path} <<'END'\n{PROBE}\nEND\nchmod 0644 {path}")
+    router = host.check_output("ip route show default").split()[2]
+
+    def run(unit: str) -> dict[str, str]:
+        name = "coldframe-probe@" + unit.partition("@")[2] if "@" in unit else "coldframe-probe.service"
+        text = host.check_output(f"systemctl cat {unit}")
+        actions = "Exec|Type|Restart|PIDFile|Sockets|Requires|PartOf|Watchdog|NotifyAccess|KillMode|Standard"
+        text = re.sub(rf"(?m)^(?:{actions})\w*=.*(?:\\\n.*)*$", "", text)
+        text += (
+            "\n[Service]\nType=oneshot\nRuntimeDirectoryPreserve=yes\nStandardOutput=truncate:/run/coldframe-probe.out\n"
+            f"ExecStart=/usr/bin/python3 {path} {router}\n"
+        )
+        if "\nNoExecPaths=" in text:
+            text += "ExecPaths=/usr\n"
+        host.check_output(f"cat >/run/systemd/system/{name} <<'END'\n{text}\nEND\nsystemctl daemon-reload")
+        result = host.run(f"systemctl start {name}")
+        assert result.rc == 0, result.stderr + host.run(f"journalctl --no-pager -n 20 -u {name}").stdout
+        return json.loads(host.file("/run/coldframe-probe.out").content_string)
+
+    try:
+        yield run
+    finally:
+        host.run(f"rm -f {path} /run/coldframe-probe.out /run/systemd/system/coldframe-probe*; systemctl daemon-reload")
