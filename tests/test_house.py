@@ -95,6 +95,12 @@ def test_verify_asks_any_application():
                     assert not OF_THE_EXAMPLE.search(text), f"{path.name}: {test.name} needs the mark example"
 
 
+def test_scenarios_choose_host_tests_by_their_marks():
+    """A new file of host tests needs no change elsewhere."""
+    for path in ROOT.glob("molecule/*/molecule.yml"):
+        assert set(load(path)["verifier"]["options"]) <= {"hosts", "m"}, path
+
+
 def test_host_tests_share_by_support_and_conftest_alone():
     """A helper is in molecule/support, a fixture in molecule/conftest.py: none is imported from a module of tests."""
     for path in ROOT.glob("molecule/**/*.py"):

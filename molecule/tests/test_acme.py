@@ -11,7 +11,7 @@ from support.hosts import wait_for
 from support.playbooks import ansible
 from support.sandbox import SOCKETS, exposure
 
-pytestmark = [pytest.mark.group("edge"), pytest.mark.changes]
+pytestmark = [pytest.mark.one_host, pytest.mark.group("edge"), pytest.mark.changes]
 NAME = "www.example.test"
 UNIT = "coldframe-acme.service"
 DIRECTORY = "https://localhost:14000/dir"

@@ -8,6 +8,7 @@ import pytest
 from support.hosts import wait_for
 from support.units import instances
 
+pytestmark = pytest.mark.one_host
 USERS = {"web": "web", "workers": "worker", "beat": "beat", "flower": "flower"}
 
 

@@ -12,6 +12,7 @@ from support.hosts import wait_for
 playwright = pytest.importorskip("playwright.sync_api", reason="'make browser' installs what drives a browser")
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
+    pytest.mark.one_host,
     pytest.mark.group("flower"),
     pytest.mark.changes,
     pytest.mark.skipif(not CHROMIUM, reason="'make browser' installs Chromium"),

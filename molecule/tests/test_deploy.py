@@ -9,7 +9,7 @@ from support.hosts import wait_for
 from support.playbooks import ROOT, ansible, changed, deploy, output
 from support.units import current, running, wanted
 
-pytestmark = pytest.mark.changes
+pytestmark = [pytest.mark.one_host, pytest.mark.changes]
 
 
 # What the fuzzed inventories leave out, and one that they ask too: through the whole deploy, and in its words.

@@ -4,7 +4,7 @@ import pytest
 from support.playbooks import deploy
 from support.units import instances
 
-pytestmark = pytest.mark.group("web")
+pytestmark = [pytest.mark.one_host, pytest.mark.group("web")]
 # As code of a unit's: it makes folders with files in them, of which one is closed to everybody else.
 MAKE = """
 import os, sys

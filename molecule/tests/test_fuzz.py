@@ -13,7 +13,7 @@ import yaml
 from inventory import variable_problems
 from support.playbooks import ROOT, play
 
-pytestmark = [pytest.mark.changes, pytest.mark.group("web")]
+pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("web")]
 WRONG, EACH, MISSPELT = 27, 6, 3  # so many sets of so many wrong variables, and misspelt ones
 LONGEST = 4000  # characters of a value that a message may hold
 FINGERPRINT = """

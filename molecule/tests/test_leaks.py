@@ -13,7 +13,7 @@ import yaml
 from support.playbooks import ROOT, play
 from support.units import current
 
-pytestmark = [pytest.mark.changes, pytest.mark.group("web")]
+pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("web")]
 KEY = "\n".join(
     ["-----BEGIN PART-----", *(f"{hashlib.sha256(bytes([n])).hexdigest()}" for n in range(3)), "-----END PART-----"]
 )

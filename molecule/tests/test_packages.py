@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from support.playbooks import PLAIN, ROOT
 
-pytestmark = pytest.mark.changes
+pytestmark = [pytest.mark.one_host, pytest.mark.changes]
 # As apt does (fcntl(2)); flock(1) takes another kind of lock.
 HOLD = (
     "import fcntl, pathlib, time; file = open('/var/lib/dpkg/lock-frontend', 'r+b'); fcntl.lockf(file, fcntl.LOCK_EX); "

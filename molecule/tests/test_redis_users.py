@@ -9,7 +9,7 @@ import pytest
 from redis_acl import redis_login
 from support.units import current
 
-pytestmark = pytest.mark.group("redis")
+pytestmark = [pytest.mark.one_host, pytest.mark.group("redis")]
 
 # Each must be answered, whatever it answers; `c` is a cache of either client, `r` django-redis's raw connection.
 BOTH = """

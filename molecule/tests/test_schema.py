@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytestmark = [pytest.mark.changes, pytest.mark.group("edge")]
+pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("edge")]
 
 HERE = Path(__file__).parent
 PATHS = yaml.safe_load((HERE / "openapi.yaml").read_text())["paths"]

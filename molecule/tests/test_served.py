@@ -9,7 +9,7 @@ from support.hosts import wait_for
 from support.playbooks import deploy
 from support.units import current, running, wanted
 
-pytestmark = [pytest.mark.changes, pytest.mark.example, pytest.mark.group("edge")]
+pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.example, pytest.mark.group("edge")]
 BALANCER = "127.0.0.2"  # asks the edge for others, on its own host
 VIEWS = """
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-pytestmark = pytest.mark.group("web")
+pytestmark = [pytest.mark.one_host, pytest.mark.group("web")]
 START = """
 import json
 from celery import current_app as app

@@ -5,7 +5,7 @@ from support.hosts import wait_for
 from support.playbooks import output, play
 from support.units import current
 
-pytestmark = [pytest.mark.changes, pytest.mark.group("workers")]
+pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("workers")]
 
 
 @pytest.fixture

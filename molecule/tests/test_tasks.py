@@ -139,6 +139,7 @@ def test_a_queue_that_is_not_in_the_table_is_refused(manage):
 
 
 @edge
+@pytest.mark.one_host
 @pytest.mark.thorough  # test_beat has it tick each second
 def test_beat_ticks(manage):
     """The periodic task of each minute leaves a trace that advances."""

@@ -101,6 +101,7 @@ def test_secrets_are_in_no_place_that_others_read(shell, deployment):
 
 
 @released
+@pytest.mark.one_host
 def test_settings_of_every_process_agree_about_redelivery(host, deployment):
     app = deployment.app_name
     files = [

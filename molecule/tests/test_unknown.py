@@ -10,7 +10,7 @@ import pytest
 from support.hosts import wait_for
 from support.playbooks import output, play
 
-pytestmark = [pytest.mark.changes, pytest.mark.group("redis")]
+pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("redis")]
 
 NAME = "another.release.knows"
 

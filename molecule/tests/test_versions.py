@@ -13,7 +13,7 @@ from support.hosts import wait_for
 from support.playbooks import ROOT, ansible
 from support.units import children, current, instances, logged
 
-pytestmark = [pytest.mark.changes, pytest.mark.group("workers")]
+pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("workers")]
 FOLDER = "/run/versions"
 LOCKS = sorted((ROOT / "molecule/versions").glob("*.txt"))
 QUEUES = ("bulk", "default")

@@ -54,6 +54,7 @@ def test_admin_has_the_beat_schedule(manage):
 
 
 @edge
+@pytest.mark.one_host
 @pytest.mark.parametrize("name", ["stranger.example", "127.0.0.1"])
 def test_unknown_name_gets_no_page(deployment, name):
     address = urlsplit(deployment.app_url)

@@ -153,6 +153,7 @@ def test_stop_under_load_is_quick_and_repeats_nothing(host, redis, manage, defau
 
 
 @pytest.mark.changes
+@pytest.mark.cluster
 def test_a_worker_that_stands_still_is_restarted(manage, host, shown, default_worker):
     process = shown(default_worker, "MainPID")["MainPID"]
     host.check_output(f"kill -STOP {process}")
