@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible_mitogen
+from application.assemble import assemble
 from support.deployment import Deployment
 from support.hosts import wait_for
 from support.load import Load, Request, summary
@@ -44,17 +45,8 @@ class Scene:
         self.variables: dict[str, Any] = {}
         self.inventory_variables = {"celery_queues": deployment.celery_queues}
         self.steps: list[dict[str, Any]] = []
-        stub = ROOT / "app_stub"
-        shutil.copytree(stub, folder / "base", ignore=shutil.ignore_patterns("tests", ".*", "__pycache__"))
-        shutil.copytree(ROOT / "molecule/release/holds", folder / "base/holds")
-        self.source = self.variant(
-            "first",
-            {
-                "shop/settings.py": 'INSTALLED_APPS += ["holds"]\n',
-                "shop/urls.py": 'urlpatterns += [path("holds/", include("holds.urls"))]\n',
-            },
-            of="base",
-        )
+        assemble(folder / "base")
+        self.source = self.variant("first", {}, of="base")
         result = self.deploy()
         assert result.returncode == 0, result.stdout + result.stderr
 

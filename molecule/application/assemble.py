@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Puts together the application that the scenario deploys.
+"""Assembles the application that the scenarios `release` and `faults` deploy.
 
-    application FOLDER [PROTECTION]
+    assemble.py FOLDER [PROTECTION]
 
-The stub, and tasks that take their time. One of the stub's protections can be left out, by name.
+It is the example with the Django app `holds`, whose tasks take long. One of the example's protections can be left
+out, by name, to show that the tests then fail.
 """
 
 import shutil
@@ -11,11 +12,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LONG_TASKS = {
+ADDITIONS = {
     "shop/settings.py": 'INSTALLED_APPS += ["holds"]\n',
     "shop/urls.py": 'urlpatterns += [path("holds/", include("holds.urls"))]\n',
 }
-# Where a protection stands, and what stands there without it.
+# The file of a protection, a text in it, and that text without the protection.
 PROTECTIONS = {
     "acks_late": ("shop/celery.py", "app.autodiscover_tasks()", "app.Task.acks_late = False\napp.autodiscover_tasks()"),
     "sweep": ("orders/outbox.py", "if send_overdue() < BATCH:", "if True:"),
@@ -23,15 +24,13 @@ PROTECTIONS = {
 }
 
 
-def main() -> None:
-    """Write the folder anew."""
-    folder, without = Path(sys.argv[1]), "".join(sys.argv[2:])
-    if without and without not in PROTECTIONS:
-        sys.exit(f"WITHOUT is {without!r}; it must be one of: {', '.join(PROTECTIONS)}.")
+def assemble(folder: Path, without: str = "") -> None:
+    """Write the application into a folder, which is emptied first; leave out the protection of that name."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "app_stub", folder, ignore=shutil.ignore_patterns("tests", ".*", "__pycache__"))
-    shutil.copytree(ROOT / "molecule/release/holds", folder / "holds", ignore=shutil.ignore_patterns("__pycache__"))
-    for path, text in LONG_TASKS.items():
+    holds = ROOT / "molecule/application/holds"
+    shutil.copytree(holds, folder / "holds", ignore=shutil.ignore_patterns("__pycache__"))
+    for path, text in ADDITIONS.items():
         with (folder / path).open("a") as file:
             file.write(text)
     if without:
@@ -41,5 +40,12 @@ def main() -> None:
         (folder / path).write_text(source.replace(text, other))
 
 
+def main(folder: str, without: str = "") -> None:
+    """Refuse a name that is no protection; assemble the application."""
+    if without and without not in PROTECTIONS:
+        sys.exit(f"WITHOUT is {without!r}; it must be one of: {', '.join(PROTECTIONS)}.")
+    assemble(Path(folder), without)
+
+
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
