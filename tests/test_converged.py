@@ -1,7 +1,12 @@
 """A host is converged again when something that its configuration follows from is another, and only then."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from converged import converged_digest, converged_inputs
+
+ROOT = Path(__file__).parents[1]
 
 CREDENTIALS = "runtime/coldframe/credentials.py"  # Flower has it too
 GROUPS = {"web": ["one"]}
@@ -56,3 +61,13 @@ def test_changed_variable_group_or_fact_is_another(project):
 )
 def test_what_makes_a_release_or_a_run_is_not_the_hosts(project, variables):
     assert digest(project, **variables) == digest(project)
+
+
+def test_what_the_preflight_finds_out_is_no_input():
+    """It comes before the digest, and some of it is another at each run, such as how long a command took."""
+    found = set()
+    for path in [*ROOT.glob("roles/*/tasks/preflight.yml"), ROOT / "roles/app/tasks/state.yml"]:
+        for task in yaml.safe_load(path.read_text()):
+            found |= {task.get("register"), *task.get("ansible.builtin.set_fact", {})} - {None}
+    assert {"app_state", "__base_sandbox", "__redis_problems"} <= found
+    assert converged_inputs(found, str(ROOT)) == []

@@ -20,6 +20,7 @@ PLAYBOOK = """
 - hosts: edge
   become: true
   tasks:
+    - ansible.builtin.import_role: {name: app, tasks_from: state.yml}
     - ansible.builtin.import_role: {name: nginx}
 """
 PEBBLE = "/run/coldframe-pebble"

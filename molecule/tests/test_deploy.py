@@ -57,6 +57,22 @@ def test_two_brokers_and_a_second_host_without_an_address_are_refused(inventory,
     assert "app_private_address of another is '', and the application runs on 2 hosts" in output(result)
 
 
+def test_all_that_is_wrong_is_said_at_once(inventory):
+    """One problem of each role; each of them alone would be refused too."""
+    wrong = {
+        "celery_default_queue": "absent",
+        "app_repository": "/nowhere.git",
+        "app_version": "v1",
+        "nginx_trusted_proxies": ["0.0.0.0/0"],
+        "postgresql_shared_buffers_mb": 2**23,
+        "redis_broker_maxmemory_mb": 2**23,
+    }
+    result = deploy(inventory, **wrong)
+    assert result.returncode != 0 and changed(result) == 0
+    assert result.stdout.count("FAILED!") == 1, result.stdout
+    assert [name for name in wrong if f"{name} " not in result.stdout.partition("FAILED!")[2]] == []
+
+
 def git(folder, *arguments):
     """Run git as nobody in particular; return what it prints."""
     author = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.com")

@@ -257,9 +257,10 @@ def test_given_certificate_is_taken_and_own_one_renewed_and_no_connection_is_los
     def consumers():
         return set(re.findall(r"^id=(\d+) .* cmd=brpop", redis("CLIENT LIST"), re.M))
 
-    roles = [{"ansible.builtin.import_role": {"name": name}} for name in ("redis", "postgresql")]
+    roles = [{"name": "app", "tasks_from": "state.yml"}, {"name": "redis"}, {"name": "postgresql"}]
+    tasks = [{"ansible.builtin.import_role": role} for role in roles]
     playbook = tmp_path / "data.json"
-    playbook.write_text(json.dumps([{"hosts": host.backend.get_hostname(), "become": True, "tasks": roles}]))
+    playbook.write_text(json.dumps([{"hosts": host.backend.get_hostname(), "become": True, "tasks": tasks}]))
 
     def converged(**variables):
         result = ansible("ansible-playbook", "-i", inventory, str(playbook), "-e", json.dumps(variables))
