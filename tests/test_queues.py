@@ -1,13 +1,21 @@
 """The queue table: what is refused, and what holds where an entry says nothing."""
 
+from pathlib import Path
+
 import pytest
-from queues import OPTIONS, PROFILES, celery_queue_problems, celery_queue_table
+from inventory import variable_problems
+from queues import PROFILES, celery_queue_problems, celery_queue_table, options_of_a_queue
+
+ROOT = Path(__file__).parents[1]
 
 QUEUES = {"critical": {}, "bulk": {"concurrency": "auto", "cpu_weight": 1, "time_limit": 900}}
 
 
 def problems(queues=None, routes=None, default="critical"):
-    return celery_queue_problems(QUEUES if queues is None else queues, routes or {}, default)
+    queues = QUEUES if queues is None else queues
+    table = {"celery_queues": queues, "celery_task_routes": routes or {}, "celery_default_queue": default}
+    found = [problem for problem in variable_problems(table, str(ROOT)) if " is missing: " not in problem]
+    return found or celery_queue_problems(queues, routes or {}, default)
 
 
 def test_a_right_table_has_no_problem():
@@ -62,7 +70,8 @@ def test_profiles_keep_what_the_contract_rests_on():
     """Solo and threads enforce no time limit; more than one prefetched message holds all queues' redelivery up."""
     for options in celery_queue_table({name: {} for name in PROFILES}).values():
         assert (options["pool"], options["prefetch_multiplier"]) == ("prefork", 1)
-    assert all(set(options) <= set(OPTIONS) for options in PROFILES.values())
+    assert all(set(options) <= set(options_of_a_queue()) for options in PROFILES.values())
+    assert list(PROFILES) == options_of_a_queue()["profile"]["enum"]
 
 
 @pytest.mark.parametrize("limit, soft, stop", [(300, 240, 335), (10, 8, 45), (2, 1, 37)])

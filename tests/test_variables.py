@@ -1,0 +1,92 @@
+"""Each variable is described once, by its role; what the project sets itself is checked by it too."""
+
+from pathlib import Path
+
+import inventory
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = inventory.specs(str(ROOT))
+SCHEMAS = inventory.schemas(str(ROOT))
+ROLES = sorted(path.parts[-3] for path in ROOT.glob("roles/*/meta/schema.yml"))
+SET = sorted(path for path in ROOT.glob("inventories/*/group_vars/all/*.yml") if path.name != "vault.yml")
+
+
+def load(path):
+    return yaml.safe_load(path.read_text())
+
+
+def parts(schema):
+    """A schema and those of its parts."""
+    yield schema
+    inner = [*schema.get("properties", {}).values(), *schema.get("anyOf", [])]
+    inner += [schema[key] for key in ("items", "propertyNames", "additionalProperties") if schema.get(key)]
+    for each in inner:
+        yield from parts(each)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_schema_says_which_values_are_valid(name):
+    """In words, because a pattern is not printed."""
+    for part in parts(SCHEMAS[name]):
+        if "integer" in part.get("type", ""):
+            assert {"minimum", "maximum"} <= set(part), part
+        elif part.get("type") == "string" or {"pattern", "minItems", "minProperties"} & set(part):
+            assert {"title", "enum"} & set(part), part
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_schema_of_a_role_has_its_variables_alone(role):
+    options = load(ROOT / f"roles/{role}/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    schema = load(ROOT / f"roles/{role}/meta/schema.yml")
+    Draft202012Validator.check_schema(schema)
+    assert set(schema["properties"]) <= set(options)
+    for name, valid in schema["properties"].items():
+        assert set(valid.get("properties", {})) <= set(options[name].get("options", {}))
+
+
+def test_names_of_packages_are_checked_alike_in_every_role():
+    names = [name for name in OPTIONS if name.endswith("_packages")]
+    assert len(names) > 1 and all(SCHEMAS[name]["items"] == SCHEMAS[names[0]]["items"] for name in names)
+
+
+@pytest.mark.parametrize("path", SET, ids=lambda path: str(path.relative_to(ROOT)))
+def test_inventories_set_variables_that_exist_to_valid_values(path):
+    """Those that are templates are known on a host only."""
+    values = {name: value for name, value in load(path).items() if "{{" not in str(value)}
+    found = inventory.variable_problems(dict.fromkeys(load(path), "") | values, str(ROOT))
+    assert [problem for problem in found if problem.split()[0].split(".")[0].split("[")[0] in values] == []
+    assert [problem for problem in found if "is no variable of the roles" in problem] == []
+
+
+def test_an_option_that_is_left_out_has_its_default():
+    web = inventory.with_defaults({"workers": 3}, "app_web")
+    assert web == {"workers": 3, "threads": 4, "timeout": 30, "max_requests": 1000, "preload": True}
+
+
+@pytest.mark.parametrize(
+    "name, value, problem",
+    [
+        ("app_web", {"workers": 0}, "app_web.workers is 0; it must be a whole number from 1 to 512."),
+        ("app_web", {"threads": "4"}, "app_web.threads is '4'; it must be a whole number from 1 to 1024, without quotes."),
+        ("app_web", {"worker": 1}, "app_web.worker is unknown. Known options: max_requests, preload, threads, timeout, workers."),
+        ("app_version", 1.5, "app_version is 1.5; it must be a text, in quotes: a branch, a tag or a commit."),
+        ("app_network", "open", "app_network is 'open'; it must be egress or sealed."),
+        ("nginx_x_frame_options", "deny", "nginx_x_frame_options is 'deny'; it must be empty, DENY or SAMEORIGIN."),
+        ("nginx_acme", "yes", "nginx_acme is 'yes'; it must be true or false, without quotes."),
+        ("firewall_open_ports", [80, 0], "firewall_open_ports[1] is 0; it must be a TCP port from 1 to 65535."),
+        ("redis_packages", [], "redis_packages is []; it must be a list with the package that the role installs."),
+        ("app_include", "x", "app_include is 'x'; it must be a list."),
+        ("app_environment", {"A B": "1"}, "The name 'A B' in app_environment must be letters, digits and _, not beginning with a digit."),
+        ("app_environment", {"A": [1]}, "app_environment.A is [1]; it must be a text or a number."),
+        ("app_secrets", {"a": 5}, "app_secrets.a is of the type int; it must be a text that is not empty and contains no NUL."),
+        ("app_flower_password", 12, "app_flower_password is of the type int; it must be a text of random characters."),
+        ("celery_queues", {"default": {"concurrency": 0}},
+         "celery_queues.default.concurrency is 0; it must be a whole number from 1 to 1000, or auto."),
+    ],
+)  # fmt: skip
+def test_a_problem_names_the_variable_the_value_and_what_is_valid(name, value, problem):
+    found = inventory.variable_problems({name: value}, str(ROOT))
+    assert [each for each in found if " is missing: " not in each] == [problem]
