@@ -61,6 +61,13 @@ def test_inventories_set_variables_that_exist_to_valid_values(path):
     assert [problem for problem in found if "is no variable of the roles" in problem] == []
 
 
+def test_sandbox_reads_every_secret_from_its_file():
+    names = {name for name, option in OPTIONS.items() if option.get("no_log")} | {"app_database_login"}
+    values = load(ROOT / "inventories/sandbox/group_vars/all/secrets.yml")
+    assert set(values) - {"sandbox_secrets"} == names
+    assert [name for name in names if f"sandbox_secrets.{name} " not in values[name]] == []
+
+
 def test_an_option_that_is_left_out_has_its_default():
     web = inventory.with_defaults({"workers": 3}, "app_web")
     assert web == {"workers": 3, "threads": 4, "timeout": 30, "max_requests": 1000, "preload": True}
