@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import contract
 import inventory
 import pytest
 import yaml
@@ -47,6 +48,14 @@ def test_schema_of_a_role_has_its_variables_alone(role):
         assert set(valid.get("properties", {})) <= set(options[name].get("options", {}))
 
 
+def test_a_missing_variable_is_named_with_its_description():
+    required = [name for name, option in OPTIONS.items() if option.get("required")]
+    found = inventory.variable_problems({}, str(ROOT))
+    assert [problem.split(" is missing: ")[0] for problem in found] == required
+    assert "celery_queues is missing: Queue name to options. Each queue has a worker unit of its own." in found
+    assert [problem for problem in found if "(" in problem] == []
+
+
 def test_names_of_packages_are_checked_alike_in_every_role():
     names = [name for name in OPTIONS if name.endswith("_packages")]
     assert len(names) > 1 and all(SCHEMAS[name]["items"] == SCHEMAS[names[0]]["items"] for name in names)
@@ -66,6 +75,10 @@ def test_sandbox_reads_every_secret_from_its_file():
     values = load(ROOT / "inventories/sandbox/group_vars/all/secrets.yml")
     assert set(values) - {"sandbox_secrets"} == names
     assert [name for name in names if f"sandbox_secrets.{name} " not in values[name]] == []
+
+
+def test_longest_visibility_timeout_is_the_contracts():
+    assert SCHEMAS["celery_visibility_timeout"]["maximum"] == contract.LONGEST_VISIBILITY
 
 
 def test_an_option_that_is_left_out_has_its_default():

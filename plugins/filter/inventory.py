@@ -174,6 +174,12 @@ def value_problems(name: str, value: Any, schema: Mapping[str, Any], secret: boo
     return list(problems.values())
 
 
+def _text(description: str | list[str]) -> str:
+    """Join the paragraphs of a description and remove Ansible's markup."""
+    text = description if isinstance(description, str) else " ".join(description)
+    return re.sub(r"\b[CLO]\(([^,)]*)[^)]*\)", r"\1", text)
+
+
 def _reserved_problems(values: Mapping[str, Any], users: Mapping[str, Any]) -> list[str]:
     """Say which names of environment variables and secrets are used by Coldframe itself, and which secrets are too long."""
     environment, secrets = values.get("app_environment", {}), values.get("app_secrets", {})
@@ -270,7 +276,7 @@ def variable_problems(variables: Mapping[str, Any], project: str, others: Mappin
         if not found:
             values[name] = value
     missing = [name for name, option in options.items() if option.get("required") and name not in variables]
-    problems += [f"{name} is missing: {options[name]['description']}" for name in missing]
+    problems += [f"{name} is missing: {_text(options[name]['description'])}" for name in missing]
     return problems + _together_problems(values, options, redis_users(project))
 
 
