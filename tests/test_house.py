@@ -31,6 +31,12 @@ def test_defaults_and_argument_specs_say_the_same(role):
 
 
 @pytest.mark.parametrize("role", ROLES)
+def test_meta_and_argument_specs_describe_a_role_alike(role):
+    meta, spec = (load(ROOT / f"roles/{role}/meta/{name}.yml") for name in ("main", "argument_specs"))
+    assert meta["galaxy_info"]["description"] == spec["argument_specs"]["main"]["short_description"]
+
+
+@pytest.mark.parametrize("role", ROLES)
 def test_main_is_phases_on_one_screen(role):
     path = ROOT / f"roles/{role}/tasks/main.yml"
     assert len(path.read_text().splitlines()) <= 40

@@ -25,14 +25,14 @@ WORDS = {"string": "a text", "integer": "a whole number", "boolean": "true or fa
 WORDS |= {"object": "a mapping"}
 LONGEST = 1000  # characters of a text that is no secret
 
-# Names that Debian has for groups, or systemd for targets and slices: the application would get into theirs.
+# Names of Debian's groups and of systemd's targets and slices, which the application must not share.
 TAKEN = """adm audio backup basic bin bluetooth boot cdrom crontab daemon default dialout dip disk emergency exit fax final
     floppy games getty graphical halt hibernate init initrd input irc kexec kmem kvm list local lp machine mail man
     messagebus multi network news nginx nobody nogroup operator paths plugdev polkitd postfix postgres postgresql poweroff
     printer proxy reboot redis remote render rescue root sasl sgx shadow shutdown sleep slices smartcard sockets sound src
     ssh sshd staff sudo suspend swap sync sys sysinit syslog system systemd tape time timers tty umount user users utmp
     uucp video voice wheel"""
-# What the units set themselves, and what systemd does.
+# Environment variables that the units set, and those that systemd sets.
 OWN_ENVIRONMENT = {"RELEASE_ID", "CELERY_SKIP_CHECKS", "PYTHONPATH", "CELERY_SETTINGS_FILE", "STATIC_ROOT"}
 OWN_ENVIRONMENT |= {
     "REDIS_USERNAME",
@@ -81,7 +81,7 @@ def _schema(option: dict[str, Any], valid: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def redis_users(project: str) -> dict[str, dict[str, Any]]:
-    """Read the users of both Redis instances from the role's table, name to what it says of the user."""
+    """Read the users of both Redis instances from the role's table, user to permissions."""
     table = yaml_load(Path(project, "roles/redis/vars/main.yml").read_text())["__redis_users"]
     return {name: user for users in table.values() for name, user in users.items()}
 
@@ -185,25 +185,29 @@ def _reserved_problems(values: Mapping[str, Any], users: Mapping[str, Any]) -> l
     environment, secrets = values.get("app_environment", {}), values.get("app_secrets", {})
     own = OWN_SECRETS | {f"redis_{name}" for name, user in users.items() if "group" in user}
     problems = [
-        f"app_environment.{name} is set by the units themselves: take it out."
+        f"app_environment.{name} is set by the units themselves: remove it."
         for name in environment
         if name in OWN_ENVIRONMENT
     ]
     for name, value in secrets.items():
         if name in own:
-            problems.append(f"app_secrets.{name} has the name of a secret that every application has: choose another.")
+            problems.append(
+                f"app_secrets.{name} has the name of a secret that Coldframe creates itself: choose another name."
+            )
         elif len(value.encode(errors="replace")) > 2**16:
             problems.append(
-                f"app_secrets.{name} has more than 65536 bytes, which is no secret: make it a file of the application."
+                f"app_secrets.{name} is larger than 65536 bytes: make it a file of the application, or a shorter secret."
             )
     return problems
 
 
 def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], users: Mapping[str, Any]) -> list[str]:
-    """Say what is wrong with values that are valid each for itself."""
+    """Say which values are valid by themselves and not together."""
     problems = []
     if values.get("app_name") in TAKEN.split():
-        problems.append(f"app_name is {values['app_name']!r}, which the system has a use for: choose another.")
+        problems.append(
+            f"app_name is {values['app_name']!r}, which Debian or systemd uses already: choose another name."
+        )
     if address := values.get("app_private_address"):
         try:
             ip_address(address)
@@ -215,18 +219,18 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], us
     for name in ("app_web_port", "app_broker_port", "app_cache_port", "app_flower_port"):
         port = values.get(name, options[name]["default"])
         if port in ports:
-            problems.append(f"{name} is {port}, which is {ports[port]}: each has a port of its own.")
+            problems.append(f"{name} is {port}, which is {ports[port]}: use a different port for each.")
         elif port in values.get("firewall_open_ports", []):
             problems.append(
-                f"firewall_open_ports holds {port}, which is {name}: what listens there is for the inventory's hosts alone."
+                f"firewall_open_ports holds {port}, which is {name}: remove it, because that port is only for the inventory's hosts."
             )
         ports.setdefault(port, name)
-    # An older vault still has passwords of users that are gone: they do no harm.
+    # An older vault may have passwords of users that were removed. They are ignored.
     known = {*users, *values.get("app_redis_passwords", {})}
     for user, password in values.get("app_redis_passwords_before", {}).items():
         if user not in known or not isinstance(password, str) or not re.fullmatch(r"[!-~]+", password):
             problems.append(
-                "app_redis_passwords_before must hold a text of printable ASCII without blanks for one of "
+                "app_redis_passwords_before must have a password of printable ASCII without spaces for one of "
                 f"{', '.join(users)}: make rotate-secret sets it."
             )
     return problems + _reserved_problems(values, users)
