@@ -100,7 +100,7 @@ def read_until(process, text):
 def test_of_two_deploys_at_once_the_second_is_refused(host, deployment, inventory, original):
     first = start(inventory, app_environment={"CHANGED": "first"})
     try:
-        read_until(first, "TASK [release : Host locked for this deploy]")
+        read_until(first, "TASK [release : Lock the host for this deploy]")
         wait_for(lambda: host.file(f"/var/lib/coldframe/{deployment.app_name}/lock.json").exists, 10, "it has the lock")
         os.killpg(first.pid, signal.SIGSTOP)  # so that it is not done before the second asks
         second = deploy(inventory, app_environment={"CHANGED": "second"})

@@ -22,6 +22,7 @@ options:
       makes it the host's when the deploy ends well.
     type: str
     default: ""
+  partial: {description: "Whether only a part of the host is converged: then O(converged) does not become the host's.", type: bool, default: false}
   web: {description: Whether Gunicorn runs on this host., type: bool, default: false}
   queues: {description: The queues that this host serves., type: list, elements: str, default: []}
   beat: {description: Whether Beat runs on this host., type: bool, default: false}
@@ -82,6 +83,7 @@ def main() -> None:
             "release": {"type": "str", "required": True},
             "source": {"type": "str", "default": ""},
             "converged": {"type": "str", "default": ""},
+            "partial": {"type": "bool", "default": False},
             "venv": {"type": "path", "default": ""},
             "migrations": {"type": "list", "elements": "str", "default": []},
             "holder": {"type": "dict", "default": {}},
@@ -97,7 +99,8 @@ def main() -> None:
     if not module.check_mode:
         if p["take_over"] and lock.get("deploy") == p["take_over"]:
             host.finish(p["take_over"], "cut off")
-        if not host.take_lock(p["holder"] | {"since": int(time.time()), "converged": p["converged"]}):
+        coming = "" if p["partial"] else p["converged"]
+        if not host.take_lock(p["holder"] | {"since": int(time.time()), "converged": coming}):
             lock = host.lock()
             since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(lock.get("since", 0)))
             module.fail_json(
