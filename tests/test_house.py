@@ -123,6 +123,13 @@ def test_verify_asks_any_application():
                     assert not OF_THE_EXAMPLE.search(text), f"{path.name}: {test.name} needs the mark example"
 
 
+def test_hosts_of_scenarios_have_ports_of_their_own():
+    texts = [path.read_text() for path in ROOT.glob("molecule/*/hosts.yml")]
+    slots = [int(slot) for slot in re.findall(r"molecule_slot: (\d+)", "".join(texts))]
+    assert len(slots) >= len(texts) and len(set(slots)) == len(slots)
+    assert set(slots) <= set(range(8)), "molecule/group_vars/all/scenario.yml has ports for so many"
+
+
 def test_scenarios_choose_host_tests_by_their_marks():
     """A new file of host tests needs no change elsewhere."""
     for path in ROOT.glob("molecule/*/molecule.yml"):
