@@ -168,18 +168,14 @@ def test_processes_that_are_idle_while_a_task_waits(scene):
 MODULES = [
     "beat.lease",
     "canary",
-    "sending.countdown",
-    "sending.routes",
+    "sending.amqp",
     "settings_check",
     "starting",
-    "worker.celery56",
-    "worker.guard",
+    "worker.consumer",
     "worker.heartbeat",
-    "worker.reconnect",
-    "worker.results",
-    "worker.sockets",
-    "worker.soft_limit",
+    "worker.limits",
     "worker.stop",
+    "worker.transport",
     "worker.unknown",
 ]
 STANDINS = [*ABSENT, "celery.__main__", "celery.signals", *(f"coldframe.{name}" for name in MODULES)]

@@ -8,11 +8,10 @@ from __future__ import annotations
 import runpy
 import sys
 
-from coldframe.sending import control, countdown, routes
+from coldframe.sending import amqp, control
 
 if __name__ == "__main__":
+    amqp.install()
     control.install()
-    countdown.install()
-    routes.install()
     del sys.argv[0]
     runpy.run_path(sys.argv[0], run_name="__main__")

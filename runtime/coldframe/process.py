@@ -24,21 +24,11 @@ from celery.__main__ import main
 from celery.signals import celeryd_init, worker_ready, worker_shutting_down
 from celery.worker import state
 
-from coldframe import canary, settings_check
+from coldframe import canary, seams, settings_check
 from coldframe.beat import lease
-from coldframe.sending import countdown, routes
-from coldframe.worker import (
-    celery56,
-    guard,
-    heartbeat,
-    pool,
-    processors,
-    reconnect,
-    results,
-    sockets,
-    soft_limit,
-    unknown,
-)
+from coldframe.sending import amqp
+from coldframe.worker import heartbeat, limits, pool, processors, transport, unknown
+from coldframe.worker.consumer import Consumer
 from coldframe.worker.stop import Rest
 from coldframe.worker.watch import Watch
 
@@ -116,6 +106,7 @@ worker = Worker()
 def on_celeryd_init(instance: Any, **_: object) -> None:
     """Start no worker that would keep another contract with the broker than the rest of the deployment."""
     settings_check.demand(instance.app)
+    instance.app.conf.worker_consumer = "coldframe.worker.consumer:Consumer"
     # Answers to who asks workers are in the form that all of them read, whatever tasks are written in: Flower knows no other.
     instance.app.control.mailbox.serializer = "json"
 
@@ -123,10 +114,11 @@ def on_celeryd_init(instance: Any, **_: object) -> None:
 @worker_ready.connect
 def on_worker_ready(sender: Any, **_: object) -> None:
     """See to the stop and the life of a worker that consumes; it is ready when it can be watched."""
-    state.maybe_shutdown = rest = Rest(sender.controller)
+    rest = Rest(sender.controller)
+    seams.put(state, "maybe_shutdown", rest)
     watch = Watch(sender.controller, rest)
     threading.Thread(target=worker.report, args=(watch,), name="status", daemon=True).start()
-    threading.Thread(target=pool.keep_limits, args=(sender.controller,), name="limits", daemon=True).start()
+    threading.Thread(target=limits.keep_limits, args=(sender.controller,), name="limits", daemon=True).start()
 
 
 @worker_shutting_down.connect
@@ -137,18 +129,13 @@ def on_worker_shutting_down(**_: object) -> None:
 
 
 if __name__ == "__main__":
-    celery56.install()  # before whatever builds on it
+    Consumer.report = staticmethod(worker.wait)
+    amqp.install()
     canary.install()
-    countdown.install()
-    guard.install()
     heartbeat.install()
     lease.install(notify)
-    pool.install()
-    reconnect.install(worker.wait)
-    results.install()
-    routes.install()
-    sockets.install()
-    soft_limit.install()
+    limits.install()
+    transport.install()
     unknown.install()
     sys.argv = processors.arguments(sys.argv)
     main()

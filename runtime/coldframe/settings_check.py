@@ -261,9 +261,6 @@ def refuse(name: str) -> None:
     from celery.app.utils import find_app
     from django.core.management import CommandError
 
-    from coldframe.sending import routes
-
-    routes.install()
     app = find_app(name)
     app.loader.import_default_modules()
     app.finalize()

@@ -31,7 +31,7 @@ from celery.signals import before_task_publish
 from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 
-from coldframe import canary, credentials, settings_check
+from coldframe import canary, credentials, seams, settings_check
 
 KEY = "lock:beat"
 TTL = 20.0  # seconds from a renewal to another Beat's turn
@@ -189,4 +189,4 @@ def install(notify: Callable[[str], None]) -> None:
     :param notify: sends systemd a message.
     """
     Service.notify = staticmethod(notify)
-    Beat.Service = Service
+    seams.put(Beat, "Service", Service)

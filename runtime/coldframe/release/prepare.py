@@ -30,6 +30,10 @@ def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
     import django
 
     result["step"] = "load"
+    if order["celery"]:
+        from coldframe.sending import amqp
+
+        amqp.install()  # before the application is imported
     faulthandler.dump_traceback_later(order["load_timeout"], exit=True)  # says where it hangs
     django.setup()
     faulthandler.cancel_dump_traceback_later()

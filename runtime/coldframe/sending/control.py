@@ -5,31 +5,59 @@ Where it is closed it is refused by the variable that opens it: Redis would name
 
 from __future__ import annotations
 
-from functools import wraps
 from typing import Any
 
-from celery.app.control import Control
-from kombu.transport.redis import QoS
+from celery import Celery
+from celery.app import control
+from kombu.transport import TRANSPORT_ALIASES, redis
+
+from coldframe import seams
+from coldframe.seams import extends
 
 
-def install() -> None:
-    """Put the check before the function that all of remote control goes through: revoke, inspect, ping and the rest."""
-    broadcast = Control.broadcast
+@extends()
+class Control(control.Control):
+    """What an application's `app.control` is."""
 
-    @wraps(broadcast)
-    def checked(control: Control, command: str, *arguments: Any, **options: Any) -> Any:
-        if control.app.conf.get("web_control") is False:
+    def broadcast(self, command: str, *arguments: Any, **options: Any) -> Any:
+        """Send a command: all of remote control goes through here, such as revoke, inspect and ping.
+
+        Raises PermissionError where remote control is closed.
+        """
+        if self.app.conf.get("web_control") is False:
             raise PermissionError(
                 f"Celery's remote control ({command}) is closed to web processes and manage.py here: "
                 "redis_web_control is false in the inventory. Set it to true and deploy."
             )
-        return broadcast(control, command, *arguments, **options)
-
-    Control.broadcast = checked
-    # Who waits for answers looks, when none comes, for messages that workers have lost. That is the workers' to do,
-    # and these processes may not read them.
-    QoS.restore_visible = restore_nothing
+        return super().broadcast(command, *arguments, **options)
 
 
-def restore_nothing(qos: QoS, *arguments: Any, **options: Any) -> None:
-    """Leave what workers have lost to workers."""
+@extends()
+class QoS(redis.QoS):
+    """What a channel has taken and not acknowledged."""
+
+    def restore_visible(self, *arguments: Any, **options: Any) -> None:
+        """Leave to workers what workers have lost.
+
+        Who waits for answers looks for it when none comes. These processes may not read it.
+        """
+
+
+@extends()
+class Channel(redis.Channel):
+    """A channel of a process that consumes answers alone."""
+
+    QoS = QoS
+
+
+@extends()
+class Transport(redis.Transport):
+    """A connection to the broker of a process that is no worker."""
+
+    Channel = Channel
+
+
+def install() -> None:
+    """Have each application's `app.control` and its connections be these; call it before the application is imported."""
+    seams.put(Celery, "control_cls", "coldframe.sending.control:Control")
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "coldframe.sending.control:Transport"))

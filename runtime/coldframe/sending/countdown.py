@@ -6,12 +6,8 @@ By a countdown or an ETA. A retry is sent all the same, with a warning, for with
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
-from functools import wraps
 from typing import Any
-
-from celery.app.amqp import AMQP
 
 logger = logging.getLogger(__name__)
 
@@ -34,24 +30,3 @@ def check(name: str, headers: dict[str, Any], queue: str, longest: float, zone: 
     if not headers.get("retries"):
         raise ValueError(wrong)
     logger.warning("A retry is sent all the same: %s", wrong)
-
-
-def install() -> None:
-    """Put the check before the function with which Celery sends every task."""
-    create = AMQP._create_task_sender
-
-    def guarded(amqp: AMQP) -> Callable[..., Any]:
-        send = create(amqp)
-
-        @wraps(send)
-        def checked(producer: Any, name: str, message: Any, *arguments: Any, **options: Any) -> Any:
-            queue = options.get("queue") or amqp.app.conf.task_default_queue
-            queue = getattr(queue, "name", queue)
-            longest = (amqp.app.conf.get("task_longest_countdown") or {}).get(queue)
-            if message.headers.get("eta") and longest is not None:
-                check(name, message.headers, queue, longest, amqp.app.timezone)
-            return send(producer, name, message, *arguments, **options)
-
-        return checked
-
-    AMQP._create_task_sender = guarded

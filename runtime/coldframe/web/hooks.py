@@ -2,7 +2,7 @@
 
 Django imports the views, and Celery the broker's transport, when they are first used: in each new
 process of a release, a request that sends a task waited 150 ms for that, on a busy host a second.
-The checks of countdowns and of remote control and the deployment's routes are put before Celery here too.
+The checks of countdowns and of remote control, and the deployment's routes, come in here too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from django.urls import get_resolver
 
 import coldframe.credentials  # noqa: F401
 from coldframe import settings_check, starting
-from coldframe.sending import control, countdown, routes
+from coldframe.sending import amqp, control
+
+
+def install() -> None:
+    """Extend Celery, before the application is imported."""
+    amqp.install()
+    control.install()
 
 
 def load(celery_app: str) -> None:
@@ -26,9 +32,6 @@ def load(celery_app: str) -> None:
 
     Raises what the application raises when it is imported.
     """
-    control.install()
-    countdown.install()
-    routes.install()
     app = find_app(celery_app)
     settings_check.demand(app)
     app.loader.import_default_modules()

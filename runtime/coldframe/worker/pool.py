@@ -1,20 +1,14 @@
-"""What a worker has taken from the broker, what of it its pool has begun, and how long it may take."""
+"""What a worker has taken from the broker, and what of it its pool has begun."""
 
 from __future__ import annotations
 
-import os
 import select
-import signal
 import time
 from contextlib import suppress
 from queue import Empty
 from typing import Any
 
-from billiard.pool import Pool
-from celery.concurrency.asynpool import AsynPool
 from celery.worker import state
-
-LATE = 1.0  # seconds in which the event loop, if it turns, ends a task at its limit
 
 
 def stop_consuming(consumer: Any) -> None:
@@ -114,47 +108,3 @@ def hear(worker: Any, seconds: float = 0) -> None:
                     next(callback)
         if not any(event & select.POLLIN for _, event in ready):
             return  # only children that are gone
-
-
-def is_late(pool: Any, job: Any) -> bool:
-    """Whether a pool's job has run into its hard time limit, and the event loop has not ended it."""
-    began, limit = getattr(job, "_time_accepted", None), job._timeout or pool.timeout
-    return bool(began and limit and not job.ready() and time.monotonic() > began + limit + LATE)
-
-
-def keep_limits(worker: Any) -> None:
-    """End what runs into its hard time limit while the event loop waits for an answer, as of a broker that hangs.
-
-    For a thread; the event loop learns of it when it turns again.
-    """
-    while True:
-        for job in jobs(worker):
-            if is_late(worker.pool._pool, job):
-                with suppress(ProcessLookupError):
-                    os.kill(job._worker_pid, signal.SIGKILL)
-        time.sleep(LATE)
-
-
-def install() -> None:
-    """Have a task's hard time limit hold up to that of its queue, below its soft limit, and while the event loop waits.
-
-    billiard would first wait for the soft limit, and Celery deliver a task again whose process was ended by `keep_limits`.
-    """
-    apply_async, lost = Pool.apply_async, AsynPool.on_job_process_lost
-
-    def limited(pool: Any, *arguments: Any, **options: Any) -> Any:
-        hard, soft = options.get("timeout") or pool.timeout, options.get("soft_timeout") or pool.soft_timeout
-        if pool.timeout and hard > pool.timeout:
-            options["timeout"] = hard = pool.timeout  # the queue's: the worker's stop and redelivery rest on it
-        if hard and soft and soft >= hard:
-            options["soft_timeout"] = hard * 4 / 5  # as for a queue that says nothing
-        return apply_async(pool, *arguments, **options)
-
-    def limited_or_lost(pool: Any, job: Any, pid: int, exitcode: int) -> None:
-        if is_late(pool, job):
-            pool._on_hard_timeout(job._job)
-        else:
-            lost(pool, job, pid, exitcode)
-
-    Pool.apply_async = limited
-    AsynPool.on_job_process_lost = limited_or_lost

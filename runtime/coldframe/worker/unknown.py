@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import time
-from functools import partial
 from typing import Any, ClassVar
 
 from celery.bootsteps import StartStopStep
@@ -61,12 +60,7 @@ class Unknown(StartStopStep):
     requires = (Tasks,)
     parked: ClassVar[dict[str, float]] = {}  # the names of tasks, and when one was parked last
     returned: ClassVar[dict[str, float]] = {}  # and when one was last put back into the queue
-
-    def __init__(self, consumer: Any, **options: Any) -> None:
-        """Take over what Celery does with an unknown task."""
-        super().__init__(consumer, **options)
-        self.timer, self.give_up = None, consumer.on_unknown_task
-        consumer.on_unknown_task = partial(self.park, consumer)
+    timer: Any = None
 
     def start(self, consumer: Any) -> None:
         """Begin to look at what is parked, over a connection that works."""
@@ -76,24 +70,6 @@ class Unknown(StartStopStep):
         """End that: the connection is lost, or the worker stops."""
         if self.timer:
             self.timer.cancel()
-
-    def park(self, consumer: Any, _: Any, message: Any, __: Exception) -> None:
-        """Park a message.
-
-        Raises a connection error or ResponseError when the broker does not do so: the message then goes back to its
-        queue, as all that has not begun when the connection is lost (coldframe.worker.reconnect).
-        """
-        channel, task = message.channel, message.headers if "task" in message.headers else message.payload
-        queue = message.delivery_info["routing_key"]
-        if queue not in channel.active_queues:
-            queue = next(iter(channel.active_queues), queue)
-        keys = [channel.unacked_key, channel.unacked_index_key, f"unknown:{queue}", f"unknown:{queue}:{task['task']}"]
-        entry = f"{time.time():.0f} {dumps(message._raw)}"
-        with channel.conn_or_acquire() as client:
-            client.register_script(PARK)(keys, [message.delivery_tag, task["task"], entry])
-        virtual.QoS.ack(channel.qos, message.delivery_tag)
-        self.parked[task["task"]] = time.monotonic()
-        logger.warning("%s[%s] is unknown here and waits for a release that knows it.", task["task"], task["id"])
 
     def look(self, consumer: Any) -> None:
         """Put back into each queue what this worker knows, and give up what nobody has known for too long."""
@@ -127,9 +103,28 @@ class Unknown(StartStopStep):
                     "%s[%s] of the queue %s is a dead letter: for %s s no release that ran has known it.",
                     *(name, task["id"], queue, seconds),
                 )
-                self.give_up(None, message, KeyError(name))
+                consumer.give_up(message, KeyError(name))
             except Exception:
                 logger.exception("The application was not told of a dead letter %s.", name)
+
+
+def park(message: Any) -> None:
+    """Park a message.
+
+    Raises a connection error or ResponseError when the broker does not do so: the message then goes back to its
+    queue, as all that has not begun when the connection is lost (coldframe.worker.held).
+    """
+    channel, task = message.channel, message.headers if "task" in message.headers else message.payload
+    queue = message.delivery_info["routing_key"]
+    if queue not in channel.active_queues:
+        queue = next(iter(channel.active_queues), queue)
+    keys = [channel.unacked_key, channel.unacked_index_key, f"unknown:{queue}", f"unknown:{queue}:{task['task']}"]
+    entry = f"{time.time():.0f} {dumps(message._raw)}"
+    with channel.conn_or_acquire() as client:
+        client.register_script(PARK)(keys, [message.delivery_tag, task["task"], entry])
+    virtual.QoS.ack(channel.qos, message.delivery_tag)
+    Unknown.parked[task["task"]] = time.monotonic()
+    logger.warning("%s[%s] is unknown here and waits for a release that knows it.", task["task"], task["id"])
 
 
 def status() -> str:

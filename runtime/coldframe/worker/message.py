@@ -1,25 +1,16 @@
-"""Keeps messages that are no tasks from stopping a worker.
+"""Tells a message that is a task from one that is not, before Celery reads it.
 
-Who may put messages into a queue may put anything there, by mistake too. Celery 5.7 refuses an unknown
-task and a serializer that is not accepted; by most other faults its main process ends, and it ends
-again whenever the message, which nobody acknowledges, is delivered again.
+Whoever may write to a queue may put anything there, also by mistake. Celery 5.7 rejects an unknown task and a
+serializer that it does not accept. Most other faults end its main process, and end it again each time the
+message is delivered again, because nobody acknowledges it.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 from base64 import b64decode
 from types import NoneType
 from typing import Any
 
-from celery.exceptions import InvalidTaskError
-from celery.worker.consumer import Consumer
-from kombu.exceptions import ContentDisallowed, DecodeError
-from kombu.transport.redis import Channel
-from kombu.transport.virtual.base import Transport
-
-SHOWN = 500  # characters of a refused message in the log
 # What the headers of a task may leave out, and of which types it is.
 HEADERS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("root_id", "parent_id", "group", "shadow", "argsrepr", "kwargsrepr", "origin"), (str, NoneType)),
@@ -29,7 +20,6 @@ HEADERS: dict[str, tuple[type, ...]] = {
     "stamped_headers": (list, NoneType),
     "stamps": (dict, NoneType),
 }
-logger = logging.getLogger(__name__)
 
 
 def is_message(raw: Any) -> bool:
@@ -73,39 +63,3 @@ def flaw(message: Any) -> str:
                 return ""
             return "what is to follow the task is no list of tasks"
     return "the body is not a list of arguments, keywords and options"
-
-
-def install() -> None:
-    """Put the guard before the functions of kombu and Celery that take messages in."""
-    brpop_read, deliver, create_task_handler = Channel._brpop_read, Transport._deliver, Consumer.create_task_handler
-
-    def guarded_brpop_read(channel: Any, **options: Any) -> Any:
-        try:
-            return brpop_read(channel, **options)
-        except (json.JSONDecodeError, RecursionError) as error:
-            logger.error("A message that is no JSON was thrown away: %s", error)
-
-    def guarded_deliver(transport: Any, raw: Any, queue: str) -> None:
-        if is_message(raw):
-            deliver(transport, raw, queue)
-        else:
-            logger.error("What is no message was thrown away from %s: %.*r", queue, SHOWN, raw)
-
-    def guarded_create_task_handler(consumer: Any, *arguments: Any, **options: Any) -> Any:
-        handle = create_task_handler(consumer, *arguments, **options)
-
-        def on_task_received(message: Any) -> None:
-            try:
-                wrong = flaw(message)
-            except (ContentDisallowed, DecodeError):
-                wrong = ""
-            if wrong:
-                consumer.on_invalid_task(None, message, InvalidTaskError(wrong))
-            else:
-                handle(message)
-
-        return on_task_received
-
-    Channel._brpop_read = guarded_brpop_read
-    Transport._deliver = guarded_deliver
-    Consumer.create_task_handler = guarded_create_task_handler

@@ -1,0 +1,50 @@
+"""How tasks are sent: by the deployment's routes, and put off for no longer than their queue allows.
+
+The deployment's routes come before the application's: they win for the tasks that they name, the others stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from celery import Celery
+from celery.app import amqp, routes
+
+from coldframe import seams, settings_check
+from coldframe.seams import extends
+from coldframe.sending import countdown
+
+
+@extends()
+class AMQP(amqp.AMQP):
+    """What an application's `app.amqp` is."""
+
+    _rtable: Any
+
+    def _create_task_sender(self) -> Callable[..., Any]:
+        """Return the function that sends every task, with a check of its ETA before it."""
+        send = super()._create_task_sender()
+
+        @wraps(send)
+        def checked(producer: Any, name: str, message: Any, *arguments: Any, **options: Any) -> Any:
+            queue = options.get("queue") or self.app.conf.task_default_queue
+            queue = getattr(queue, "name", queue)
+            longest = (self.app.conf.get("task_longest_countdown") or {}).get(queue)
+            if message.headers.get("eta") and longest is not None:
+                countdown.check(name, message.headers, queue, longest, self.app.timezone)
+            return send(producer, name, message, *arguments, **options)
+
+        return checked
+
+    def flush_routes(self) -> None:
+        """Read the routes."""
+        super().flush_routes()
+        first = settings_check.given().get(settings_check.OWN, {}).get("routes")
+        self._rtable = (*routes.prepare(first or None), *self._rtable)
+
+
+def install() -> None:
+    """Have each application's `app.amqp` be one of these; call it before the application is imported."""
+    seams.put(Celery, "amqp_cls", "coldframe.sending.amqp:AMQP")

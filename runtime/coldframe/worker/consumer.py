@@ -1,0 +1,109 @@
+"""The worker's consumer: Celery's, which loses its connection to the broker without losing what it has taken.
+
+It also rejects messages that are no tasks, and keeps tasks that this release does not know for another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery.exceptions import InvalidTaskError
+from celery.signals import worker_shutdown
+from kombu.exceptions import ContentDisallowed, DecodeError
+from redis.exceptions import ResponseError
+
+from coldframe.seams import extends
+from coldframe.worker import celery56, message, pool, request, unknown
+from coldframe.worker.held import NOTHING, RETRY, held
+
+logger = logging.getLogger(__name__)
+
+
+@extends("report", "give_up")
+class Consumer(celery56.Consumer):
+    """Celery's consumer; the setting `worker_consumer` names this one."""
+
+    report: Callable[[str], None] = staticmethod(lambda trouble: None)
+    """Called with the reason why the broker cannot be used, and with an empty text when it can."""
+
+    def update_strategies(self) -> None:
+        """Have each task executed by way of a request of ours, made from the task's own kind of request."""
+        for task in self.app.tasks.values():
+            task.Request = request.extended(task.Request)
+        super().update_strategies()
+
+    def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
+        """Return what takes a message from the new connection, which also gets the running tasks of the last one."""
+        held.hand_over(self)
+        self.report("")
+        handle = super().create_task_handler(*arguments, **options)
+
+        def on_task_received(received: Any) -> None:
+            try:
+                wrong = message.flaw(received)
+            except (ContentDisallowed, DecodeError):
+                wrong = ""  # Celery rejects these
+            if wrong:
+                self.on_invalid_task(None, received, InvalidTaskError(wrong))
+            else:
+                handle(received)
+
+        return on_task_received
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Park a task that is not registered here, for a release that knows it."""
+        unknown.park(message)
+
+    def give_up(self, message: Any, exc: Exception) -> None:
+        """Do with a task that no release has known for too long what Celery does with one that is not registered."""
+        super().on_unknown_task(None, message, exc)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Keep what the broken connection holds, then close it."""
+        self.report(str(exc) or type(exc).__name__)
+        if isinstance(exc, ResponseError):
+            held.owed[NOTHING] = None, False
+        close = super().on_connection_error_after_connected
+        for step in (lambda: held.take_over(self), lambda: close(exc)):
+            try:
+                step()
+            except Exception:
+                logger.exception("The broken connection was not closed as it should.")
+        self.connection = None
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Try to connect until the broker answers and accepts writes; look after the running tasks meanwhile."""
+        ensure_connection = conn.ensure_connection
+
+        def keep_trying(errback: Any, _: int, callback: Any) -> Any:
+            def meanwhile() -> None:
+                callback()
+                try:  # the running tasks end, or come to their time limits
+                    pool.hear(self.controller)
+                    self.hub.fire_timers()
+                except Exception:
+                    logger.exception("The running tasks are not looked after.")
+
+            def failed(error: Exception, interval: float) -> None:
+                self.report(str(error) or type(error).__name__)
+                errback(error, interval)
+
+            ensure_connection(failed, callback=meanwhile, interval_start=RETRY, interval_step=0, interval_max=RETRY)
+            while refusal := held.settle_apart(self.app):
+                failed(refusal, RETRY)
+                for _ in range(RETRY):
+                    meanwhile()
+                    time.sleep(1)
+            return conn
+
+        conn.ensure_connection = keep_trying
+        return super().ensure_connected(conn)
+
+
+@worker_shutdown.connect
+def on_worker_shutdown(sender: Any, **_: Any) -> None:
+    """Tell the broker what is still owed: perhaps it is back."""
+    held.settle_apart(sender.app)

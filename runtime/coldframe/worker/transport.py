@@ -1,0 +1,128 @@
+"""The worker's transport: kombu's for Redis, with what that lacks for messages, acknowledgements and closed connections.
+
+`install` names it in kombu's table of transports, where addresses look for theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from contextlib import suppress
+from typing import Any
+
+from kombu.transport import TRANSPORT_ALIASES, virtual
+
+from coldframe.seams import extends
+from coldframe.worker import celery56
+from coldframe.worker.held import held
+from coldframe.worker.message import is_message
+
+SHOWN = 500  # characters of a message in the log that is thrown away
+logger = logging.getLogger(__name__)
+
+
+@extends()
+class QoS(celery56.QoS):
+    """What a channel has taken and not acknowledged. What Redis could not be told is owed (coldframe.worker.held)."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Note a message as unacknowledged."""
+        try:
+            super().append(message, delivery_tag)
+        except (*self.channel.connection_errors, self.channel.ResponseError):
+            held.owed[delivery_tag] = message, True  # it is in no queue any more, and perhaps not yet unacknowledged
+            raise
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message. Raises nothing when the broker does not answer."""
+        if not held.owed:  # else the broker does not answer: each try would wait for it
+            with suppress(*self.channel.connection_errors, self.channel.ResponseError):
+                super().ack(delivery_tag)
+                return
+        held.basic_ack(delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+
+
+@extends()
+class Poller(celery56.MultiChannelPoller):
+    """What reads from the channels of a connection."""
+
+    def maybe_restore_messages(self) -> None:
+        """Tell the broker what is owed, and requeue what other workers have lost; the event loop calls this now and then."""
+        for channel in tuple(self._channels):
+            if channel.active_queues:
+                held.settle(channel)
+                break
+        super().maybe_restore_messages()
+
+
+@extends()
+class Channel(celery56.Channel):
+    """A channel, with two connections to Redis: for queues (BRPOP) and for remote control (SUBSCRIBE)."""
+
+    QoS = QoS
+
+    def _brpop_read(self, **options: Any) -> Any:
+        """Read the answer to a BRPOP, and throw away a message that is not JSON."""
+        try:
+            return super()._brpop_read(**options)
+        except (json.JSONDecodeError, RecursionError) as error:
+            logger.error("A message that is no JSON was thrown away: %s", error)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """Return the options of the connections. Those of the event loop leave it before they are closed."""
+        options: dict[str, Any] = super()._connparams(asynchronous)
+        if asynchronous:
+            options["connection_class"] = leaving(options["connection_class"])
+        return options
+
+
+@extends("hub", "process")
+class Transport(celery56.Transport):
+    """A connection to the broker, with its channels."""
+
+    Channel = Channel
+    hub: Any = None  # the event loop of the main process; kombu's get_event_loop() is None after a reconnection
+    process = 0  # the id of that process
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Have the channels read by our poller."""
+        super().__init__(*arguments, **options)
+        self.cycle = Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Have the event loop read from the channels."""
+        Transport.hub, Transport.process = loop, os.getpid()
+        super().register_with_event_loop(connection, loop)
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        """Hand a message to the queue's consumer, and throw away what is none."""
+        if is_message(message):
+            super()._deliver(message, queue)
+        else:
+            logger.error("What is no message was thrown away from %s: %.*r", queue, SHOWN, message)
+
+
+def leaving(connection_class: Any) -> Any:
+    """Return a class of connections that are taken from the event loop before they are closed.
+
+    When kombu 5.7 drops a connection that is half open, epoll goes on to report its socket for as long as a child has it
+    that was forked meanwhile. The next connection gets the same number; each report made the event loop read from that
+    one, and wait there for seconds.
+    """
+
+    @extends()
+    class Leaving(connection_class):
+        def disconnect(self, *arguments: Any, **options: Any) -> None:
+            sock = getattr(self, "_sock", None)
+            if Transport.hub and sock and os.getpid() == Transport.process:  # a child has the same epoll
+                Transport.hub.poller.unregister(sock.fileno())
+            super().disconnect(*arguments, **options)
+
+    return Leaving
+
+
+def install() -> None:
+    """Have each address of Redis use this transport; redis+socket:// is one of `redis`."""
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "coldframe.worker.transport:Transport"))
