@@ -43,19 +43,19 @@ help: ## Print this help
 
 setup: .venv/.ready ## Build .venv with the controller's tools (other targets do it when needed)
 
-.venv/.ready: requirements/uv.txt requirements/controller.txt requirements/bootstrap
-	@requirements/bootstrap
+.venv/.ready: requirements/uv.txt requirements/controller.txt bin/bootstrap
+	@bin/bootstrap
 
 # The tests open Flower's pages with it; a deploy does not need it.
 browser: .venv/.browser ## Install Chromium and its driver, for the tests of pages
 
-.venv/.browser: .venv/.ready requirements/browser.txt requirements/system
-	@requirements/system chromium
+.venv/.browser: .venv/.ready requirements/browser.txt bin/install-packages
+	@bin/install-packages chromium
 	@uv pip install --quiet --require-hashes --python .venv -r requirements/browser.txt
 	@touch $@
 
 system: ## Install the Debian packages that the other targets need, such as podman
-	@requirements/system
+	@bin/install-packages
 
 # The slow steps of the first use, in parallel.
 tools: ## Build .venv and the host image, in parallel
@@ -65,7 +65,7 @@ image: system ## Build the image of the sandbox host
 	@docker/host/build >/dev/null
 
 sandbox: tools ## Boot the sandbox host, without deploying
-	@$(only_sandbox)playbooks/sandbox-answers || ansible-playbook -i inventories/sandbox playbooks/sandbox.yml
+	@$(only_sandbox)bin/sandbox-is-up || ansible-playbook -i inventories/sandbox playbooks/sandbox.yml
 
 sandbox-down: .venv/.ready ## Remove the sandbox host with all its data
 	@$(only_sandbox)ansible-playbook -i inventories/sandbox playbooks/sandbox_down.yml
@@ -86,14 +86,14 @@ rollback: .venv/.ready ## Roll back to the previous release, or to RELEASE=id
 	@$(PLAYBOOK) playbooks/rollback.yml $(if $(RELEASE),-e release_rollback_to=$(RELEASE)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(ARGS)
 
 secrets: .venv/.ready ## Create the secrets of ENV, random and encrypted; existing ones are kept
-	@playbooks/secrets make $(SECRETS)
+	@bin/secrets make $(SECRETS)
 
 rotate-secret: $(HOSTS) ## Change a secret while everything runs: NAME=database_password, redis_web, ..., all
 	@$(if $(DRY_RUN),$(error DRY_RUN=1: the change of a secret cannot be tried. Leave DRY_RUN out))
-	@playbooks/secrets begin $(SECRETS) $(or $(NAME),"")
+	@bin/secrets begin $(SECRETS) $(or $(NAME),"")
 	@$(PLAYBOOK) playbooks/deploy.yml $(ARGS)
 	@$(PLAYBOOK) playbooks/wait_for_drain.yml $(ARGS)
-	@playbooks/secrets finish $(SECRETS) $(NAME)
+	@bin/secrets finish $(SECRETS) $(NAME)
 	@$(PLAYBOOK) playbooks/deploy.yml $(ARGS)
 
 status: .venv/.ready ## Print what runs where, what drains, which releases are kept, and who deployed what when
@@ -106,11 +106,11 @@ remove-app: .venv/.ready ## Remove another application, APP=name, from the serve
 	@$(PLAYBOOK) playbooks/remove_app.yml -e remove_app=$(or $(APP),"''") $(ARGS)
 
 verify: .venv/.ready ## Check the running servers of ENV with read-only host tests
-	@molecule/verify $(ENV)
+	@bin/verify $(ENV)
 
 ssh: export COLDFRAME_COMMAND = $(value CMD)
 ssh: $(if $(filter sandbox,$(ENV)),,.venv/.ready) ## Open a root shell on a server of ENV (HOST=name if there are several), or run CMD="systemctl status"
-	@playbooks/ssh $(ENV) $(host)
+	@bin/ssh $(ENV) $(host)
 
 # These run in parallel, and all of them report, even if one fails. ansible-lint takes the longest, so it starts first.
 LINTS = lint-ansible lint-types lint-python lint-shell lint-secrets
@@ -133,7 +133,7 @@ lint-python: .venv/.ready ## Step of lint: ruff, style and format
 	@ruff format --check .
 
 lint-shell: .venv/.ready ## Step of lint: shellcheck on shell scripts
-	@tests/shell
+	@bin/check-shell-scripts
 
 lint-secrets: .venv/.ready ## Step of lint: detect-secrets on tracked files
 	@git ls-files -z ':!*requirements*.txt' | xargs -0 detect-secrets-hook --no-verify --exclude-secrets '^scram-sha-256$$' || \

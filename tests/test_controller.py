@@ -19,7 +19,7 @@ def test_verbs_work_in_any_locale(locale):
 
 
 def test_secrets_without_their_packages_say_what_to_do():
-    bare = [sys.executable, "-S", "playbooks/secrets", "make", "sandbox"]
+    bare = [sys.executable, "-S", "bin/secrets", "make", "sandbox"]
     done = subprocess.run(bare, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "No module named 'ansible': run 'make secrets' instead, or 'make setup' once and then" in done.stderr

@@ -5,8 +5,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import document_variables
 import pytest
-import variables
 import yaml
 from lock import TRIED
 from preflight import SUPPORTED
@@ -98,7 +98,9 @@ def test_secret_tasks_log_nothing():
 
 
 def test_variables_page_is_current():
-    assert (ROOT / "docs/variables.md").read_text() == variables.render(), "run: python docs/variables.py"
+    assert (ROOT / "docs/variables.md").read_text() == document_variables.render(), (
+        "run: python bin/document_variables.py"
+    )
 
 
 # What `make verify` asks of servers that people use: nothing that the example alone has, and nothing that could harm.
@@ -107,7 +109,7 @@ OF_THE_EXAMPLE = re.compile(r"/healthz|/readyz|/admin/|\borders\b|\bapp_stub\b|\
 
 
 def test_verify_asks_any_application():
-    assert '"-m", "not changes and not example and not attack"' in (ROOT / "molecule/verify").read_text()
+    assert '"-m", "not changes and not example and not attack"' in (ROOT / "bin/verify").read_text()
     for path in sorted((ROOT / "molecule/tests").glob("test_*.py")):
         source = path.read_text()
         of_module = set(re.findall(r"^pytestmark = .*", source, re.MULTILINE))
@@ -184,6 +186,20 @@ def test_every_playbook_is_a_make_target_of_its_name(playbook):
 def test_make_runs_playbooks_that_exist():
     names = set(re.findall(r"playbooks/([\w-]+\.yml)", MAKEFILE))
     assert names and all((ROOT / "playbooks" / name).exists() for name in names)
+
+
+# Their folder is what they are about: the host image, measurements, the example application and what Molecule deploys.
+PROGRAMS = ("bin/", ".ci/run", "app_stub/manage.py", "bench/", "docker/host/", "molecule/application/")
+
+
+def test_programs_are_in_bin():
+    listed = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    programs = [line.split("\t")[1] for line in listed.splitlines() if line.startswith("100755")]
+    assert [name for name in programs if not name.startswith(PROGRAMS)] == []
+    others = "".join(
+        (ROOT / name).read_text() for name in ("Makefile", "README.md", "CONTRIBUTING.md", "bin/bootstrap")
+    )
+    assert [name for name in programs if name.startswith("bin/") and name not in others] == []
 
 
 def test_pre_commit_runs_the_commands_of_make_lint():

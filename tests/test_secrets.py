@@ -14,7 +14,7 @@ from inventory import redis_users
 from preflight import secret_problems
 
 ROOT = Path(__file__).parents[1]
-PATH = ROOT / "playbooks/secrets"
+PATH = ROOT / "bin/secrets"
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ WRONG = "rm $1\n"
 
 @pytest.fixture
 def project(tmp_path):
-    (tmp_path / "tests").mkdir()
-    shutil.copy(ROOT / "tests/shell", tmp_path / "tests/shell")
+    (tmp_path / "bin").mkdir()
+    shutil.copy(ROOT / "bin/check-shell-scripts", tmp_path / "bin/check-shell-scripts")
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     return tmp_path
 
@@ -22,7 +22,7 @@ def looked_at(project, **files):
     for name, text in files.items():
         (project / name.replace("_", ".")).write_text(text)
     subprocess.run(["git", "add", "--all"], cwd=project, check=True)
-    return subprocess.run([project / "tests/shell"], capture_output=True, text=True, check=False)
+    return subprocess.run([project / "bin/check-shell-scripts"], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(

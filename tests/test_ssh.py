@@ -25,7 +25,7 @@ def ssh(tmp_path):
         (tmp_path / "hosts.yml").write_text(hosts)
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": "/home/me", "COLDFRAME_COMMAND": command}
         inventory = os.path.relpath(tmp_path / "hosts.yml", ROOT / "inventories")
-        program = [ROOT / "playbooks/ssh", inventory, *arguments]
+        program = [ROOT / "bin/ssh", inventory, *arguments]
         return subprocess.run(
             program, env=os.environ | environment, input="", capture_output=True, text=True, check=False
         )

@@ -27,7 +27,7 @@ def verify(tmp_path):
 
     def run(environment):
         around = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "1"}
-        program = [ROOT / "molecule/verify", environment]
+        program = [ROOT / "bin/verify", environment]
         return subprocess.run(program, env=os.environ | around, capture_output=True, text=True, check=False)
 
     return run

@@ -215,7 +215,7 @@ def secrets(scene):
     file = f"{scene.deployment.sandbox_state}/secrets.yml"
 
     def step(*step):
-        done = ansible(sys.executable, "playbooks/secrets", step[0], file, *step[1:])
+        done = ansible(sys.executable, "bin/secrets", step[0], file, *step[1:])
         assert done.returncode == 0, done.stderr
         scene.deployment.variables |= Deployment(scene.inventory, scene.host.backend.get_hostname()).variables
         return done.stdout
