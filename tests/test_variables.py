@@ -91,6 +91,7 @@ def test_an_option_that_is_left_out_has_its_default():
     [
         ("app_web", {"workers": 0}, "app_web.workers is 0; it must be a whole number from 1 to 512."),
         ("app_web", {"threads": "4"}, "app_web.threads is '4'; it must be a whole number from 1 to 1024, without quotes."),
+        ("app_web", {"threads": "many"}, "app_web.threads is 'many'; it must be a whole number from 1 to 1024."),
         ("app_web", {"worker": 1}, "app_web.worker is unknown. Known options: max_requests, preload, threads, timeout, workers."),
         ("app_version", 1.5, "app_version is 1.5; it must be a text, in quotes: a branch, a tag or a commit."),
         ("app_network", "open", "app_network is 'open'; it must be egress or sealed."),

@@ -23,6 +23,8 @@ PROJECT = Path(__file__).parents[2]
 TYPES = {"str": "string", "path": "string", "int": "integer", "bool": "boolean", "list": "array", "dict": "object"}
 WORDS = {"string": "a text", "integer": "a whole number", "boolean": "true or false", "array": "a list"}
 WORDS |= {"object": "a mapping"}
+# Texts that are meant to be of these types.
+QUOTED = {"integer": r"-?\d+", "boolean": "true|false|yes|no|on|off"}
 LONGEST = 1000  # characters of a text that is no secret
 
 # Names of Debian's groups and of systemd's targets and slices, which the application must not share.
@@ -147,8 +149,8 @@ def _demand(error: Any) -> str:
         return f"must be {valid}"
     if schema["type"] == "string" and not valid.startswith("a text"):
         return f"must be a text{', in quotes' if isinstance(value, (int, float)) else ''}: {valid}"
-    unquoted = schema["type"] in ("integer", "boolean") and isinstance(value, str)
-    return f"must be {valid}" + (", without quotes" if unquoted else "")
+    quoted = isinstance(value, str) and schema["type"] in QUOTED and re.fullmatch(QUOTED[schema["type"]], value, re.I)
+    return f"must be {valid}{', without quotes' if quoted else ''}"
 
 
 def value_problems(name: str, value: Any, schema: Mapping[str, Any], secret: bool = False) -> list[str]:

@@ -8,13 +8,13 @@ from typing import Any
 
 from ansible.module_utils.common.yaml import yaml_load
 
-# What a profile sets otherwise. Prefetching stays at 1: with 4 or 16 no gain was measured that stands out from the noise,
-# and each message would be held so many times as long. Pools stay prefork: solo is faster for very short tasks, but
-# enforces no time limit, and everything that follows rests on them.
+# The defaults that a profile changes. None changes prefetch_multiplier: with 4 or 16 no gain could be measured, and a message
+# would be held that many times longer. None changes the pool: solo is faster for very short tasks, but does not enforce
+# the time limits, on which the broker contract depends.
 PROFILES: dict[str, dict[str, Any]] = {"critical": {}, "default": {}, "bulk": {"concurrency": 1, "cpu_weight": 20}}
 
-# Seconds from the time limit to TimeoutStopSec: 5 in which a worker comes to rest, and up to 30 that billiard waits for
-# children that do not say what became of their tasks.
+# Seconds from the time limit to TimeoutStopSec: 5 in which a worker returns the tasks that it has not begun, and up to 30
+# in which billiard waits for children that have not sent their results.
 STOP_MARGIN = 35
 
 
