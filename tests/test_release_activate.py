@@ -153,10 +153,10 @@ def test_release_that_drains_is_gone_back_to_beside_itself(host, tmp_path):
 
 
 def test_units_name_their_release_whatever_the_instance(host, tmp_path):
-    (tmp_path / "releases/r1/.release/units/worker-default.service").write_text("%i runs as %I")
+    (tmp_path / "releases/r1/.release/units/worker-default.service").write_text("@RELEASE@ runs as %I, once %i")
     host.module.states["shop-worker-default@r1.service"] = "deactivating"
     activate(host, "r1", ["worker-default"])
-    assert (tmp_path / "UNITS/shop-worker-default@r1:2.service").read_text() == "r1 runs as %I"
+    assert (tmp_path / "UNITS/shop-worker-default@r1:2.service").read_text() == "r1 runs as %I, once r1"
 
 
 def test_beat_that_only_ends_is_awaited(host):

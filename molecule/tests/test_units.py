@@ -71,7 +71,7 @@ def test_every_instance_has_the_unit_file_of_its_release(host, deployment):
         path = host.check_output(f"systemctl show --property=FragmentPath --value {unit}")
         assert path == f"/etc/systemd/system/{unit}"
         template = host.file(f"/srv/{app}/releases/{release}/.release/units/{part}.service").content_string
-        assert host.file(path).content_string == template.replace("%i", release)
+        assert host.file(path).content_string == template.replace("@RELEASE@", release)
 
 
 def test_no_service_user_can_write_code_or_settings(host, deployment):

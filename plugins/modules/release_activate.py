@@ -45,6 +45,7 @@ stopped: {description: Instances that were asked to stop., type: list, returned:
 queues: {description: Queues whose workers change., type: list, returned: always}
 """
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,10 @@ class Activation:
 
     @property
     def files(self) -> dict[Path, str]:
-        """The unit files of the wanted instances: path to text."""
+        """The unit files of the wanted instances: path to text. Releases of version 0.1.0 have %i where @RELEASE@ is now."""
         source = self.host.root / "releases" / self.release / ".release/units"
         return {
-            self.host.units / unit: (source / f"{part}.service").read_text().replace("%i", self.release)
+            self.host.units / unit: re.sub("@RELEASE@|%i", self.release, (source / f"{part}.service").read_text())
             for part, unit in self.units.items()
         }
 
