@@ -1,12 +1,13 @@
 """Whatever a variable is set to, it is refused in a sentence that names it, or it is right."""
 
-import random
-
-import fuzz
 import inventory
 import pytest
+import strategies
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-OPTIONS = fuzz.options()
+OPTIONS = strategies.OPTIONS
+SECRETS = [name for name, option in OPTIONS.items() if option.get("no_log")]
 GOOD = {
     "app_name": "shop",
     "app_source": "/srv",
@@ -16,10 +17,11 @@ GOOD = {
     "app_url": "https://shop.example.com",
     "celery_queues": {"default": {}},
 }
+EXAMPLES = 10  # for each variable, beside the fixed values
 
 
 def problems(**changed):
-    return inventory.variable_problems(GOOD | changed, str(fuzz.ROOT))
+    return inventory.variable_problems(GOOD | changed, str(strategies.ROOT))
 
 
 def test_a_good_inventory_has_no_problem():
@@ -28,7 +30,7 @@ def test_a_good_inventory_has_no_problem():
 
 @pytest.mark.parametrize("values", ["LEAST", "MOST"])
 def test_the_far_ends_of_what_is_right_have_no_problem(values):
-    assert problems(**getattr(fuzz, values)) == []
+    assert problems(**getattr(strategies, values)) == []
 
 
 def types(name):
@@ -39,15 +41,17 @@ def types(name):
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_value_is_refused_by_name_or_has_the_type(name):
-    accepted = []
-    for value in fuzz.mutations(name):
+    def refused_or_right(value):
         found = problems(**{name: value})
         assert all(name in problem and "\n" not in problem and "\0" not in problem for problem in found), (value, found)
         if not found:
-            accepted.append(value)
-    assert all(type(value) in types(name) for value in accepted), accepted
-    texts = [text for value in accepted for text in (value if isinstance(value, list) else [value])]
-    assert all(text.isprintable() for text in texts if isinstance(text, str)), accepted
+            assert type(value) in types(name), value
+            texts = value if isinstance(value, list) else [value]
+            assert all(text.isprintable() for text in texts if isinstance(text, str)), value
+
+    for value in strategies.fixed(name):
+        refused_or_right(value)
+    settings(max_examples=EXAMPLES)(given(strategies.values(name))(refused_or_right))()
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -59,21 +63,36 @@ def test_a_default_is_right(name):
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_misspelt_name_is_refused_and_the_right_one_told(name):
-    wrong = fuzz.misspelt(name, random.Random(fuzz.SEED))  # noqa: S311
-    assert f"{wrong} is no variable of the roles" in " ".join(problems(**{wrong: 1})), wrong
-    assert f"Is {name} meant?" in " ".join(problems(**{wrong: 1})), wrong
+    @settings(max_examples=3)
+    @given(strategies.misspelt(name))
+    def refused(wrong):
+        said = " ".join(problems(**{wrong: 1}))
+        assert f"{wrong} is no variable of the roles" in said and f"Is {name} meant?" in said, said
+
+    refused()
 
 
-@pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.get("no_log")])
+HIDDEN = "kept to itself"
+HOLDING = st.recursive(
+    st.sampled_from([HIDDEN, "kept\0to itself"]),
+    lambda inner: (
+        st.lists(inner | strategies.ANYTHING, max_size=3) | st.dictionaries(strategies.TEXT, inner, max_size=3)
+    ),
+    max_leaves=3,
+)
+
+
+@pytest.mark.parametrize("name", SECRETS)
 def test_a_secret_is_not_told(name):
-    for value in (
-        [fuzz.SEED, "kept to itself"],
-        {"a b": "kept to itself"},
-        {"a": ["kept to itself"]},
-        "kept\0to itself",
-    ):
-        found = " ".join(problems(**{name: value}))
-        assert "to itself" not in found
+    def hidden(value):
+        assert "to itself" not in " ".join(problems(**{name: value}))
+
+    for value in ([1, HIDDEN], {"a b": HIDDEN}, {"a": [HIDDEN]}, "kept\0to itself"):
+        hidden(value)
+    settings(max_examples=EXAMPLES)(given(HOLDING)(hidden))()
+
+
+def test_a_password_in_an_address_is_not_told():
     assert "kept" not in " ".join(problems(app_repository="https://me:" + "kept@example.com/x\n"))
 
 
@@ -87,7 +106,7 @@ class Wrong(dict):
 
 
 def test_a_template_that_cannot_be_worked_out_is_named():
-    found = inventory.variable_problems(Wrong(GOOD), str(fuzz.ROOT))
+    found = inventory.variable_problems(Wrong(GOOD), str(strategies.ROOT))
     assert found == ["app_wsgi cannot be worked out: 'nope' is undefined."]
 
 
@@ -103,8 +122,8 @@ class OfOthers(dict):
 def test_what_follows_from_other_hosts_is_checked_too():
     variables = OfOthers(GOOD)
     assert inventory.variables_of_others(variables) == ["app_url"]
-    assert inventory.variable_problems(variables, str(fuzz.ROOT), {"app_url": GOOD["app_url"]}) == []
-    wrong = inventory.variable_problems(variables, str(fuzz.ROOT), {"app_url": "http://x"})
+    assert inventory.variable_problems(variables, str(strategies.ROOT), {"app_url": GOOD["app_url"]}) == []
+    wrong = inventory.variable_problems(variables, str(strategies.ROOT), {"app_url": "http://x"})
     assert "app_url is 'http://x'" in wrong[0]
 
 
@@ -133,11 +152,11 @@ def test_a_password_from_before_is_one_of_a_user_or_of_one_that_the_vault_still_
     vault = {"app_redis_passwords": {"web": "x" * 20, "exporter": "y" * 20}}
     assert (
         inventory.variable_problems(
-            GOOD | vault | {"app_redis_passwords_before": {"exporter": "z" * 20}}, str(fuzz.ROOT)
+            GOOD | vault | {"app_redis_passwords_before": {"exporter": "z" * 20}}, str(strategies.ROOT)
         )
         == []
     )
     wrong = inventory.variable_problems(
-        GOOD | vault | {"app_redis_passwords_before": {"nobody": "z" * 20}}, str(fuzz.ROOT)
+        GOOD | vault | {"app_redis_passwords_before": {"nobody": "z" * 20}}, str(strategies.ROOT)
     )
     assert len(wrong) == 1 and "one of admin, web, worker, beat, flower, cache: make rotate-secret" in wrong[0]

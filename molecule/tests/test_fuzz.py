@@ -2,19 +2,22 @@
 
 import copy
 import os
-import random
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
-import fuzz
 import pytest
+import strategies
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from inventory import variable_problems
 from support.playbooks import ROOT, play
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("web")]
-WRONG, EACH, MISSPELT = 27, 6, 3  # so many sets of so many wrong variables, and misspelt ones
+SETS = 14  # the variables are divided into so many sets, with wrong values
+EXAMPLES, MISSPELT = 2, 3  # of each set, and of misspelt names
+PROFILE = settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))  # `ci` generates the same ones in every run
 LONGEST = 4000  # characters of a value that a message may hold
 FINGERPRINT = """
 find /etc /usr/local /srv /opt /root/.[bps]* /var/lib/redis/*/*.conf /var/lib/nginx -not -type s -printf '%p %y %m %u %g %s %T@ %l\\n' 2>/dev/null | sort
@@ -63,23 +66,45 @@ def inventories(inventory, host):
     shutil.rmtree(made.folder)
 
 
-def in_process(name, value):
-    """What the check of variables says of one."""
-    return variable_problems({name: value}, str(ROOT))
+def is_refused(name, value):
+    """Whether the check of variables refuses a value by the variable's name."""
+    return any(name in problem for problem in variable_problems({name: value}, str(ROOT)))
+
+
+def is_read_as_written(value):
+    """Whether Ansible reads from a file what was written there: templates are evaluated, and YAML has no NaN."""
+    text = yaml.safe_dump(value, allow_unicode=True)
+    return not re.search(r"{[{%#]", text) and yaml.safe_load(text) == value
+
+
+def wrong_values(name):
+    """Generate wrong values for a variable, and a template with an undefined variable."""
+    fixed = [value for value in strategies.fixed(name) if value != "{{ 7 * 7 }}" and is_refused(name, value)]
+    more = strategies.values(name).filter(lambda value: is_read_as_written(value) and is_refused(name, value))
+    return st.sampled_from([*fixed, "{{ nope }}"]) | more
+
+
+def examples(strategy, number):
+    """Return so many values that Hypothesis generates, without the first, which is the simplest one."""
+    found = []
+
+    @settings(PROFILE, max_examples=number + 1)
+    @given(strategy)
+    def keep(value):
+        found.append(value)
+
+    keep()
+    return found[1:]
 
 
 def wrong_variables():
-    """Sets of wrong variables: each public one is in a set at least once."""
-    chance, names = random.Random(fuzz.SEED), list(fuzz.options())  # noqa: S311
-    chance.shuffle(names)
-    sets = [{} for _ in range(WRONG)]
-    for at in range(WRONG * EACH):
-        name = names[at % len(names)]
-        values = [v for v in fuzz.mutations(name) if any(name in p for p in in_process(name, v)) or v == "{{ nope }}"]
-        values = [v for v in values if v != "{{ 7 * 7 }}"]  # a number, when it is worked out
-        values.append("{{ nope }}")
-        sets[at % WRONG][name] = chance.choice(values)
-    return [*({fuzz.misspelt(n, chance): 1} for n in chance.sample(names, MISSPELT)), *sets]
+    """Sets of wrong variables: each public one is in two, with different values."""
+    names = list(strategies.OPTIONS)
+    sets = [{name: 1} for name in examples(st.sampled_from(names).flatmap(strategies.misspelt), MISSPELT)]
+    for start in range(SETS):
+        wrong = {name: wrong_values(name) for name in names[start::SETS]}
+        sets += examples(st.fixed_dictionaries(wrong), EXAMPLES)
+    return sets
 
 
 def without(group):
@@ -97,7 +122,7 @@ def doubled(group):
 
 def wrong_groups():
     """Each change of the groups, with the words by which it is refused."""
-    yield from (({}, without(group), [f"group '{group}' has no host"]) for group in fuzz.GROUPS)
+    yield from (({}, without(group), [f"group '{group}' has no host"]) for group in strategies.GROUPS)
     yield {}, renamed("workers", "worker"), ["group 'workers' has no host"]
     yield {}, doubled("redis"), ["'redis' has 2 hosts", "app_private_address of another is ''"]
     yield {}, doubled("web"), ["app_private_address of another is ''"]
@@ -123,19 +148,20 @@ def refusal_problems(said, words):
 def test_wrong_variables_are_refused_by_name(inventories):
     """Asked of the controller alone, and so in one run, in which the host stands for each set."""
     sets = wrong_variables()
+    assert len(sets) >= 30
     result = play(inventories.make_beside("sets", sets), "preflight")
     assert result.returncode != 0 and "Read the state of the host" not in result.stdout, "no host was asked"
     _, *parts = re.split(r"fatal: \[(set\d+)\]: FAILED!", result.stdout)
     said = dict(zip(parts[::2], parts[1::2], strict=True))
-    assert sorted(said) == [f"set{at:02}" for at in range(len(sets))], f"accepted, with FUZZ_SEED={fuzz.SEED}"
+    assert sorted(said) == [f"set{at:02}" for at in range(len(sets))], "accepted"
     found = {at: refusal_problems(said[f"set{at:02}"], variables) for at, variables in enumerate(sets)}
     wrong = [f"{sets[at]}: {problems}\n{said[f'set{at:02}'][:LONGEST]}" for at, problems in found.items() if problems]
     assert not wrong, "\n\n".join(wrong)
 
 
 def test_inventories_that_are_wrong_as_a_whole_touch_nothing(shell, inventories):
-    cases = [(variables, lambda _: None, list(variables)[:1]) for variables in fuzz.LATER] + list(wrong_groups())
-    assert len(cases) + WRONG + MISSPELT >= 60
+    cases = [(variables, lambda _: None, list(variables)[:1]) for variables in strategies.LATER] + list(wrong_groups())
+    assert len(cases) >= 30
     if not os.environ.get("THOROUGH"):
         cases = cases[::10]
     made = [inventories.make(f"{at:02}", *case[:2]) for at, case in enumerate(cases)]
@@ -151,6 +177,6 @@ def test_inventories_that_are_wrong_as_a_whole_touch_nothing(shell, inventories)
 
 @pytest.mark.thorough
 def test_the_far_end_of_what_is_right_passes(inventories):
-    path = inventories.make("most", fuzz.MOST)
+    path = inventories.make("most", strategies.MOST)
     result = play(path, "site", f"--limit={inventories.host}", "--check", "--diff")
     assert result.returncode == 0, result.stdout[-LONGEST:]

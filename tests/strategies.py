@@ -1,20 +1,17 @@
-"""Makes inventories out of a good one by changing some of its variables or groups, the same ones for the same seed.
-
-FUZZ_SEED=7 takes other ones.
-"""
+"""Values for the variables of an inventory: fixed ones, wrong or at the limits, and Hypothesis' strategies for more."""
 
 from __future__ import annotations
 
-import os
-import random
 from pathlib import Path
 from typing import Any
 
-import yaml
+from hypothesis import strategies as st
+from inventory import specs
 
 ROOT = Path(__file__).parents[1]
-SEED = int(os.environ.get("FUZZ_SEED", "1"))
+OPTIONS = specs(str(ROOT))  # every public variable of the roles, name to its option in the argument spec
 GROUPS = ("redis", "postgresql", "web", "workers", "beat", "edge")
+# Values that are tried for every variable.
 TEXTS = [
     "",
     " ",
@@ -30,8 +27,6 @@ TEXTS = [
     "`id`",
     "a;b",
     "a|b",
-]
-TEXTS += [
     "../..",
     "/",
     "/nowhere/at/all",
@@ -48,8 +43,7 @@ TEXTS += [
 ]
 NUMBERS = [0, -1, 1, 65535, 65536, 10**6, 2**31, 10**12, -(2**63), 1.5, float("inf")]
 OTHERS = [None, True, False, [], {}, [None], [[]], {"a": 1}, {"": ""}, ["a", "a"], [{"a": "b"}], {"a": {"b": []}}]
-ANYTHING = [*TEXTS, *NUMBERS, *OTHERS]
-# Of what stands inside some: names that are unknown, taken or no names, and half of what belongs together.
+# And for some: names that are unknown, in use or invalid, and half of what belongs together.
 INSIDE: dict[str, list[Any]] = {
     "app_environment": [{"A B": "1"}, {"A": "x\ny"}, {"A": ["x"]}, {"1A": "x"}, {"PYTHONPATH": "/x"}, {"A=B": "x"}],
     "app_secrets": [
@@ -107,25 +101,7 @@ INSIDE: dict[str, list[Any]] = {
 }
 
 
-def options() -> dict[str, dict[str, Any]]:
-    """Every public variable of the roles, name to its option in the argument spec."""
-    files = sorted(ROOT.glob("roles/*/meta/argument_specs.yml"))
-    mains = [yaml.safe_load(path.read_text())["argument_specs"]["main"] for path in files]
-    return {name: option for main in mains for name, option in main["options"].items()}
-
-
-def mutations(name: str) -> list[Any]:
-    """All values that are tried for one variable."""
-    return [*INSIDE.get(name, []), *ANYTHING]
-
-
-def misspelt(name: str, chance: random.Random) -> str:
-    """The name with one letter left out, behind the role's prefix."""
-    at = chance.randrange(name.index("_") + 1, len(name))
-    return name[:at] + name[at + 1 :]
-
-
-# Right by themselves, and wrong on the host, beside other variables or beside the application.
+# Valid by themselves, and wrong on the host, beside other variables or beside the application.
 LATER: list[dict[str, Any]] = [
     {"app_source": "/nowhere/at/all"},
     {"app_source": "x" * 300},
@@ -149,7 +125,7 @@ LATER: list[dict[str, Any]] = [
     {"redis_broker_maxmemory_mb": 2**23},
     {"postgresql_shared_buffers_mb": 2**23},
 ]
-# The far ends of what is right.
+# The limits of what is valid.
 LEAST = {
     "app_web": {"workers": 1, "max_requests": 0, "preload": False},
     "app_start_timeout": 5,
@@ -201,3 +177,55 @@ MOST = {
     "release_keep": 1000,
     "release_migration_lock_timeout": 86400,
 }
+
+
+TEXT = st.text(max_size=30) | st.sampled_from(TEXTS)
+NUMBER = st.integers() | st.floats() | st.sampled_from(NUMBERS)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | NUMBER | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def fixed(name: str) -> list[Any]:
+    """Return the fixed values for a variable."""
+    return [*INSIDE.get(name, []), *TEXTS, *NUMBERS, *OTHERS]
+
+
+def values(name: str) -> st.SearchStrategy[Any]:
+    """Generate values for a variable: of its type, nearly valid ones, and of any type."""
+    option = OPTIONS[name]
+    valid = [option.get("default"), *(limits[name] for limits in (LEAST, MOST) if name in limits)]
+    near = [_spliced(text) for text in valid if isinstance(text, str)]
+    return st.one_of(*near, _of_type(option), ANYTHING)
+
+
+def _spliced(text: str) -> st.SearchStrategy[str]:
+    """Generate a text with other characters somewhere in it."""
+    at = st.integers(0, len(text))
+    return st.builds(lambda start, more, end: text[:start] + more + text[end:], at, TEXT, at)
+
+
+def _of_type(option: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Generate values of an option's type; the options inside a mapping have any value."""
+    inner = {"type": option.get("elements", "str"), "options": option.get("options", {})}
+    return {
+        "str": lambda: TEXT,
+        "path": lambda: TEXT,
+        "int": lambda: st.integers(-2, 2**17),
+        "bool": st.booleans,
+        "list": lambda: st.lists(_of_type(inner), max_size=4),
+        "dict": lambda: (
+            st.fixed_dictionaries(
+                {}, optional={part: _of_type(each) | ANYTHING for part, each in inner["options"].items()}
+            )
+            | st.dictionaries(TEXT, ANYTHING, max_size=3)
+        ),
+    }[option["type"]]()
+
+
+def misspelt(name: str) -> st.SearchStrategy[str]:
+    """Generate the name with one letter left out behind the role's prefix."""
+    at = st.integers(name.index("_") + 1, len(name) - 1)
+    return at.map(lambda left_out: name[:left_out] + name[left_out + 1 :])
