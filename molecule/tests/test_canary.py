@@ -67,7 +67,7 @@ def test_host_that_fails_alone_is_named_and_all_locks_are_given_back(hosts, inve
     before = [processes(host, app) for host in hosts]
     result = deploy(inventory, nginx_packages=["nowhere-to-be-found"])
     edge = deployment.groups["edge"][0]
-    assert result.returncode != 0 and f"{edge}: Packages installed" in result.stdout, result.stdout
+    assert result.returncode != 0 and f"{edge}: Install the packages" in result.stdout, result.stdout
     assert "stopped, for another host failed" in result.stdout
     assert [processes(host, app) for host in hosts] == before
     assert not any(host.file(f"/var/lib/coldframe/{app}/lock.json").exists for host in hosts)

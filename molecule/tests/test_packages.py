@@ -36,7 +36,7 @@ def wait(inventory, host, seconds, until="", then=None):
         "-e",
         f"app_apt_lock_timeout={seconds}",
     ]
-    command += ["-m", "ansible.builtin.include_role", "-a", "name=app tasks_from=apt_lock.yml"]
+    command += ["-m", "ansible.builtin.include_role", "-a", "name=packages tasks_from=wait.yml"]
     environment = os.environ | PLAIN | {"ANSIBLE_STRATEGY": "linear"}
     told = ""
     with subprocess.Popen(
