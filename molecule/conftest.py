@@ -1,14 +1,14 @@
-"""Fixtures and hooks of all host tests: the deployment that they look at, and ways to ask it.
+"""Fixtures and hooks of the host tests in every scenario.
 
-`pytest` gets the hosts from testinfra (`--hosts`, `--ssh-config`), and the inventory's
-variables, templated, from `COLDFRAME_INVENTORY`.
+testinfra connects to the hosts (`--hosts`, `--ssh-config`). `COLDFRAME_INVENTORY` is the inventory that they were
+deployed from.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -19,19 +19,19 @@ from support.sandbox import probed
 
 @pytest.fixture(scope="session")
 def inventory() -> str:
-    """The inventory that the hosts were deployed from."""
+    """Return the inventory that the hosts were deployed from."""
     return os.environ["COLDFRAME_INVENTORY"]
 
 
 @pytest.fixture(scope="module")
 def deployment(host: Any, inventory: str) -> Deployment:
-    """The deployed application, seen from one host."""
+    """Return the deployed application, with the variables of the test's host."""
     return deployed(inventory, host.backend.get_hostname())
 
 
 @pytest.fixture(autouse=True)
 def host_of_its_group(request: pytest.FixtureRequest) -> None:
-    """Skip what is about a group that the host is not in."""
+    """Skip a test of inventory groups that the host is not in."""
     for mark in request.node.iter_markers("group"):
         if not set(mark.args) & set(request.getfixturevalue("deployment").group_names):
             pytest.skip(f"host is not in the group {' or '.join(mark.args)}")
@@ -46,26 +46,26 @@ def manage(host: Any, deployment: Deployment) -> Callable[[str], str]:
     def run(code: str) -> str:
         result = host.run(f"{deployment.app_name}-manage shell --no-imports --command %s", code)
         assert result.rc == 0, result.stdout + result.stderr
-        return result.stdout.strip()
+        return str(result.stdout.strip())
 
     return run
 
 
 @pytest.fixture
 def shell(host: Any) -> Callable[[str], str]:
-    """Run a script on the host as root, unseen."""
+    """Run a script on the host as root, without a trace in the journal; return what it prints."""
     return root_shell(host)
 
 
 @pytest.fixture
 def redis(shell: Callable[[str], str], deployment: Deployment) -> Callable[..., str]:
-    """Ask a Redis instance of the host."""
+    """Send commands to a Redis instance of the host; return its answer."""
     return redis_client(shell, deployment)
 
 
 @pytest.fixture
 def journal(host: Any) -> Callable[[str], list[tuple[float, str]]]:
-    """What a unit has logged since the test began, each line with its time."""
+    """Return what a unit has logged since the test began: each line with its time, in seconds since 1970."""
     since = host.check_output("date +%s.%N")
 
     def read(unit: str) -> list[tuple[float, str]]:
@@ -77,7 +77,7 @@ def journal(host: Any) -> Callable[[str], list[tuple[float, str]]]:
 
 @pytest.fixture
 def flower(deployment: Deployment) -> Callable[..., Answer]:
-    """Request a page of Flower's, logged in."""
+    """Request one of Flower's pages, logged in."""
     login = f"ops:{deployment.app_flower_password}"
     return lambda path, **options: deployment.request(f"/flower/{path}", login=login, **options)
 
@@ -100,7 +100,7 @@ def flower_python(shell: Callable[[str], str], deployment: Deployment) -> Callab
 
 @pytest.fixture
 def send_events(flower_python: Callable[..., str]) -> Callable[..., None]:
-    """Send events as a worker of that name does whose application is in that time zone."""
+    """Send events as a worker of that name, whose application is in that time zone."""
 
     def send(worker: str, events: list[tuple[str, dict[str, Any]]], zone: str = "UTC") -> None:
         code = f"""
@@ -116,28 +116,30 @@ with app.connection_for_write() as connection, app.events.Dispatcher(connection,
 
 @pytest.fixture
 def probe(host: Any) -> Iterator[Callable[[str], dict[str, str]]]:
-    """Run support/probe.py in a unit's sandbox; return what became of each attempt."""
+    """Run support/probe.py in a unit's sandbox; return the result of each attempt: `done`, or the name of the error."""
     with probed(host) as run:
         yield run
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes long and shows a little more than other tests, unless asked for."""
+    """Deselect the tests that are marked `thorough`, unless THOROUGH is set."""
     if not os.environ.get("THOROUGH"):
         left_out = [item for item in items if item.get_closest_marker("thorough")]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """On failure, add what the application's units logged last."""
-    outcome = yield
-    report = outcome.get_result()  # type: ignore[attr-defined]
-    if report.when == "call" and report.failed and "host" in getattr(item, "funcargs", {}):
-        host = item.funcargs["host"]
-        app = item.funcargs["deployment"].app_name if "deployment" in item.funcargs else ""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the last lines of the application's units to the report of a test that fails."""
+    report = yield
+    fixtures = getattr(item, "funcargs", {})
+    if report.when == "call" and report.failed and "host" in fixtures:
+        app = fixtures["deployment"].app_name if "deployment" in fixtures else ""
         units = f"--unit='{app}-*' --unit='redis-server@*' --unit=nginx"
-        with contextlib.suppress(RuntimeError):  # the host is not reached, as the test's own error says
-            journal = host.run(f"journalctl --no-pager --lines=60 --output=short-iso --since=-3min {units}")
+        with contextlib.suppress(RuntimeError):  # the host is not reached, which the test's own error says
+            journal = fixtures["host"].run(f"journalctl --no-pager --lines=60 --output=short-iso --since=-3min {units}")
             report.sections.append(("journal of the host", journal.stdout))
+    return report

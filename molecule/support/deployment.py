@@ -1,4 +1,4 @@
-"""A deployed application: its variables, and requests as its users make them."""
+"""A deployed application: the variables of its inventory, and requests to it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VARIABLES = [
 
 @dataclass
 class Answer:
-    """What an HTTP request was answered."""
+    """The answer to an HTTP request."""
 
     status: int
     body: str
@@ -49,15 +49,15 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body as JSON."""
+        """Return the body, read as JSON."""
         return json.loads(self.body)
 
 
 class Deployment:
-    """A deployed application: its variables, and requests as its users make them."""
+    """A deployed application. Its attributes are the variables of one host of the inventory."""
 
     def __init__(self, inventory: str, host: str) -> None:
-        """Read the variables of the inventory for one host."""
+        """Read the variables of a host, with all templates evaluated."""
         self.inventory = inventory
         message = "{{ {" + ", ".join(f"'{v}': {v} | default(none)" for v in VARIABLES) + "} | to_json }}"
         result = ansible(
@@ -77,12 +77,12 @@ class Deployment:
         self.variables: dict[str, Any] = json.loads(message) if isinstance(message, str) else message
 
     def __getattr__(self, name: str) -> Any:
-        """A variable of the inventory."""
+        """Return a variable of the inventory."""
         return self.variables[name]
 
     @property
     def hosts(self) -> set[str]:
-        """The hosts that the application runs on."""
+        """Return the names of the hosts that the application runs on."""
         groups = ("redis", "postgresql", "edge", "web", "workers", "beat", "flower")
         return {host for group in groups for host in self.groups.get(group, [])}
 
@@ -95,7 +95,10 @@ class Deployment:
         url: str = "",
         headers: dict[str, str] | None = None,
     ) -> Answer:
-        """Ask the application through its front door. Certificates are another test's subject."""
+        """Send a request to the application's address, without a check of the certificate; return the answer.
+
+        `data` makes it a POST, and is sent as JSON unless it is bytes. `login` is NAME:PASSWORD.
+        """
         request = urllib.request.Request((url or self.app_url) + path, method=method, headers=headers or {})
         if data is not None:
             request.data = data if isinstance(data, bytes) else json.dumps(data).encode()
@@ -114,13 +117,13 @@ class Deployment:
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Redirects are answers here."""
+    """Returns a redirect as the answer."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Follow none."""
+        """Follow no redirect."""
 
 
 @functools.cache
 def deployed(inventory: str, host: str) -> Deployment:
-    """Read each host's variables once."""
+    """Return the application with the variables of a host, which are read once."""
     return Deployment(inventory, host)

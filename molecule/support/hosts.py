@@ -1,4 +1,4 @@
-"""Waiting for hosts, and commands on them that must not be seen there."""
+"""Ways to wait for something on a host, and to run there what its logs must not show."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from support.deployment import Deployment
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str | Callable[[], str]) -> Any:
-    """Await a condition; return its first true value.
+    """Wait until a condition is true; return its value.
 
-    Raises AssertionError, saying what was awaited, when `seconds` have passed; `what` may be asked for that then.
+    Raises AssertionError after `seconds` with `what`, the condition in words, or a function that returns it.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -25,11 +25,14 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str | Callable[
 
 
 def root_shell(host: Any) -> Callable[[str], str]:
-    """Run a script as root that must not be seen: sudo writes commands into the journal, but not their input."""
+    """Make a function that runs a script as root and returns what it prints.
+
+    sudo writes commands into the journal, but not their input: so a secret in the script is not logged.
+    """
 
     def run(script: str) -> str:
         backend = host.backend
-        if backend.NAME == "ansible":  # the SSH that it goes by
+        if backend.NAME == "ansible":  # the SSH connection that it uses
             backend = backend.ansible_runner.get_host(
                 backend.host, ssh_config=backend.ssh_config, ssh_identity_file=backend.ssh_identity_file
             ).backend
@@ -41,7 +44,7 @@ def root_shell(host: Any) -> Callable[[str], str]:
 
 
 def redis_client(shell: Callable[[str], str], deployment: Deployment) -> Callable[..., str]:
-    """Ask a Redis instance as one of its users; return its answer."""
+    """Make a function that sends commands to a Redis instance as one of its users, and returns the answer."""
 
     def ask(command: str, user: str = "admin", instance: str = "broker") -> str:
         lines = f"AUTH {user} {json.dumps(deployment.app_redis_passwords[user])}\n{command}"

@@ -1,8 +1,8 @@
-"""Constant load on an application's front door, and a note of what came of each request.
+"""Constant load on an application, and the result of each request.
 
-An open loop: each client keeps to a timetable, and a latency counts from the moment when the
-request was due, so that whoever would have come while the server hung is counted too. Nothing is
-tried again: an exception, or an answer other than the expected one, is a failed request.
+The load is an open loop: each client has a timetable, and a latency counts from the moment when the request was due, so
+that requests during a hang of the server are counted too. Nothing is tried again: an exception, or an answer other than
+the expected one, is a failed request.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 Ask = Callable[..., Any]
-OPEN_SECONDS = 180  # as long a page that has changed stays open; its release may be pruned later
-ANSWER_SECONDS = 15  # no answer for so long is a failed request
+OPEN_SECONDS = 180  # a page that has changed stays open for so long; its release may be pruned later
+ANSWER_SECONDS = 15  # timeout of a request
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request: when it was due (seconds since 1970), what it was, how long it took and why it failed."""
+    """One request: when it was due (seconds since 1970), its kind, how long it took (seconds) and why it failed."""
 
     at: float
     kind: str
@@ -39,7 +39,7 @@ class Request:
 
 
 def summary(requests: Iterable[Request]) -> dict[str, Any]:
-    """Count requests; their latencies in milliseconds, percentiles by nearest rank."""
+    """Count requests and failures, with percentiles of the latency in milliseconds, by nearest rank."""
     requests = list(requests)
     latencies = sorted(r.seconds * 1000 for r in requests) or [math.nan]
 
@@ -56,12 +56,12 @@ def summary(requests: Iterable[Request]) -> dict[str, Any]:
 
 
 class Load:
-    """Clients of a shop: some place orders, some ask for their tasks, some look at pages."""
+    """Clients of a shop: some place orders, some request the state of their tasks, some load pages."""
 
     def __init__(self, url: str, queues: Iterable[str], page: str = "") -> None:
-        """Prepare the load on the application at `url`; `queues` get long tasks, and may be changed any time.
+        """Prepare the load on the application at `url`.
 
-        `page` is the path of one with static files.
+        `queues` get long tasks; the list may be changed at any time. `page` is the path of a page with static files.
         """
         self.url = url
         self.queues = list(queues)
@@ -79,7 +79,7 @@ class Load:
         self._no_entries = threading.Event()
 
     def start(self) -> None:
-        """Begin, with some 25 requests per second: most clients keep their connection, some open one each time."""
+        """Start some 25 requests per second. Most clients keep their connection, some open a new one each time."""
         for keep_alive, slower in ((True, 1), (True, 1), (False, 2)):
             self._client("order", self.place_order, 0.5 * slower, keep_alive)
             self._client("status", self.see_status, 0.25 * slower, keep_alive)
@@ -91,22 +91,22 @@ class Load:
         self._client("hold", self.place_short_hold, 2, True)
 
     def start_entries(self) -> None:
-        """Begin to send the ledger's entries, some 4 a second, until `stop_entries`.
+        """Send entries of the ledger, some 4 a second, until `stop_entries`.
 
-        Each is three tasks, and each of these may be parked and taken back: more keeps two processors busy with nothing else.
+        An entry is three tasks, and each of these may be parked and taken back: more would fill two processors.
         """
         for _ in range(2):
             self._client("entry", self.place_entry, 0.5, True, self._no_entries)
 
     def stop_entries(self) -> None:
-        """Stop that; what is under way is awaited."""
+        """Send no more entries, and wait for the requests under way."""
         self._no_entries.set()
         for client in self._clients:
             if client.name == "entry":
                 client.join()
 
     def stop(self) -> None:
-        """Stop; what is under way is awaited."""
+        """Stop all clients, and wait for the requests under way."""
         self._stopping.set()
         self._no_entries.set()
         for client in self._clients:
@@ -124,23 +124,23 @@ class Load:
         self._statuses.append(answer["status_url"])
 
     def see_status(self, ask: Ask) -> None:
-        """Ask for the task of a recent order, as its browser does."""
+        """Request the state of a recent order's task, as a browser does."""
         path = random.choice([*self._statuses, "/tasks/00000000-0000-0000-0000-000000000000/"])  # noqa: S311
         state = ask("GET", path)["state"]
         if state not in ("PENDING", "SUCCESS"):
             raise ValueError(f"{path} is {state}")
 
     def see_order(self, ask: Ask) -> None:
-        """Look at a recent order."""
+        """Load a recent order."""
         if self.orders:
             ask("GET", f"/orders/{self.orders[-1]}/")
 
     def see_page(self, path: str, ask: Ask) -> None:
-        """Look at a page."""
+        """Load a page."""
         ask("GET", path)
 
     def see_page_and_files(self, ask: Ask) -> None:
-        """Open the page with the static files that it names; so does who has it open for some minutes, as it was before."""
+        """Load the page and its static files, and those of the page before, which some have open for minutes."""
         page = ask("GET", self._page)
         if page not in [opened for opened, _ in self._opened]:
             self._opened.append((page, time.time()))
@@ -152,7 +152,7 @@ class Load:
                 raise ValueError(f"{self._page} names no static file: {opened[:200]}")
 
     def place_short_hold(self, ask: Ask) -> None:
-        """Send a long task of some seconds to the next queue."""
+        """Send a task of some seconds to a queue chosen at random."""
         self.place_hold(ask, random.choice(self.queues), random.randint(1, 15))  # noqa: S311
 
     def place_hold(self, ask: Ask, queue: str, seconds: int) -> str:
@@ -163,14 +163,14 @@ class Load:
         return key
 
     def place_entry(self, ask: Ask) -> None:
-        """Send three tasks whose name only one release knows, in one way or another."""
+        """Send three tasks whose name only one release knows, in a way chosen at random."""
         key, way = str(uuid.uuid4()), random.choice(["plain", "chain", "chord", "later", "expires"])  # noqa: S311
         queue = random.choice(self.queues)  # noqa: S311
         ask("POST", "/holds/ledger/", {"key": key, "way": way, "queue": queue}, expect=201)
         self.entries.append(key)
 
     def once(self, kind: str, action: Callable[[Ask], Any]) -> Any:
-        """Do one thing out of turn, noted like the rest; return its result, None if it failed."""
+        """Send one request outside the timetable, and record it; return its result, or None if it failed."""
         return self._do(kind, action, connect(self.url), time.time(), time.monotonic(), keep_alive=False)
 
     def _client(
@@ -217,7 +217,7 @@ class Load:
 
 
 def connect(url: str) -> http.client.HTTPSConnection:
-    """Make a connection to an address, which opens when it is used. Certificates are another test's subject."""
+    """Make a connection to an address, which opens when it is used and does not check the certificate."""
     address = urlsplit(url)
     context = ssl._create_unverified_context()
     return http.client.HTTPSConnection(address.hostname or "", address.port, timeout=ANSWER_SECONDS, context=context)
@@ -230,9 +230,9 @@ def ask(
     body: Any = None,
     expect: int | tuple[int, ...] = 200,
 ) -> Any:
-    """Send a request; return the answer, JSON read.
+    """Send a request; return the answer's text, or what its JSON holds.
 
-    Raises ValueError when its status is not an expected one, OSError or HTTPException when there is none.
+    Raises ValueError for a status other than `expect`, and OSError or HTTPException if there is no answer.
     """
     data = None if body is None else json.dumps(body)
     connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})

@@ -1,4 +1,4 @@
-"""Ansible's programs, run from the project's folder, and what they print."""
+"""Runs of playbooks and other programs, and what they print."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-# Ansible's output as text, whatever the caller's environment asks for: Molecule asks for colours.
+# Ansible prints plain text. Molecule's environment asks for colours.
 PLAIN = {
     "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
     "ANSIBLE_FORCE_COLOR": "0",
@@ -21,7 +21,7 @@ Finished = subprocess.CompletedProcess[str]
 
 
 def ansible(*command: str, **environment: str) -> Finished:
-    """Run one of Ansible's programs, with further environment variables.
+    """Run one of Ansible's programs, or another, in the project's folder with further environment variables.
 
     Raises subprocess.TimeoutExpired after 15 minutes.
     """
@@ -37,17 +37,17 @@ def ansible(*command: str, **environment: str) -> Finished:
 
 
 def play(inventory: str | Path, playbook: str, *arguments: str) -> Finished:
-    """Run playbooks/PLAYBOOK.yml."""
+    """Run a playbook by its name, such as `deploy`."""
     return ansible("ansible-playbook", "-i", str(inventory), f"playbooks/{playbook}.yml", *arguments)
 
 
 def deploy(inventory: str, *arguments: str, **variables: Any) -> Finished:
-    """Deploy with other variables than the inventory's."""
+    """Deploy with variables that override the inventory's."""
     return play(inventory, "deploy", *arguments, "-e", json.dumps(variables))
 
 
 def changed(result: Finished) -> int:
-    """Count the tasks that changed something, of all hosts."""
+    """Count the tasks that changed something, on all hosts together."""
     return sum(int(n) for n in re.findall(r"changed=(\d+)", result.stdout))
 
 

@@ -1,6 +1,6 @@
-"""Runs in a unit's sandbox, in place of its process, and tries what a bug in that process would give a stranger.
+"""Runs in a unit's sandbox, in place of its program, and tries what an attacker could do through a bug in that program.
 
-Prints a JSON object: attempt to what stopped it, "done" where nothing did.
+Prints a JSON object: each attempt, and the error that stopped it, or "done" if nothing did.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ DOMAIN = Path("/proc/sys/kernel/domainname")
 
 
 def call(function: Callable[..., int], *arguments: object) -> None:
-    """Call into the C library. Raises OSError as it fails."""
+    """Call a function of the C library. Raises OSError when it fails."""
     if function(*arguments) == -1:
         raise OSError(ctypes.get_errno(), "")
 
@@ -62,7 +62,8 @@ def set_user_bit() -> None:
 
 def read_credentials() -> None:
     """Read a secret that this unit was not given. Raises OSError when none can be read."""
-    own, reasons = os.environ.get("CREDENTIALS_DIRECTORY", ""), [FileNotFoundError(errno.ENOENT, "")]
+    own = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    reasons: list[OSError] = [FileNotFoundError(errno.ENOENT, "")]
     folders = [folder for folder in Path("/run/credentials").glob("*") if str(folder) != own]
     for path in [*folders, Path("/etc/credstore"), Path("/etc/shadow")]:
         try:
@@ -81,7 +82,14 @@ def be_root() -> None:
     os.stat("/root/.ssh")
 
 
-# Each leaves the host as it was, should it succeed.
+def make_control_group() -> None:
+    """Make a control group, and remove it."""
+    group = Path("/sys/fs/cgroup/taken")
+    group.mkdir()
+    group.rmdir()
+
+
+# Each leaves the host as it was if it succeeds.
 ATTEMPTS: dict[str, Callable[[], object]] = {
     "connect out": connect,
     "raw socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
@@ -92,7 +100,7 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "memory of the machine": lambda: Path("/dev/mem").open("rb").close(),
     "kernel settings": lambda: DOMAIN.write_text(DOMAIN.read_text()),
     "kernel log": lambda: call(libc.klogctl, 3, ctypes.create_string_buffer(64), 64),
-    "control groups": lambda: (Path("/sys/fs/cgroup/taken").mkdir(), Path("/sys/fs/cgroup/taken").rmdir()),
+    "control groups": make_control_group,
     "clock": lambda: time.clock_settime(CLOCK_REALTIME, time.time()),
     "host name": lambda: socket.sethostname(socket.gethostname()),
     "trace a process": lambda: call(libc.ptrace, PTRACE_SEIZE, 1, None, None),

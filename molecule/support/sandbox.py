@@ -1,4 +1,4 @@
-"""What systemd's sandbox leaves a unit's processes: the exposure that it counts, and attempts to get out."""
+"""The sandbox of a unit: its exposure by systemd's count, and attempts to get out of it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Highest exposure in systemd-analyze security, which counts directives: the attempts show what they enforce.
+# The highest exposure allowed. It counts directives; the attempts show what they enforce.
 SEALED, SOCKETS = 0.5, 1.3
 PROBE = (Path(__file__).parent / "probe.py").read_text()
 
 
 def exposure(host: Any, unit: str) -> tuple[float, str]:
-    """Return a unit's overall exposure, 0 to 10, and the whole analysis."""
+    """Return a unit's exposure, from 0 to 10, and the whole output of systemd-analyze security."""
     analysis = host.check_output(f"systemd-analyze security --no-pager {unit}")
     match = re.search(r"Overall exposure level for \S+: ([\d.]+)", analysis)
     assert match, analysis
@@ -24,7 +24,7 @@ def exposure(host: Any, unit: str) -> tuple[float, str]:
 
 @contextmanager
 def probed(host: Any) -> Iterator[Callable[[str], dict[str, str]]]:
-    """Run the probe in a unit's sandbox: the unit as it is, with another program and none of its actions."""
+    """Give a function that runs probe.py in a copy of a unit, in place of the unit's program."""
     path = "/run/coldframe-probe.py"
     host.check_output(f"cat >{path} <<'END'\n{PROBE}\nEND\nchmod 0644 {path}")
     router = host.check_output("ip route show default").split()[2]
@@ -43,7 +43,8 @@ def probed(host: Any) -> Iterator[Callable[[str], dict[str, str]]]:
         host.check_output(f"cat >/run/systemd/system/{name} <<'END'\n{text}\nEND\nsystemctl daemon-reload")
         result = host.run(f"systemctl start {name}")
         assert result.rc == 0, result.stderr + host.run(f"journalctl --no-pager -n 20 -u {name}").stdout
-        return json.loads(host.file("/run/coldframe-probe.out").content_string)
+        results: dict[str, str] = json.loads(host.file("/run/coldframe-probe.out").content_string)
+        return results
 
     try:
         yield run

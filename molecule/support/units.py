@@ -1,4 +1,4 @@
-"""The application's units on a host: which run, which should, and what their journals say."""
+"""The application's units on a host: those that run, those that should, and their journals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RELEASED = {"web", "workers", "beat", "edge"}  # the groups whose hosts get the 
 
 
 def wanted(deployment: Deployment, release: str) -> set[str]:
-    """Return the instances that this host must run."""
+    """Return the instances of a release that this host must run."""
     app, groups = deployment.app_name, deployment.group_names
     units = []
     if "web" in groups:
@@ -26,7 +26,7 @@ def wanted(deployment: Deployment, release: str) -> set[str]:
 
 
 def instances(host: Any, app: str, part: str = "*", state: str = "") -> set[str]:
-    """Return the application's instances that are loaded and not stopped; with the state `active`, without those that drain."""
+    """Return the application's instances that are not stopped; with the state `active`, without those that drain."""
     which = f"--state={state} " if state else ""
     lines = host.check_output(f"systemctl list-units {which}--plain --no-legend --full '{app}-{part}@*.service'")
     return {line.split()[0] for line in lines.splitlines()}
@@ -38,13 +38,13 @@ def once(unit: str) -> str:
 
 
 def running(host: Any, app: str) -> set[str]:
-    """Return the same instances, by the name that their release first runs under."""
+    """Return the application's instances that are not stopped, by their names without such a number."""
     return {once(unit) for unit in instances(host, app)}
 
 
 def current(host: Any, app: str) -> str:
     """Return the current release's id."""
-    return host.file(f"/srv/{app}/current").linked_to.rsplit("/", 1)[-1]
+    return str(host.file(f"/srv/{app}/current").linked_to).rsplit("/", 1)[-1]
 
 
 def children(host: Any, unit: str) -> tuple[str, set[str]]:
@@ -54,5 +54,5 @@ def children(host: Any, unit: str) -> tuple[str, set[str]]:
 
 
 def logged(lines: Iterable[tuple[float, str]], text: str) -> list[float]:
-    """Return the times (seconds since 1970) of a journal's lines that hold the text."""
+    """Return the times, in seconds since 1970, of those lines of a journal that contain a text."""
     return [at for at, line in lines if text in line]
