@@ -53,7 +53,7 @@ def test_release_that_stands_on_the_first_host_reaches_the_rest(hosts, inventory
     try:
         result = deploy(inventory, app_environment={"CHANGED": "canary"})
         assert result.returncode == 0, result.stdout
-        assert result.stdout.count("PLAY [Release activated]") == 2, "the first alone, then the rest"
+        assert result.stdout.count("PLAY [Activate the release]") == 2, "the first alone, then the rest"
         wait_for(lambda: len(set.union(*releases(hosts, app))) == 1, 30, "every unit of every host runs one release")
         assert releases(hosts, app) != before
     finally:

@@ -88,7 +88,12 @@ def work_tree(deployment, tmp_path, files):
 def test_a_foretold_change_of_every_secret_tells_none(deployment, inventory, tmp_path):
     changed = secrets(deployment)
     output = run(inventory, tmp_path, "site", changed, "--check")
-    for task in ("Access lists present", "Secrets present", "Logins present", "Secrets, folders and link"):
+    for task in (
+        "Write the access lists",
+        "Write the secrets of Flower",
+        "Create the logins",
+        "Write the secrets, the folders",
+    ):
         assert task in output
     assert told(output, forms(changed, deployment)) == []
 

@@ -116,7 +116,7 @@ def test_of_two_deploys_at_once_the_second_is_refused(host, deployment, inventor
 
 @pytest.mark.thorough  # under load, the scenario `release` does the same at other moments
 def test_deploy_killed_while_it_migrates_is_repaired_by_running_it_again(host, deployment, inventory, original):
-    app, moment = deployment.app_name, "Release checked, static files collected"
+    app, moment = deployment.app_name, "Check the release, collect static files"
     variables = {"app_environment": {"CHANGED": f"{moment} {time.time()}"}}
     killed = start(inventory, **variables)
     read_until(killed, moment)

@@ -95,7 +95,7 @@ def test_broken_release_leaves_the_old_one_serving(scene, part):
 
 
 @pytest.mark.parametrize(
-    "task", [pytest.param("Release unpacked", marks=pytest.mark.thorough), "Release is the running one"]
+    "task", [pytest.param("Unpack the release", marks=pytest.mark.thorough), "Activate the release"]
 )
 def test_killed_deploy_is_repaired_by_the_next(scene, task):
     scene.source = scene.variant(f"killed at {task}", {"orders/views.py": f"# killed at {task}\n"})
