@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from inventory import specs
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = specs(str(ROOT))  # every public variable of the roles, name to its option in the argument spec
+# The same examples in every run, however slow the machine is. HYPOTHESIS_PROFILE=default generates others.
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
 GROUPS = ("redis", "postgresql", "web", "workers", "beat", "edge")
 # Values that are tried for every variable.
 TEXTS = [
@@ -179,6 +184,7 @@ MOST = {
 }
 
 
+PASSWORD = st.text([chr(code) for code in range(33, 127)], min_size=16)  # every one that the checks accept
 TEXT = st.text(max_size=30) | st.sampled_from(TEXTS)
 NUMBER = st.integers() | st.floats() | st.sampled_from(NUMBERS)
 ANYTHING = st.recursive(

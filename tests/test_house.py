@@ -132,6 +132,13 @@ def test_hosts_of_scenarios_have_ports_of_their_own():
     assert set(slots) <= set(range(8)), "molecule/group_vars/all/scenario.yml has ports for so many"
 
 
+def test_generated_values_are_the_same_in_every_run():
+    """tests/strategies.py sets Hypothesis' profile."""
+    for path in [*ROOT.glob("tests/test_*.py"), *ROOT.glob("molecule/**/test_*.py")]:
+        imported = set(re.findall(r"^(?:from|import) (\w+)", path.read_text(), re.MULTILINE))
+        assert "hypothesis" not in imported or "strategies" in imported, path.name
+
+
 def test_scenarios_choose_host_tests_by_their_marks():
     """A new file of host tests needs no change elsewhere."""
     for path in ROOT.glob("molecule/*/molecule.yml"):

@@ -11,15 +11,14 @@ from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from hypothesis import example, given
-from hypothesis import strategies as st
 from redis_acl import redis_acl_commands, redis_login
+from strategies import PASSWORD
 
 ROOT = Path(__file__).parents[1]
 ROLE = ROOT / "roles/redis"
 TABLE = DataLoader().load_from_file(str(ROLE / "vars/main.yml"), trusted_as_template=True)
 USERS = TABLE["__redis_users"]
 SENDERS = ("web", "worker", "beat")
-PRINTABLE = [character for character in map(chr, range(33, 127))]
 
 
 def split(line):
@@ -28,7 +27,7 @@ def split(line):
     return [re.sub(r"\\(.)", r"\1", quoted) or plain for quoted, plain in words]
 
 
-@given(st.text(PRINTABLE, min_size=16))
+@given(PASSWORD)
 @example("Zx9\"kQ'v7-Lm2pRt8w")
 @example('-"\\\\"x9$(id)`%n#;;\\')
 @example(string.punctuation)

@@ -17,7 +17,6 @@ from support.playbooks import ROOT, play
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("web")]
 SETS = 14  # the variables are divided into so many sets, with wrong values
 EXAMPLES, MISSPELT = 2, 3  # of each set, and of misspelt names
-PROFILE = settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))  # `ci` generates the same ones in every run
 LONGEST = 4000  # characters of a value that a message may hold
 FINGERPRINT = """
 find /etc /usr/local /srv /opt /root/.[bps]* /var/lib/redis/*/*.conf /var/lib/nginx -not -type s -printf '%p %y %m %u %g %s %T@ %l\\n' 2>/dev/null | sort
@@ -88,7 +87,7 @@ def examples(strategy, number):
     """Return so many values that Hypothesis generates, without the first, which is the simplest one."""
     found = []
 
-    @settings(PROFILE, max_examples=number + 1)
+    @settings(max_examples=number + 1)
     @given(strategy)
     def keep(value):
         found.append(value)
