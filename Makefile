@@ -139,8 +139,9 @@ lint-secrets: .venv/.ready ## Step of lint: detect-secrets on tracked files
 	@git ls-files -z ':!*requirements*.txt' | xargs -0 detect-secrets-hook --no-verify --exclude-secrets '^scram-sha-256$$' || \
 		{ echo "A tracked file has a secret: remove it. Mark a false positive with '# pragma: allowlist secret'." >&2; exit 1; }
 
-test-unit: .venv/.ready ## Run unit tests and house rules, without a host
+test-unit: .venv/.ready ## Run unit tests, house rules and the tests of the runtime, without a host
 	@pytest -q tests
+	@bin/test-runtime
 
 test-app: sandbox ## Run the example application's own tests, against PostgreSQL and Redis on the sandbox host
 	@$(only_sandbox)ansible-playbook -i inventories/sandbox playbooks/test_app.yml

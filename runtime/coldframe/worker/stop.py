@@ -48,6 +48,9 @@ class Rest:
         if not self.until:
             self.until = time.monotonic() + LIMIT
             pool.stop_consuming(self.worker.consumer)
-            for request in pool.take_back(self.worker):
+            waiting = pool.take_back(self.worker)
+            for request in waiting:
                 request.reject(requeue=True)
+            if waiting:
+                return False  # the event loop requeues them when it turns; Celery 5.6 else when the last task has ended
         return time.monotonic() > self.until or all(job._accepted for job in pool.jobs(self.worker))

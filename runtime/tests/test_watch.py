@@ -1,25 +1,10 @@
 """When a worker is to be restarted, and when it is left alone."""
 
-import sys
 from types import SimpleNamespace as Thing
-from unittest.mock import MagicMock, patch
 
 import pytest
-
-# The controller has neither Celery nor Redis; nothing of them is asked here.
-ABSENT = (
-    "billiard",
-    "billiard.pool",
-    "celery",
-    "celery.concurrency",
-    "celery.concurrency.asynpool",
-    "celery.worker",
-    "redis",
-    "redis.backoff",
-    "redis.retry",
-)
-with patch.dict(sys.modules, {name: MagicMock() for name in ABSENT}):
-    from coldframe.worker import pool, watch
+from coldframe import process
+from coldframe.worker import pool, watch
 
 
 class Scene:
@@ -165,28 +150,9 @@ def test_processes_that_are_idle_while_a_task_waits(scene):
     assert "has begun 1" in scene.after(4)
 
 
-MODULES = [
-    "beat.lease",
-    "canary",
-    "sending.amqp",
-    "settings_check",
-    "starting",
-    "worker.consumer",
-    "worker.heartbeat",
-    "worker.limits",
-    "worker.stop",
-    "worker.transport",
-    "worker.unknown",
-]
-STANDINS = [*ABSENT, "celery.__main__", "celery.signals", *(f"coldframe.{name}" for name in MODULES)]
-
-
 @pytest.fixture
-def worker(monkeypatch):
+def worker():
     """What tells systemd of a worker."""
-    monkeypatch.delitem(sys.modules, "coldframe.process", raising=False)
-    with patch.dict(sys.modules, {name: MagicMock() for name in STANDINS}):
-        from coldframe import process
     return process.Worker()
 
 

@@ -1,0 +1,218 @@
+"""A Redis server, and workers on it that are started as a unit starts them."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import celery
+import pytest
+import redis
+
+HERE = Path(__file__).parent
+RUNTIME = os.environ.get("RUNTIME", HERE.parent)  # or another copy of the package
+QUEUE = "mail"
+LIMIT = 8  # seconds, the queue's hard time limit
+LONGEST = 60  # seconds for which a task may be put off
+
+
+def wait_for(condition, seconds, what):
+    """Return what the condition returns once it is true."""
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+class Server:
+    """Redis behind a socket in a folder; what was written is there again after a restart."""
+
+    def __init__(self, folder):
+        """Remember where."""
+        self.folder, self.path, self.process = folder, folder / "redis.sock", None
+        self.client = redis.Redis(unix_socket_path=str(self.path), decode_responses=True)
+
+    def start(self):
+        """Start it, unless it runs, and wait until it answers."""
+        if self.process and self.process.poll() is None:
+            return
+        # Debian's redis-tools has the server under the name of its checks, and starts no service.
+        program = shutil.which("redis-server") or shutil.which("redis-check-rdb")
+        assert program, "install Debian's package redis-tools"
+        options = ("--port 0", f"--unixsocket {self.path}", f"--dir {self.folder}", "--appendonly yes", '--save ""')
+        self.process = subprocess.Popen(["redis-server", *" ".join(options).split()], executable=program, stdout=-3)
+        wait_for(self.answers, 10, "Redis answers")
+
+    def answers(self):
+        """Whether it does."""
+        with suppress(redis.ConnectionError):
+            return self.client.ping()
+
+    def stop(self):
+        """End it; it writes first."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        self.process.wait(10)
+
+
+class Worker:
+    """A worker's process, what it says to systemd, and what its tasks note."""
+
+    def __init__(self, folder, environment, *options):
+        """Start it."""
+        folder.mkdir()
+        self.log, self.notes, self.said = folder / "log", folder / "notes", []
+        self.notes.touch()
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(folder / "notify"))
+        threading.Thread(target=self.listen, daemon=True).start()
+        limits = (f"--time-limit={LIMIT}", f"--soft-time-limit={LIMIT - 1}")
+        command = [sys.executable, "-m", "coldframe.process", "--app=project", "worker", f"--queues={QUEUE}"]
+        command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
+        command += ["--prefetch-multiplier=1", "--concurrency=2", f"--hostname={folder.name}@test", *limits, *options]
+        with self.log.open("w") as log:
+            environment = environment | {"NOTIFY_SOCKET": str(folder / "notify"), "NOTES": str(self.notes)}
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=HERE)
+
+    def listen(self):
+        """Read what systemd would."""
+        with suppress(OSError):
+            while True:
+                self.said.append(self.socket.recv(10000).decode())
+
+    def ready(self):
+        """Wait until it consumes, and return it."""
+        wait_for(lambda: any("READY=1" in said for said in self.said) or self.process.poll(), 30, "the worker is ready")
+        assert self.process.poll() is None, self.log.read_text()
+        return self
+
+    def status(self):
+        """What systemd's status line is."""
+        return next(said.partition("STATUS=")[2] for said in reversed(self.said) if "STATUS=" in said)
+
+    def noted(self, task, word="begins"):
+        """The process and the time of each such note of a task."""
+        lines = [line.split() for line in self.notes.read_text().splitlines()]
+        return [(int(line[-2]), float(line[-1])) for line in lines if line[0] == task and word in " ".join(line[1:-2])]
+
+    def logged(self, text):
+        """Whether its log has that."""
+        return text in self.log.read_text()
+
+    def children(self):
+        """Its processes' ids."""
+        return set(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split())
+
+    def stop(self):
+        """Have it finish; return how many seconds that took."""
+        start = time.monotonic()
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            finally:
+                self.process.kill()
+                self.process.wait()
+        self.socket.close()
+        return time.monotonic() - start
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """Redis."""
+    server = Server(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def settings(server):
+    """What the deployment gives each process (plugins/filter/contract.py)."""
+    return {
+        "broker_url": f"redis+socket://{server.path}?virtual_host=0",
+        "broker_transport_options": {
+            "visibility_timeout": 600,
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "health_check_interval": 5,
+            "priority_steps": [0],
+        },
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,
+        "task_queues": {QUEUE: {}},
+        "task_default_queue": QUEUE,
+        "task_create_missing_queues": False,
+        "task_acks_late": True,
+        "task_retry_on_worker_lost": True,
+        "task_reject_on_worker_lost": True,
+        "task_longest_countdown": {QUEUE: LONGEST},
+        "task_unknown_seconds": 86400,
+        "worker_prefetch_multiplier": 1,
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "coldframe": {"routes": {"project.routed": {"queue": QUEUE}}, "limits": {QUEUE: {"time_limit": LIMIT}}},
+    }
+
+
+@pytest.fixture(scope="session")
+def environment(server, settings, tmp_path_factory):
+    """The environment of a unit's processes."""
+    file = tmp_path_factory.mktemp("settings") / "celery.json"
+    file.write_text(json.dumps(settings))
+    url = f"redis+socket://{server.path}?virtual_host=2"
+    return os.environ | {"PYTHONPATH": f"{RUNTIME}:{HERE}", "CELERY_SETTINGS_FILE": str(file), "RESULTS": url}
+
+
+class Sent:
+    """A task that was sent, and what became of it."""
+
+    def __init__(self, server, id_):
+        """Remember whose result it is."""
+        self.results = redis.Redis(unix_socket_path=str(server.path), db=2)
+        self.id = id_
+
+    def ended(self):
+        """How it has ended: SUCCESS or the name of an exception; empty when it has not."""
+        result = json.loads(self.results.get(f"celery-task-meta-{self.id}") or "{}")
+        if result.get("status") == "FAILURE":
+            return result["result"]["exc_type"]
+        return result.get("status", "").replace("RETRY", "")
+
+
+@pytest.fixture(scope="session")
+def send(server, settings):
+    """Send a task of the project from an application with nothing of the runtime."""
+    app = celery.Celery("sender", set_as_current=False)
+    app.conf.update(settings)
+    return lambda name, *arguments, **options: Sent(server, app.send_task(f"project.{name}", arguments, **options).id)
+
+
+@pytest.fixture
+def start(server, environment, tmp_path):
+    """Start a worker with further options on an empty broker."""
+    started = []
+    server.start()  # a test that failed may have left it stopped
+    server.client.flushall()
+
+    def run(*options):
+        started.append(Worker(tmp_path / f"worker{len(started)}", environment, *options))
+        return started[-1].ready()
+
+    yield run
+    for worker in started:
+        try:
+            worker.stop()
+        finally:
+            print(worker.log.read_text())

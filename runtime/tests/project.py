@@ -1,0 +1,75 @@
+"""An application for the tests: tasks that note when they begin and end, and fail in ways of their own."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from celery import Celery, shared_task
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.signals import worker_ready
+
+app = Celery("project")
+app.conf.update(json.loads(Path(os.environ["CELERY_SETTINGS_FILE"]).read_text()))
+app.conf.result_backend = os.environ["RESULTS"]
+
+
+def note(task, word):
+    """Add a line to the file of notes; lines of that length are not mixed with others."""
+    with open(os.environ["NOTES"], "a") as file:
+        file.write(f"{task.request.id} {word} {os.getpid()} {time.time()}\n")
+
+
+@shared_task(bind=True)
+def hold(self, seconds=0):
+    """Take some seconds."""
+    note(self, "begins")
+    time.sleep(seconds)
+    note(self, "ends")
+
+
+@shared_task(bind=True)
+def hang(self):
+    """Take for ever, whatever the soft limit."""
+    note(self, "begins")
+    while True:
+        try:
+            time.sleep(60)
+        except SoftTimeLimitExceeded:
+            note(self, "is interrupted")
+
+
+@shared_task(bind=True, max_retries=1, default_retry_delay=0)
+def poison(self):
+    """Kill the process that executes this."""
+    note(self, "begins")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Long(Exception):
+    """Much to send, and little to log."""
+
+    def __str__(self):
+        """Say little."""
+        return "long"
+
+
+@shared_task(bind=True, soft_time_limit=2, time_limit=30)
+def fail(self):
+    """Fail with more than a pipe holds, a second before the soft limit."""
+    note(self, "begins")
+    time.sleep(1)
+    raise Long("x" * (8 << 20))
+
+
+@worker_ready.connect(weak=False)
+def on_worker_ready(sender, **_):
+    """By SIGUSR1 the connection for remote control seems half open, as after a network cut."""
+
+    def half_open(*_):
+        for channel in sender.connection.transport.channels:
+            if client := vars(channel).get("subclient"):
+                client.health_check_response_counter = 2
+
+    signal.signal(signal.SIGUSR1, half_open)

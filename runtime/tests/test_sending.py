@@ -1,0 +1,81 @@
+"""What a process that sends tasks may do, and by which routes it sends them."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from celery import Celery
+from coldframe.sending import countdown
+from conftest import LONGEST, QUEUE
+
+
+@pytest.fixture
+def app(monkeypatch, settings, tmp_path):
+    """An application that was made when the process was extended."""
+    file = tmp_path / "celery.json"
+    file.write_text(json.dumps(settings))
+    monkeypatch.setenv("CELERY_SETTINGS_FILE", str(file))
+    monkeypatch.setattr(Celery, "amqp_cls", "coldframe.sending.amqp:AMQP")
+    monkeypatch.setattr(Celery, "control_cls", "coldframe.sending.control:Control")
+    app = Celery("sending", set_as_current=False)
+    app.conf.update(settings | {"task_routes": {"project.*": {"queue": "elsewhere"}, "other.*": {"queue": QUEUE}}})
+    return app
+
+
+def test_task_is_put_off_for_no_longer_than_its_queue_allows(app, server):
+    server.client.flushall()
+    app.send_task("other.task", countdown=LONGEST - 1)
+    for options in ({"countdown": LONGEST + 5}, {"eta": datetime.now(UTC) + timedelta(days=1)}):
+        with pytest.raises(ValueError, match=f"Set longest_countdown of {QUEUE} in celery_queues"):
+            app.send_task("other.task", **options)
+    assert server.client.llen(QUEUE) == 1
+
+
+def test_retry_is_sent_all_the_same(app, server, caplog):
+    server.client.flushall()
+    app.send_task("other.task", countdown=LONGEST + 5, retries=1)
+    assert server.client.llen(QUEUE) == 1 and "A retry is sent all the same" in caplog.text
+
+
+def test_eta_without_a_zone_is_in_the_applications():
+    soon = datetime.now(UTC) + timedelta(seconds=LONGEST - 5)
+    countdown.check("a", {"eta": soon.replace(tzinfo=None).isoformat()}, QUEUE, LONGEST)
+    with pytest.raises(ValueError):
+        countdown.check("a", {"eta": (soon + timedelta(seconds=10)).isoformat()}, QUEUE, LONGEST)
+
+
+def test_routes_of_the_deployment_come_first(app):
+    assert app.amqp.router.route({}, "project.routed", (), {})["queue"].name == QUEUE
+    assert app.amqp.router.route({}, "other.task", (), {})["queue"].name == QUEUE
+    with pytest.raises(Exception, match="elsewhere"):
+        app.amqp.router.route({}, "project.else", (), {})
+
+
+def test_remote_control_is_refused_where_it_is_closed(app):
+    assert app.control.ping(timeout=0.1) == []
+    app.conf.web_control = False
+    with pytest.raises(PermissionError, match=r"\(revoke\) is closed .* redis_web_control is false"):
+        app.control.revoke("1")
+
+
+def test_process_that_is_no_worker_requeues_nothing(server, settings, environment):
+    """In a process of its own, as `install` is for the whole of it."""
+    server.client.flushall()
+    server.client.zadd("unacked_index", {"lost": 1})
+    code = f"""
+from coldframe.sending import amqp, control
+amqp.install()
+control.install()
+from celery import Celery
+app = Celery()
+assert type(app.amqp) is amqp.AMQP and type(app.control) is control.Control
+app.conf.update({settings!r})
+with app.connection_for_read() as connection:
+    channel = connection.default_channel
+    assert type(channel).__module__ == "coldframe.sending.control", type(channel)
+    channel.qos.restore_visible(num=None, interval=1)
+"""
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert server.client.zcard("unacked_index") == 1

@@ -1,0 +1,25 @@
+"""What the application reads its database's address with does not matter."""
+
+from pathlib import Path
+
+import dj_database_url
+import environ
+import jinja2
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("folder", ["/run/postgresql", "/var/run/my sockets"])
+def test_address_of_the_database_is_read_alike_by_all(folder):
+    template = jinja2.Environment(autoescape=False).from_string(  # noqa: S701
+        next(
+            line
+            for line in (ROOT / "roles/release/templates/environment.j2").read_text().splitlines()
+            if line.startswith("DATABASE_URL") and "app_database_socket" in line
+        )
+    )
+    url = template.render(app_database_user="shop_a", app_name="shop", app_database_socket=folder).partition("=")[2]
+    for read in (environ.Env.db_url_config, dj_database_url.parse):
+        found = read(url)
+        assert (found["NAME"], found["USER"], found["HOST"] or found["OPTIONS"]["host"]) == ("shop", "shop_a", folder)
