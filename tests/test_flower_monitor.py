@@ -21,7 +21,7 @@ modules = {
 FILES = str(Path(__file__).parents[1] / "roles/flower/files")
 with patch.dict(sys.modules, modules), patch.object(sys, "path", [FILES, *sys.path]):
     import flowermonitor
-    from coldframe import heartbeat
+    from coldframe.worker import heartbeat
 
 NOW = 1_000_000.0
 KNOWN = {"stats": {}, "timestamp": NOW - 1000}
