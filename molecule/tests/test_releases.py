@@ -293,3 +293,27 @@ def test_by_hand_changes_are_found_by_site_and_a_changed_variable_by_any_deploy(
     assert result.returncode == 0 and changed(result) >= 1, result.stdout
     text = host.file(path).content_string
     assert "SystemMaxUse=1G" in text and "by hand" not in text
+
+
+def test_a_misspelt_tag_is_rejected(inventory):
+    result = deploy(inventory, "--tags=redsi")
+    assert result.returncode != 0 and changed(result) == 0
+    assert "There is no tag 'redsi'. Did you mean 'redis'?" in output(result)
+
+
+@pytest.mark.thorough
+def test_a_tag_converges_its_part_and_the_next_deploy_the_rest(host, deployment, inventory):
+    path, app = "/etc/systemd/journald.conf.d/coldframe.conf", deployment.app_name
+    before = running(host, app)
+    try:
+        result = deploy(
+            inventory, "--tags=base_configure", base_journal_max_use="900M", app_environment={"CHANGED": "tag"}
+        )
+        assert result.returncode == 0, result.stdout
+        assert "SystemMaxUse=900M" in host.file(path).content_string
+        assert running(host, app) == before, "a release needs the tag release"
+    finally:
+        result = deploy(inventory)
+    assert result.returncode == 0 and changed(result) >= 1, result.stdout
+    assert "SystemMaxUse=1G" in host.file(path).content_string, "the variables are those of the last full deploy"
+    assert changed(deploy(inventory)) == 0
