@@ -1,17 +1,15 @@
-"""Runs the `celery` command and tells systemd what it does (sd_notify(3)).
+"""Runs the `celery` command, for a worker or for Beat, with what this package changes in it.
+
+    python -m coldframe.process --app=APP worker|beat [OPTION...]
 
 A worker is ready when it consumes from the broker; Beat, when it ticks or stands by (coldframe.beat.lease).
-A worker's status says why it cannot use the broker, and names the tasks that it runs, while it drains too.
 """
 
 from __future__ import annotations
 
 # ruff: noqa: E402
-import logging
 import sys
 import threading
-import time
-from contextlib import suppress
 from typing import Any
 
 from coldframe import starting
@@ -27,14 +25,10 @@ from celery.worker import state
 from coldframe import canary, seams, settings_check
 from coldframe.beat import lease
 from coldframe.sending import amqp
-from coldframe.worker import heartbeat, limits, pool, processors, transport, unknown
-from coldframe.worker.consumer import Consumer
+from coldframe.worker import consumer, heartbeat, limits, processors, transport, unknown
+from coldframe.worker.status import Status
 from coldframe.worker.stop import Rest
 from coldframe.worker.watch import Watch
-
-STATUS_INTERVAL = 1.0  # seconds between two looks at the running tasks
-STATUS_TASKS = 10  # tasks that the status names, at most
-logger = logging.getLogger(__name__)
 
 
 def notify(message: str) -> None:
@@ -44,92 +38,42 @@ def notify(message: str) -> None:
     starting.notify(message)
 
 
-class Worker:
-    """What a worker is at: consuming or draining, and which tasks it runs."""
-
-    phase = "consuming"
-    ready = False
-    unwatched = ""  # why the watch cannot look at the worker
-    trouble = ""  # why the broker cannot be used now
-
-    def status(self) -> str:
-        """One line for systemd."""
-        phase = f"waiting for the broker: {self.trouble}" if self.trouble and self.phase == "consuming" else self.phase
-        tasks = sorted(f"{request.name}[{request.id}]" for request in pool.running())
-        more = f" and {len(tasks) - STATUS_TASKS} more" if len(tasks) > STATUS_TASKS else ""
-        watched = f", not watched: {self.unwatched}" if self.unwatched else ""
-        running = ", running " + ", ".join(tasks[:STATUS_TASKS]) + more if tasks else ""
-        return phase + watched + running + unknown.status()
-
-    def wait(self, trouble: str) -> None:
-        """Note why the broker cannot be used, or with an empty text that it can, and tell systemd so."""
-        self.trouble = " ".join(trouble.split())[:200]
-        with suppress(OSError):
-            notify(f"STATUS={self.status()}")
-
-    def report(self, watch: Watch) -> None:
-        """Keep systemd's status line and its watchdog current, for as long as the process lives."""
-        while True:
-            try:
-                notify(f"{self.watchdog(watch)}\nSTATUS={self.status()}")
-            except Exception:
-                logger.exception("The worker's state was not reported.")
-            time.sleep(STATUS_INTERVAL)
-
-    def watchdog(self, watch: Watch) -> str:
-        """Feed the watchdog, or wake it: not while the worker drains, for it has a time for that.
-
-        A watch that fails tells nothing of the worker, so it wakes nobody. But a worker is not ready before it can be watched:
-        a release whose Celery the watch does not know does not start.
-        """
-        if self.phase == "draining":
-            return "WATCHDOG=1"
-        try:
-            fault = watch.fault()
-        except Exception as error:
-            if not self.unwatched:
-                logger.exception("The watch over this worker fails: it would not be restarted if it hung.")
-            self.unwatched = f"{type(error).__name__}: {error}"
-            return "WATCHDOG=1"
-        self.unwatched = ""
-        if fault:
-            logger.critical("This worker is to be restarted: %s, and the broker answers.", fault)
-            return "WATCHDOG=trigger"
-        ready, self.ready = self.ready, True
-        return "WATCHDOG=1" if ready else "READY=1\nWATCHDOG=1"
-
-
-worker = Worker()
+status = Status(notify)
 
 
 @celeryd_init.connect
 def on_celeryd_init(instance: Any, **_: object) -> None:
     """Start no worker that would keep another contract with the broker than the rest of the deployment."""
     settings_check.demand(instance.app)
-    instance.app.conf.worker_consumer = "coldframe.worker.consumer:Consumer"
-    # Answers to who asks workers are in the form that all of them read, whatever tasks are written in: Flower knows no other.
+    consumer.install(instance.app, status.wait)
+    # Answers to remote control are written in the form that all of its users read, whatever tasks are written in: Flower
+    # reads no other.
     instance.app.control.mailbox.serializer = "json"
 
 
 @worker_ready.connect
 def on_worker_ready(sender: Any, **_: object) -> None:
-    """See to the stop and the life of a worker that consumes; it is ready when it can be watched."""
+    """See to the stop and the life of a worker that consumes; it is ready when it can be watched.
+
+    Celery logs an error that is raised here. The worker is never ready then, so that its unit does not start.
+    """
+    seams.demand(sender, consumer.Consumer)
+    seams.demand(sender.connection.transport, transport.Transport)
+    limits.demand(sender.pool)
     rest = Rest(sender.controller)
     seams.put(state, "maybe_shutdown", rest)
     watch = Watch(sender.controller, rest)
-    threading.Thread(target=worker.report, args=(watch,), name="status", daemon=True).start()
+    threading.Thread(target=status.report, args=(watch,), name="status", daemon=True).start()
     threading.Thread(target=limits.keep_limits, args=(sender.controller,), name="limits", daemon=True).start()
 
 
 @worker_shutting_down.connect
 def on_worker_shutting_down(**_: object) -> None:
     """Report a worker that finishes what it has and takes no more."""
-    worker.phase = "draining"
-    notify(f"STOPPING=1\nSTATUS={worker.status()}")
+    status.drain()
 
 
 if __name__ == "__main__":
-    Consumer.report = staticmethod(worker.wait)
     amqp.install()
     canary.install()
     heartbeat.install()

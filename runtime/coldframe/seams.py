@@ -1,6 +1,6 @@
-"""The places where this package changes Celery, kombu and billiard: both ways fail when the place is not there.
+"""Changes Celery, kombu and billiard at their extension points, and fails where one is missing.
 
-In a version that has lost it, a change would otherwise be left out without a word. The process does not start then.
+With a version that has lost an extension point the process must not start: a change would be left out silently.
 """
 
 from __future__ import annotations
@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from kombu.transport import TRANSPORT_ALIASES
+
+REDIS = ("redis", "rediss")  # the schemes of the broker's address; redis+socket:// is `redis` to kombu
 Class = TypeVar("Class", bound=type)
 
 
@@ -19,6 +22,24 @@ def put(owner: Any, name: str, value: Any) -> None:
     if not hasattr(owner, name):
         raise AttributeError(f"{owner!r} has no {name}: coldframe does not work with this version of it.")
     setattr(owner, name, value)
+
+
+def use_transport(path: str) -> None:
+    """Have each connection to Redis use a transport class.
+
+    :param path: its module and name, as `module:name`.
+
+    Raises KeyError when kombu has no transport for such an address.
+    """
+    for scheme in REDIS:
+        if TRANSPORT_ALIASES[scheme] != path:
+            TRANSPORT_ALIASES[scheme] = path
+
+
+def demand(part: Any, ours: type) -> None:
+    """Raise TypeError when Celery or kombu has not used a class of ours for one of its parts."""
+    if not isinstance(part, ours):
+        raise TypeError(f"{part!r} is no {ours.__module__}.{ours.__qualname__}: an extension point has no effect.")
 
 
 def extends(*own: str) -> Callable[[Class], Class]:

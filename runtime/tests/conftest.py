@@ -80,6 +80,7 @@ class Worker:
         command += ["--prefetch-multiplier=1", "--concurrency=2", f"--hostname={folder.name}@test", *limits, *options]
         with self.log.open("w") as log:
             environment = environment | {"NOTIFY_SOCKET": str(folder / "notify"), "NOTES": str(self.notes)}
+            environment |= {"PYTHONFAULTHANDLER": "1"}
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=HERE)
 
     def listen(self):
@@ -118,9 +119,12 @@ class Worker:
             self.process.terminate()
             try:
                 self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(signal.SIGABRT)  # it writes where it hangs
+                self.process.wait(10)
+                raise
             finally:
                 self.process.kill()
-                self.process.wait()
         self.socket.close()
         return time.monotonic() - start
 

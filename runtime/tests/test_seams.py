@@ -25,6 +25,12 @@ def test_class_extends_what_is_there():
         seams.extends("own")(type("Ours", (Base,), {"gone": 3}))
 
 
+def test_class_that_is_not_used_is_named():
+    seams.demand(True, int)
+    with pytest.raises(TypeError, match=r"is no test_seams.Base: an extension point has no effect"):
+        seams.demand(1, Base)
+
+
 def test_request_of_a_task_keeps_its_own_class():
     class Own(Request):
         """An application may have one."""

@@ -3,8 +3,7 @@
 from types import SimpleNamespace as Thing
 
 import pytest
-from coldframe import process
-from coldframe.worker import pool, watch
+from coldframe.worker import pool, status, watch
 
 
 class Scene:
@@ -153,20 +152,20 @@ def test_processes_that_are_idle_while_a_task_waits(scene):
 @pytest.fixture
 def worker():
     """What tells systemd of a worker."""
-    return process.Worker()
+    return status.Status(lambda message: None)
 
 
 def test_a_watch_that_fails_wakes_nobody_and_says_so_once(worker, caplog):
     broken = Thing(fault=lambda: Thing()._brpop_sent_at)
     assert {worker.watchdog(broken) for _ in range(100)} == {"WATCHDOG=1"}, "fed, and not ready: the start will fail"
     assert len(caplog.records) == 1 and "_brpop_sent_at" in caplog.text
-    assert worker.status().startswith("consuming, not watched: AttributeError")
+    assert worker.line().startswith("consuming, not watched: AttributeError")
 
 
 def test_a_worker_is_ready_once_it_is_watched(worker):
     well = Thing(fault=lambda: "")
     assert [worker.watchdog(well) for _ in range(3)] == ["READY=1\nWATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"]
-    assert "not watched" not in worker.status()
+    assert "not watched" not in worker.line()
     assert worker.watchdog(Thing(fault=lambda: "it hangs")) == "WATCHDOG=trigger"
     worker.phase = "draining"
     assert worker.watchdog(Thing(fault=lambda: "it hangs")) == "WATCHDOG=1"

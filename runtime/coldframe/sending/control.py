@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 from celery.app import control
-from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport import redis
 
 from coldframe import seams
 from coldframe.seams import extends
@@ -60,4 +60,4 @@ class Transport(redis.Transport):
 def install() -> None:
     """Have each application's `app.control` and its connections be these; call it before the application is imported."""
     seams.put(Celery, "control_cls", "coldframe.sending.control:Control")
-    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "coldframe.sending.control:Transport"))
+    seams.use_transport("coldframe.sending.control:Transport")

@@ -24,10 +24,9 @@ logger = logging.getLogger(__name__)
 
 @extends("report", "give_up")
 class Consumer(celery56.Consumer):
-    """Celery's consumer; the setting `worker_consumer` names this one."""
+    """Celery's consumer, extended."""
 
     report: Callable[[str], None] = staticmethod(lambda trouble: None)
-    """Called with the reason why the broker cannot be used, and with an empty text when it can."""
 
     def update_strategies(self) -> None:
         """Have each task executed by way of a request of ours, made from the task's own kind of request."""
@@ -107,3 +106,12 @@ class Consumer(celery56.Consumer):
 def on_worker_shutdown(sender: Any, **_: Any) -> None:
     """Tell the broker what is still owed: perhaps it is back."""
     held.settle_apart(sender.app)
+
+
+def install(app: Any, report: Callable[[str], None]) -> None:
+    """Have an application's worker use this consumer.
+
+    :param report: called with the reason why the broker cannot be used, and with an empty text when it can.
+    """
+    Consumer.report = staticmethod(report)
+    app.conf.worker_consumer = "coldframe.worker.consumer:Consumer"

@@ -105,3 +105,9 @@ def take_from_settings(sender: Any, **_: Any) -> None:
 def install() -> None:
     """Have Celery's `prefork` use this pool."""
     seams.put(TaskPool, "Pool", AsynPool)
+
+
+def demand(workers_pool: Any) -> None:
+    """Raise TypeError when a worker with a pool of processes has not this one."""
+    if isinstance(workers_pool, TaskPool):
+        seams.demand(workers_pool._pool, AsynPool)

@@ -1,7 +1,4 @@
-"""The worker's transport: kombu's for Redis, with what that lacks for messages, acknowledgements and closed connections.
-
-`install` names it in kombu's table of transports, where addresses look for theirs.
-"""
+"""The worker's transport: kombu's for Redis, with what that lacks for messages, acknowledgements and closed connections."""
 
 from __future__ import annotations
 
@@ -11,8 +8,9 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from kombu.transport import TRANSPORT_ALIASES, virtual
+from kombu.transport import virtual
 
+from coldframe import seams
 from coldframe.seams import extends
 from coldframe.worker import celery56
 from coldframe.worker.held import held
@@ -124,5 +122,5 @@ def leaving(connection_class: Any) -> Any:
 
 
 def install() -> None:
-    """Have each address of Redis use this transport; redis+socket:// is one of `redis`."""
-    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "coldframe.worker.transport:Transport"))
+    """Have connections use this transport."""
+    seams.use_transport("coldframe.worker.transport:Transport")
