@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 SPECIAL = {"all", "always", "never", "tagged", "untagged"}  # Ansible's own
+MOLECULE = {"notest", "molecule-notest", "molecule-idempotence-notest"}  # what Molecule skips in every run
 
 
 def _tags(node: Any) -> set[str]:
@@ -24,13 +25,13 @@ def _tags(node: Any) -> set[str]:
 
 
 @cache
-def deploy_tags(project: str) -> frozenset[str]:
-    """Read the tags of a deploy: one for each role, and one for each of its phases.
+def deploy_tags(project: str) -> list[str]:
+    """Read the tags of a deploy, sorted: one for each role, and one for each of its phases.
 
     :param project: the project's folder.
     """
     files = [Path(project, "playbooks/deploy.yml"), *Path(project, "roles").glob("*/tasks/main.yml")]
-    return frozenset({tag for file in files for tag in _tags(yaml.safe_load(file.read_text()))} - SPECIAL)
+    return sorted({tag for file in files for tag in _tags(yaml.safe_load(file.read_text()))} - SPECIAL)
 
 
 def tag_problems(tags: list[str], project: str) -> list[str]:
@@ -40,10 +41,10 @@ def tag_problems(tags: list[str], project: str) -> list[str]:
     :param project: the project's folder.
     :returns: one sentence per tag; empty when all of them are valid.
     """
-    valid = sorted(deploy_tags(project))
+    valid = deploy_tags(project)
     problems = []
     for tag in tags:
-        if tag not in SPECIAL and tag not in valid:
+        if tag not in SPECIAL | MOLECULE | set(valid):
             near = difflib.get_close_matches(tag, valid, 1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
             problems.append(f"There is no tag {tag!r}.{meant} The tags are: {', '.join(valid)}.")
@@ -51,8 +52,8 @@ def tag_problems(tags: list[str], project: str) -> list[str]:
 
 
 class FilterModule:
-    """The filter."""
+    """The filters."""
 
     def filters(self) -> dict[str, Any]:
-        """Name the filter for Ansible."""
-        return {"tag_problems": tag_problems}
+        """Name the filters for Ansible."""
+        return {"deploy_tags": deploy_tags, "tag_problems": tag_problems}
