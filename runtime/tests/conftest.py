@@ -63,24 +63,19 @@ class Server:
         self.process.wait(10)
 
 
-class Worker:
-    """A worker's process, what it says to systemd, and what its tasks note."""
+class Process:
+    """A process of a unit, and what it says to systemd."""
 
-    def __init__(self, folder, environment, *options):
-        """Start it."""
+    def __init__(self, folder, environment, *command):
+        """Start `python -m coldframe.process --app=project` with a command."""
         folder.mkdir()
-        self.log, self.notes, self.said = folder / "log", folder / "notes", []
-        self.notes.touch()
+        self.log, self.said = folder / "log", []
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(str(folder / "notify"))
         threading.Thread(target=self.listen, daemon=True).start()
-        limits = (f"--time-limit={LIMIT}", f"--soft-time-limit={LIMIT - 1}")
-        command = [sys.executable, "-m", "coldframe.process", "--app=project", "worker", f"--queues={QUEUE}"]
-        command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
-        command += ["--prefetch-multiplier=1", "--concurrency=2", f"--hostname={folder.name}@test", *limits, *options]
+        command = [sys.executable, "-m", "coldframe.process", "--app=project", *command, "--loglevel=INFO"]
+        environment = environment | {"NOTIFY_SOCKET": str(folder / "notify"), "PYTHONFAULTHANDLER": "1"}
         with self.log.open("w") as log:
-            environment = environment | {"NOTIFY_SOCKET": str(folder / "notify"), "NOTES": str(self.notes)}
-            environment |= {"PYTHONFAULTHANDLER": "1"}
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=HERE)
 
     def listen(self):
@@ -90,8 +85,8 @@ class Worker:
                 self.said.append(self.socket.recv(10000).decode())
 
     def ready(self):
-        """Wait until it consumes, and return it."""
-        wait_for(lambda: any("READY=1" in said for said in self.said) or self.process.poll(), 30, "the worker is ready")
+        """Wait until it is, and return it."""
+        wait_for(lambda: any("READY=1" in said for said in self.said) or self.process.poll(), 30, "it is ready")
         assert self.process.poll() is None, self.log.read_text()
         return self
 
@@ -99,18 +94,9 @@ class Worker:
         """What systemd's status line is."""
         return next(said.partition("STATUS=")[2] for said in reversed(self.said) if "STATUS=" in said)
 
-    def noted(self, task, word="begins"):
-        """The process and the time of each such note of a task."""
-        lines = [line.split() for line in self.notes.read_text().splitlines()]
-        return [(int(line[-2]), float(line[-1])) for line in lines if line[0] == task and word in " ".join(line[1:-2])]
-
     def logged(self, text):
         """Whether its log has that."""
         return text in self.log.read_text()
-
-    def children(self):
-        """Its processes' ids."""
-        return set(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split())
 
     def stop(self):
         """Have it finish; return how many seconds that took."""
@@ -127,6 +113,33 @@ class Worker:
                 self.process.kill()
         self.socket.close()
         return time.monotonic() - start
+
+
+class Worker(Process):
+    """A worker, and what its tasks note."""
+
+    def __init__(self, folder, environment, *options):
+        """Start it."""
+        self.notes = folder.with_suffix(".notes")
+        self.notes.touch()
+        limits = (
+            f"--time-limit={LIMIT}",
+            f"--soft-time-limit={LIMIT - 1}",
+            "--prefetch-multiplier=1",
+            "--concurrency=2",
+        )
+        without = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+        own = (f"--queues={QUEUE}", f"--hostname={folder.name}@test", *without, *limits)
+        super().__init__(folder, environment | {"NOTES": str(self.notes)}, "worker", *own, *options)
+
+    def noted(self, task, word="begins"):
+        """The process and the time of each such note of a task."""
+        lines = [line.split() for line in self.notes.read_text().splitlines()]
+        return [(int(line[-2]), float(line[-1])) for line in lines if line[0] == task and word in " ".join(line[1:-2])]
+
+    def children(self):
+        """Its processes' ids."""
+        return set(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split())
 
 
 @pytest.fixture(scope="session")

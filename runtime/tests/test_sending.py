@@ -60,22 +60,22 @@ def test_remote_control_is_refused_where_it_is_closed(app):
         app.control.revoke("1")
 
 
-def test_process_that_is_no_worker_requeues_nothing(server, settings, environment):
-    """In a process of its own, as `install` is for the whole of it."""
+MANAGE = """
+from celery import Celery
+from coldframe.sending import amqp, control
+app = Celery()
+app.conf.update({settings!r})
+assert type(app.amqp) is amqp.AMQP and type(app.control) is control.Control
+with app.connection_for_read() as connection:
+    assert type(connection.transport) is control.Transport
+    connection.default_channel.qos.restore_visible(num=None, interval=1)
+"""
+
+
+def test_manage_extends_celery_and_requeues_nothing(server, settings, environment, tmp_path):
     server.client.flushall()
     server.client.zadd("unacked_index", {"lost": 1})
-    code = f"""
-from coldframe.sending import amqp, control
-amqp.install()
-control.install()
-from celery import Celery
-app = Celery()
-assert type(app.amqp) is amqp.AMQP and type(app.control) is control.Control
-app.conf.update({settings!r})
-with app.connection_for_read() as connection:
-    channel = connection.default_channel
-    assert type(channel).__module__ == "coldframe.sending.control", type(channel)
-    channel.qos.restore_visible(num=None, interval=1)
-"""
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    (tmp_path / "manage.py").write_text(MANAGE.format(settings=settings))
+    command = [sys.executable, "-m", "coldframe.manage", "manage.py"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     assert server.client.zcard("unacked_index") == 1
