@@ -1,9 +1,9 @@
-"""Shows that each queue lives: its canary task is sent every 30 s, executed by a worker of the queue, and both are noted.
+"""Shows that each queue is served: every 30 s a canary task is sent to it, a worker executes it, and both are recorded.
 
-The Beat that ticks sends them. The notes are in the index of locks: `canary:sent:QUEUE` is the time when the last one was
-sent, `canary:done:QUEUE` tells of the last one that was done; each has one writer, and all times are by Redis' clock.
-While one waits in its queue no other is sent, so that none pile up where nobody consumes. The application has no part in
-this: it imports nothing, gets no result and no event, and its own base class of tasks is not asked.
+The Beat that ticks sends them. Records are in the Redis database of locks: `canary:sent:QUEUE` is the time at which the last
+one was sent, `canary:done:QUEUE` describes the last one that was executed. Each has one writer, and all times are from Redis'
+clock. While one waits in its queue no other is sent, so they do not pile up without a consumer. The application is not
+involved: it imports nothing, gets no result and no event, and its own base class of tasks is not used.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from coldframe import credentials
 
 NAME = "coldframe.canary"
 INTERVAL = 30.0  # seconds from one canary task of a queue to the next
-KEEP = 24 * 3600  # seconds for which a note is kept
-QUIET = ("celery.worker.strategy", "celery.app.trace")  # who logs that a task was received, and that it succeeded
+KEEP = 24 * 3600  # seconds for which a record is kept
+QUIET = ("celery.worker.strategy", "celery.app.trace")  # they log that a task was received, and that it succeeded
 logger = logging.getLogger(__name__)
 
 
@@ -33,17 +33,17 @@ def clock(client: redis.Redis) -> float:
 
 @shared_task(name=NAME, base=Task, bind=True, ignore_result=True, acks_late=False, send_events=False)
 def canary(task: Any, queue: str, sent: float) -> None:
-    """Note that a task which was sent to the queue has been done, when, and by which worker."""
+    """Record that a canary task of the queue was executed, when, and by which worker."""
     try:
         with credentials.locks() as client:
             done = {"sent": float(sent), "done": clock(client), "worker": task.request.hostname}
             client.set(f"canary:done:{queue}", json.dumps(done), ex=KEEP)
-    except redis.RedisError as error:  # the broker's trouble, no task's: the application hears of no failure
+    except redis.RedisError as error:  # a fault of Redis, which must not fail a task
         logger.warning("That a canary task was done was not noted: %s", error)
 
 
 class NoEvents:
-    """Tells nobody that a task was sent, where the application has `task_send_sent_event`: Flower would show it for ever."""
+    """Sends no task-sent event, even with `task_send_sent_event`: Flower would show the task as pending forever."""
 
     @staticmethod
     def publish(*_: Any, **__: Any) -> None:
@@ -54,15 +54,15 @@ class Canaries:
     """Sends the canary tasks of all queues; one Beat does so at a time."""
 
     def __init__(self, app: Any, client: redis.Redis) -> None:
-        """Begin with each queue due.
+        """Start with every queue due.
 
-        :param client: of the index of locks.
+        :param client: of the Redis database of locks.
         """
         self.app, self.redis = app, client
         self.due = dict.fromkeys(app.amqp.queues, 0.0)
 
     def send_next(self) -> bool:
-        """Send one queue its canary task, if one is due; say whether it was. Raises nothing."""
+        """Send the canary task of one queue, if one is due; return whether it was. Raises nothing."""
         queue = min(self.due, key=self.due.__getitem__)
         if (now := time.monotonic()) < self.due[queue]:
             return False
@@ -75,7 +75,7 @@ class Canaries:
         return True
 
     def waits(self, queue: str) -> bool:
-        """Whether the last one may still be in the queue: one that is not done, and in no queue, was lost."""
+        """Whether the last one may still be in the queue. One that was not executed, with the queue empty, is lost."""
         sent, done = self.redis.get(f"canary:sent:{queue}"), self.redis.get(f"canary:done:{queue}")
         if not sent or (done and json.loads(done)["sent"] >= float(sent)):
             return False
@@ -83,14 +83,14 @@ class Canaries:
             return bool(producer.channel.queue_declare(queue).message_count > 0)
 
     def send(self, queue: str) -> None:
-        """Send one, and note so."""
+        """Send one, and record that."""
         now = clock(self.redis)
         self.app.tasks[NAME].apply_async((queue, now), queue=queue, event_dispatcher=NoEvents)
         self.redis.set(f"canary:sent:{queue}", now, ex=KEEP)
 
 
 def install() -> None:
-    """Keep what goes well out of the log; two lines a queue every 30 s would be most of it."""
+    """Keep successful canary tasks out of the log. Two lines per queue every 30 s would fill it."""
     for name in QUIET:
         logging.getLogger(name).addFilter(
             lambda record: record.levelno > logging.INFO or getattr(record, "data", {}).get("name") != NAME

@@ -1,4 +1,4 @@
-"""Redis credentials from systemd, so that no address carries a password.
+"""Reads Redis credentials from systemd, so that no address contains a password.
 
 Celery shows the broker's address in `inspect conf`, reports and Flower.
 """
@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.retry import Retry
 
-TIMEOUT = 2.0  # seconds that the index of locks may take to answer
+TIMEOUT = 2.0  # seconds for a reply from the database of locks
 
 
 class Redis(CredentialProvider):
@@ -29,7 +29,7 @@ class Redis(CredentialProvider):
 
 
 def locks() -> redis.Redis:
-    """Return a client of the index of locks that soon has an answer or fails."""
+    """Return a client of the Redis database of locks, with short timeouts."""
     return redis.Redis.from_url(
         os.environ["LOCKS_URL"],
         credential_provider=Redis(),

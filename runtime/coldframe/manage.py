@@ -1,4 +1,4 @@
-"""Runs manage.py, or whatever Python file the application has there, with what every process that sends tasks has.
+"""Runs manage.py, or another Python file, with the extensions of every process that sends tasks.
 
 python -m coldframe.manage manage.py COMMAND [ARGUMENT...]
 """

@@ -1,4 +1,4 @@
-"""Runs the `celery` command, for a worker or for Beat, with what this package changes in it.
+"""Runs the `celery` command for a worker or for Beat, extended by this package.
 
     python -m coldframe.process --app=APP worker|beat [OPTION...]
 
@@ -32,7 +32,7 @@ from coldframe.worker.watch import Watch
 
 
 def notify(message: str) -> None:
-    """Send a message to systemd; with READY the start has ended."""
+    """Send a message to systemd. READY ends the start."""
     if message.startswith("READY=1"):
         start.end()
     starting.notify(message)
@@ -43,23 +43,22 @@ status = Status(notify)
 
 @celeryd_init.connect
 def on_celeryd_init(instance: Any, **_: object) -> None:
-    """Start no worker that would keep another contract with the broker than the rest of the deployment."""
-    settings_check.demand(instance.app)
+    """Refuse to start a worker whose settings differ from those of the deployment."""
+    settings_check.require(instance.app)
     consumer.install(instance.app, status.wait)
-    # Answers to remote control are written in the form that all of its users read, whatever tasks are written in: Flower
-    # reads no other.
+    # Replies to remote control are always JSON, whatever the tasks' serializer: Flower accepts nothing else.
     instance.app.control.mailbox.serializer = "json"
 
 
 @worker_ready.connect
 def on_worker_ready(sender: Any, **_: object) -> None:
-    """See to the stop and the life of a worker that consumes; it is ready when it can be watched.
+    """Start to report the worker, and to watch it. It becomes ready with the first report.
 
-    Celery logs an error that is raised here. The worker is never ready then, so that its unit does not start.
+    Celery only logs an error that is raised here. The worker does not become ready then, and its unit fails to start.
     """
-    seams.demand(sender, consumer.Consumer)
-    seams.demand(sender.connection.transport, transport.Transport)
-    limits.demand(sender.pool)
+    seams.require(sender, consumer.Consumer)
+    seams.require(sender.connection.transport, transport.Transport)
+    limits.require(sender.pool)
     rest = Rest(sender.controller)
     seams.put(state, "maybe_shutdown", rest)
     watch = Watch(sender.controller, rest)
@@ -69,7 +68,7 @@ def on_worker_ready(sender: Any, **_: object) -> None:
 
 @worker_shutting_down.connect
 def on_worker_shutting_down(**_: object) -> None:
-    """Report a worker that finishes what it has and takes no more."""
+    """Report that the worker drains."""
     status.drain()
 
 

@@ -25,7 +25,7 @@ def put(owner: Any, name: str, value: Any) -> None:
 
 
 def use_transport(path: str) -> None:
-    """Have each connection to Redis use a transport class.
+    """Make each connection to Redis use a transport class.
 
     :param path: its module and name, as `module:name`.
 
@@ -36,8 +36,8 @@ def use_transport(path: str) -> None:
             TRANSPORT_ALIASES[scheme] = path
 
 
-def demand(part: Any, ours: type) -> None:
-    """Raise TypeError when Celery or kombu has not used a class of ours for one of its parts."""
+def require(part: Any, ours: type) -> None:
+    """Raise TypeError when a part of Celery or kombu is not an instance of our class."""
     if not isinstance(part, ours):
         raise TypeError(f"{part!r} is no {ours.__module__}.{ours.__qualname__}: an extension point has no effect.")
 

@@ -1,7 +1,8 @@
-"""Compares what the application's Celery is set to with what the deployment has set, before anything runs.
+"""Compares the application's Celery settings with those of the deployment, before anything runs.
 
-Celery 5.6 lets CELERY_* of Django's settings win over `app.conf.update(...)`, 5.7 the other way round; and an application may
-not read the deployment's file at all. Broker, queues, limits and acknowledgement are one contract: half of it loses tasks.
+In Celery 5.6, CELERY_* of Django's settings take precedence over `app.conf.update(...)`; in 5.7 the reverse. An application
+may not read the deployment's file at all. Broker, queues, limits and acknowledgement depend on each other: with only some
+of them, tasks are lost.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ REMEDY = """Write this behind the last CELERY_ line of {module}, which works wit
 and app.config_from_object("django.conf:settings", namespace="CELERY") in the module of the Celery application."""
 RESULTS = """Write CELERY_RESULT_BACKEND = "django-db" (with django-celery-results in the requirements and django_celery_results in
 INSTALLED_APPS), or, behind the lines that read CELERY_SETTINGS_FILE, CELERY_RESULT_BACKEND = CELERY["broker_url"]."""
-OWN = "coldframe"  # the part of the file that is no setting of Celery's: for this package
-# What the application may choose, as long as nobody who writes to the broker can run code by it; Flower and Beat speak JSON.
+OWN = "coldframe"  # the part of the file that is for this package, and not for Celery
+# The application may choose these, except for formats that run code when they are read. Flower and Beat use JSON.
 SERIALIZERS = {"accept_content", "result_accept_content", "task_serializer", "result_serializer"}
 UNSAFE = {"pickle", "yaml", "application/x-python-serialize", "application/x-yaml"}
-PATIENCE = 2.0  # seconds for an address to answer
+PATIENCE = 2.0  # seconds to wait for a connection
 
 
 def given() -> dict[str, Any]:
@@ -36,18 +37,18 @@ def given() -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """Show a value without the passwords of addresses."""
+    """Return a value as text, without the passwords in addresses."""
     text = re.sub(r"(://)[^/@\s]*@", r"\1***@", repr(value))
     return text if len(text) <= 120 else text[:117] + "..."
 
 
 def names(queues: Any) -> set[str]:
-    """Name the queues of `task_queues`, which may be a mapping or a list."""
+    """Return the names of the queues in `task_queues`, a mapping or a list."""
     return set(queues) if isinstance(queues, dict) else {queue.name for queue in queues or ()}
 
 
 def same(key: str, wanted: Any, found: Any) -> bool:
-    """Whether a setting has what the deployment gives, and perhaps more."""
+    """Whether a setting contains what the deployment sets."""
     if key == "task_queues":
         return names(found) == names(wanted)
     if key in SERIALIZERS:
@@ -59,26 +60,26 @@ def same(key: str, wanted: Any, found: Any) -> bool:
 
 
 def own(key: str, app: Any) -> Any:
-    """Return what Django's settings say of a setting of Celery's; None when nothing."""
+    """Return the value of a Celery setting in Django's settings, or None."""
     from django.conf import settings
 
     return getattr(settings, f"{app.namespace or 'CELERY'}_{key.upper()}", None)
 
 
 def origin(key: str, app: Any) -> str:
-    """Say where a setting comes from."""
+    """Describe where a setting comes from."""
     if own(key, app) is not None:
         return f"{app.namespace or 'CELERY'}_{key.upper()} in {module()}"
     return "Celery's default or the application's code"
 
 
 def module() -> str:
-    """Name the settings module."""
+    """Return the name of the settings module."""
     return os.environ.get("DJANGO_SETTINGS_MODULE", "the settings module")
 
 
 def differences(app: Any) -> list[str]:
-    """Say which of the deployment's settings the application does not have."""
+    """List the settings of the deployment that the application does not have."""
     wrong = []
     for key, wanted in given().items():
         if key != OWN and not same(key, wanted, found := app.conf.get(key)):
@@ -86,14 +87,14 @@ def differences(app: Any) -> list[str]:
     return wrong
 
 
-def demand(app: Any) -> None:
-    """End this process when the application's Celery is not set as the deployment has set it."""
+def require(app: Any) -> None:
+    """Exit when the application's Celery settings differ from those of the deployment."""
     if wrong := differences(app):
         raise SystemExit("\n".join([*wrong, REMEDY.format(module=module())]))
 
 
 def queue_of(app: Any, name: str, task: Any) -> str:
-    """Name the queue that a task is sent to; empty when that depends on its arguments."""
+    """Return the queue that a task is sent to; an empty text when that depends on its arguments."""
     queue = getattr(task, "queue", None)
     if not queue:
         try:
@@ -101,13 +102,13 @@ def queue_of(app: Any, name: str, task: Any) -> str:
         except KeyError as error:  # celery.exceptions.QueueNotFound is one
             missing = re.search(r"'([^']+)'", str(error))
             queue = missing[1] if missing else str(error)
-        except Exception:  # of a router of the application's, which was given none
+        except Exception:  # the application's router needs arguments
             return ""
     return getattr(queue, "name", queue) or app.conf.task_default_queue
 
 
 def tasks(app: Any) -> Iterator[str]:
-    """Say which tasks go to no queue that there is, or ask for more time than their queue allows."""
+    """List tasks whose queue does not exist, or whose time limit is longer than that of their queue."""
     limits, queues = given()[OWN]["limits"], names(given()["task_queues"])
     for name, task in sorted(app.tasks.items()):
         queue = "" if name.startswith(("celery.", "coldframe.")) else queue_of(app, name, task)
@@ -126,7 +127,7 @@ def tasks(app: Any) -> Iterator[str]:
 
 
 def limits(app: Any) -> Iterator[str]:
-    """Say whether the application asks for more time for all tasks than their queue allows."""
+    """List time limits for all tasks that are longer than that of their queue."""
     default = app.conf.task_default_queue
     longest = given()[OWN]["limits"][default]["time_limit"]
     for option in ("time_limit", "soft_time_limit"):
@@ -139,7 +140,7 @@ def limits(app: Any) -> Iterator[str]:
 
 
 def scheduler(app: Any) -> Iterator[str]:
-    """Say whether the application asks for another scheduler than Beat's unit runs."""
+    """List a scheduler that is not the one of Beat's unit."""
     runs, asked = given()[OWN]["scheduler"], app.conf.beat_scheduler
     if asked not in (runs, "celery.beat:PersistentScheduler"):
         yield (
@@ -149,7 +150,7 @@ def scheduler(app: Any) -> Iterator[str]:
 
 
 def results(app: Any) -> Iterator[str]:
-    """Say whether the result backend does not answer: then every `.delay()` would wait for it for seconds, and fail."""
+    """List a result backend that does not answer. Every `.delay()` would wait for it for seconds, and fail."""
     address = app.conf.result_backend
     if str(address).partition(":")[0] in ("rpc", "celery.backends.rpc"):
         yield (
@@ -167,7 +168,7 @@ def results(app: Any) -> Iterator[str]:
 
 
 def caches() -> Iterator[str]:
-    """Say which of CACHES does not answer."""
+    """List the entries of CACHES that do not answer."""
     from django.conf import settings
     from django.core.cache import caches as known
 
@@ -190,7 +191,7 @@ def caches() -> Iterator[str]:
 
 
 def hosts() -> Iterator[str]:
-    """Say for which names of the deployment's the application would answer each request with 400."""
+    """List host names of the deployment for which the application would answer each request with 400."""
     from django.conf import settings
     from django.http.request import validate_host
 
@@ -204,7 +205,7 @@ def hosts() -> Iterator[str]:
 
 
 def uploads() -> Iterator[str]:
-    """Say which fields keep their files in the release: its folder is read-only, and each upload would fail."""
+    """List fields that store files in the folder of the release. It is read-only, and each upload would fail."""
     from django.apps import apps
     from django.core.files.storage import FileSystemStorage
     from django.db.models import FileField
@@ -225,7 +226,7 @@ def uploads() -> Iterator[str]:
 
 
 def read(cache: Any) -> None:
-    """Read from a cache. Raises what went wrong, also where django-redis is told to hide it (IGNORE_EXCEPTIONS)."""
+    """Read from a cache. Raises its errors, even if django-redis is configured to hide them (IGNORE_EXCEPTIONS)."""
     hides = getattr(cache, "_ignore_exceptions", False)
     try:
         if hides:
@@ -237,7 +238,7 @@ def read(cache: Any) -> None:
 
 
 def connect(address: str) -> None:
-    """Open a connection to an address of a cache, and close it. Raises OSError; does nothing for what is no address."""
+    """Open a connection to the address of a cache, and close it. Does nothing if it is no address. Raises OSError."""
     parts = urlsplit(address if "://" in address else f"//{address}")
     if parts.scheme in ("unix", "redis+socket"):
         with socket.socket(socket.AF_UNIX) as client:
@@ -252,11 +253,11 @@ def connect(address: str) -> None:
 
 
 def refuse(name: str) -> None:
-    """Raise CommandError with all that is wrong with the settings, and what to write.
+    """Raise CommandError with everything that is wrong with the settings, and what to write.
 
     :param name: the Celery application, as `module:name`.
 
-    Raises what the application raises when it is imported, too.
+    Also raises what the import of the application raises.
     """
     from celery.app.utils import find_app
     from django.core.management import CommandError

@@ -1,8 +1,8 @@
-"""Keeps systemd from ending a process that starts slowly, for as long as it gets on.
+"""Extends systemd's start timeout for a process that makes progress.
 
-TimeoutStartSec counts seconds of the clock. After a boot all processes of a host load the application at once, and
-share the processors: together they may need longer than each of them is given, and would be ended and begin anew for
-ever. Here the limit counts a process's own seconds: those of the processor that it used, or those in which it used none.
+TimeoutStartSec counts wall-clock seconds. After a boot all processes of a host load the application at once and share the
+processors. They may need longer than the timeout of each, and would be restarted forever. Here the limit counts the CPU
+time of the process, or the time in which it used none.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import threading
 import time
 from collections.abc import Callable
 
-INTERVAL = 5.0  # seconds between two looks, at most
-IDLE = 0.01  # of a processor; who only waits, and tries again now and then, uses less
+INTERVAL = 5.0  # seconds between two checks, at most
+IDLE = 0.01  # of a processor; a process that only waits and retries uses less
 
 
 def notify(message: str) -> None:
-    """Send a message to systemd (sd_notify(3)); without systemd there is nobody to tell."""
+    """Send a message to systemd (sd_notify(3)). Does nothing without systemd."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -34,25 +34,25 @@ class Start:
     def __init__(self, seconds: float, progress: Callable[[], object] | None = None) -> None:
         """Remember the limit.
 
-        :param seconds: of the processor, or of idling, that the start may take; the unit's TimeoutStartSec.
-        :param progress: called at each look at which the process got on.
+        :param seconds: CPU time, or idle time, that the start may take; the unit's TimeoutStartSec.
+        :param progress: called at each check at which the process made progress.
         """
         self.seconds, self.progress = seconds, progress or (lambda: None)
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.watch, name="start", daemon=True)
 
     def begin(self) -> None:
-        """Look from now on, from a thread of its own."""
+        """Start to check, in a thread."""
         self.thread.start()
 
     def end(self) -> None:
-        """Look no more; the thread is gone when this returns."""
+        """Stop, and wait until the thread has ended."""
         self.ended.set()
         if self.thread.is_alive():
             self.thread.join()
 
     def watch(self) -> None:
-        """Ask for more time at each look at which the processor was used, within the limit."""
+        """Request more time at each check at which CPU time was used, within the limit."""
         looked, used = time.monotonic(), time.process_time()
         limit = used + self.seconds
         while not self.ended.wait(min(INTERVAL, self.seconds / 4)):
@@ -64,5 +64,5 @@ class Start:
 
 
 def of_unit(progress: Callable[[], object] | None = None) -> Start:
-    """Return the start of a process of this unit, with the unit's limit."""
+    """Return the start of this process, with the limit of its unit (`START_TIMEOUT`)."""
     return Start(float(os.environ.get("START_TIMEOUT", "60")), progress)

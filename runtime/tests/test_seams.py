@@ -26,9 +26,9 @@ def test_class_extends_what_is_there():
 
 
 def test_class_that_is_not_used_is_named():
-    seams.demand(True, int)
+    seams.require(True, int)
     with pytest.raises(TypeError, match=r"is no test_seams.Base: an extension point has no effect"):
-        seams.demand(1, Base)
+        seams.require(1, Base)
 
 
 def test_request_of_a_task_keeps_its_own_class():

@@ -92,7 +92,7 @@ def test_what_breaks_the_contract_differs(say, settings):
 
 def test_a_process_with_other_settings_ends_and_says_what_to_write(say):
     with pytest.raises(SystemExit, match=r"task_acks_late is None(.|\n)*globals\(\)\.update"):
-        say(lambda app: [settings_check.demand(app)], task_acks_late=None)
+        say(lambda app: [settings_check.require(app)], task_acks_late=None)
 
 
 def test_a_task_for_a_queue_that_is_not_there_is_named(say):

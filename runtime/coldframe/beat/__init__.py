@@ -1,1 +1,1 @@
-"""What Beat adds to Celery: one of several ticks, the others stand by."""
+"""Extends Celery's Beat: one of several ticks, the others stand by."""

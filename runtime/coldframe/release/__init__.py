@@ -1,1 +1,1 @@
-"""What is done with a release once, before its units start: checks, static files, migrations."""
+"""Prepares a release once, before its units start: checks, static files, migrations."""

@@ -1,4 +1,4 @@
-"""Runs Django's system checks on a release, and asks whether each change of a model has a migration."""
+"""Runs Django's system checks on a release, and finds changes of models that have no migration."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Failed(Complete):
     """A release does not pass its checks."""
 
     def __init__(self, findings: list[dict[str, Any]], later: int = 0) -> None:
-        """Write the findings, one or two lines each.
+        """Format the findings, one or two lines each.
 
-        :param later: how many more there are, which are looked for again when the database is migrated.
+        :param later: the number of further findings, which are checked again after the migrations.
         """
         text = [written(finding) for finding in findings]
         if later:
@@ -32,12 +32,12 @@ class Failed(Complete):
 
 
 def written(finding: dict[str, Any]) -> str:
-    """Write a finding."""
+    """Format a finding."""
     return f"{finding['id']}: {finding['text']}" + (f"\n    {finding['hint']}" if finding["hint"] else "")
 
 
 def run(order: dict[str, Any], result: dict[str, Any], tables: bool) -> None:
-    """Run all checks, those for deployment too; note the findings.
+    """Run all checks, including those for deployment, and record the findings.
 
     :param order: `check_level`, the name of the least level that fails; `check_ignore`, ids that do not.
     :param tables: whether the database is migrated: then the checks of databases run too, else the question whether
@@ -63,7 +63,7 @@ def run(order: dict[str, Any], result: dict[str, Any], tables: bool) -> None:
 
 
 def ask(databases: list[str] | None) -> tuple[list[Any], Exception | None]:
-    """Run the checks; return their findings, and what the first of them raised that did not come to its end."""
+    """Run the checks; return their findings, and the first exception that one raised."""
     from django.core.checks import run_checks
     from django.core.checks.registry import registry
 
@@ -71,20 +71,20 @@ def ask(databases: list[str] | None) -> tuple[list[Any], Exception | None]:
         return run_checks(include_deployment_checks=True, databases=databases), None
     except Exception as error:
         messages: list[Any] = []
-        for check in registry.get_checks(True):  # the others, for one that asks a table hides them
+        for check in registry.get_checks(True):  # the others too, which one that reads a missing table hides
             with suppress(Exception):
                 messages.extend(check(app_configs=None, databases=databases))
         return messages, error
 
 
 def about(message: Any) -> str:
-    """Write a finding's text, with what it is about."""
+    """Format the text of a finding, with its subject."""
     about = getattr(getattr(message.obj, "_meta", None), "label", None) or message.obj
     return f"{about}: {message.msg}" if about else str(message.msg)
 
 
 def forgotten(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Find models that were changed without a migration; those of installed packages are no fault of the release's.
+    """Find models that were changed without a migration. Those of installed packages are not faults of the release.
 
     Migrations are written without translations, whatever LANGUAGE_CODE says, so models are compared without them too.
     """

@@ -1,4 +1,4 @@
-"""Writes an exception for whoever wrote the application: where in its own code it came from, and what it was."""
+"""Formats an exception for the developers of the application: its text, and its origin in their code."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code for a lock that did not come in time
-LINES = 15  # of an error that has none of the application's lines; the last ones tell the most
-OWN = 8  # lines of the application's own code, for each exception of a chain
+LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code for a lock timeout
+LINES = 15  # last lines of an error that has none of the application's
+OWN = 8  # lines of the application's code, for each exception of a chain
 
 
 class Complete(Exception):
-    """An error whose text was written for people, and needs no traceback."""
+    """An error whose text is complete, without a traceback."""
 
 
 def is_own(file: str, folder: Path) -> bool:
-    """Whether a source file is the application's: in its folder, and neither an installed package's nor ours."""
+    """Whether a source file belongs to the application, and not to an installed package or to Coldframe."""
     path = Path(file)
     return path.is_relative_to(folder) and path.relative_to(folder).parts[0] not in (".venv", ".release")
 
 
 def chain(error: traceback.TracebackException | None) -> Iterator[traceback.TracebackException]:
-    """List an exception and those that it came from, as Python prints them."""
+    """Yield an exception and its causes, as Python prints them."""
     while error is not None:
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def own_traceback(error: BaseException, folder: Path) -> str:
-    """Write the lines of a traceback that lie in a folder, and where each exception was raised."""
+    """Format the lines of a traceback that are in a folder, and where each exception was raised."""
     told = traceback.TracebackException.from_exception(error)
     found = False
     for each in chain(told):
@@ -44,7 +44,7 @@ def own_traceback(error: BaseException, folder: Path) -> str:
 
 
 def error_of(error: BaseException) -> dict[str, Any]:
-    """Tell an error's text, and whether it was a lock that did not come in time."""
+    """Return the type and the text of an error, and whether it was a lock timeout."""
     codes = []
     cause: BaseException | None = error
     while cause is not None:

@@ -17,14 +17,14 @@ CREATES = re.compile(
 
 
 def made_by_sql(sql: Any) -> list[str]:
-    """Name the indexes that a RunSQL makes."""
+    """Return the names of the indexes that a RunSQL creates."""
     parts = [sql] if isinstance(sql, str) else [part if isinstance(part, str) else part[0] for part in sql or ()]
     names = [name.rpartition(".")[2] for part in parts for name in CREATES.findall(part)]
     return [name.strip('"') if name.startswith('"') else name.lower() for name in names]
 
 
 def made(operations: list[Any]) -> Iterator[str]:
-    """Name the indexes that operations of a migration make."""
+    """Yield the names of the indexes that operations of a migration create."""
     from django.db.migrations import AddIndex, RunSQL
 
     for operation in operations:
@@ -36,7 +36,7 @@ def made(operations: list[Any]) -> Iterator[str]:
 
 
 def invalid(connection: Any) -> list[tuple[str, str, str]]:
-    """List the invalid indexes: the index and its table, quoted for SQL, and the index's bare name."""
+    """List invalid indexes: index and table, quoted for SQL, and the unquoted name of the index."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT format('%I.%I', n.nspname, c.relname), i.indrelid::regclass::text, c.relname FROM pg_index i"
@@ -48,7 +48,7 @@ def invalid(connection: Any) -> list[tuple[str, str, str]]:
 
 
 def is_there(connection: Any, name: str, table: str) -> bool:
-    """Whether a valid index of that name is on that table."""
+    """Whether the table has a valid index of that name."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid"
@@ -59,9 +59,9 @@ def is_there(connection: Any, name: str, table: str) -> bool:
 
 
 def clear(connection: Any, plan: list[Any]) -> list[str]:
-    """Drop the invalid indexes that a plan makes, without locking their tables; say which.
+    """Drop the invalid indexes that a plan creates, without locking their tables; return their names.
 
-    Raises a database error, such as for a lock that does not come in time.
+    Raises a database error, such as a lock timeout.
     """
     makers = {name: str(migration) for migration in plan for name in made(migration.operations)}
     dropped = []

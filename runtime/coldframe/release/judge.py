@@ -1,4 +1,4 @@
-"""Tells which unapplied migrations the running release could not survive.
+"""Finds unapplied migrations that would break the running release.
 
 Each operation's SQL is collected from Django without running it, and judged by the rules of
 django-migration-linter, with some more. Nothing here writes to the database.
@@ -17,7 +17,7 @@ from django.db.migrations import AlterField, RunSQL
 from django_migration_linter.sql_analyser.base import Check, CheckMode, CheckType
 from django_migration_linter.sql_analyser.postgresql import PostgresqlAnalyser
 
-# Why, by the linter's code of a finding.
+# The reason, by the linter's code of a finding.
 REASONS = {
     "RENAME_TABLE": "renames a table that the running release uses under its old name",
     "NOT_NULL": "makes a column NOT NULL that has no default in the database: the running release's INSERT "
@@ -36,7 +36,7 @@ TABLE = re.compile(r'\b(?:TABLE|ON|INTO|UPDATE|FROM)(?: IF (?:NOT )?EXISTS)?(?: 
 
 
 def rule(code: str, pattern: str, kind: CheckType = CheckType.ERROR) -> Check:
-    """Make a rule of the linter from a pattern that a statement is searched for."""
+    """Make a rule of the linter from a pattern."""
     return Check(code, lambda sql, **_: re.search(pattern, sql), REASONS.get(code, ""), CheckMode.ONE_LINER, kind)
 
 
@@ -45,7 +45,7 @@ RULES = [
     rule("SET_NOT_NULL", r"ALTER COLUMN .* SET NOT NULL"),
     rule("ADD_CONSTRAINT", r"ADD CONSTRAINT .* (CHECK|EXCLUDE)\b"),
     rule("DROP_OTHER", r"^(TRUNCATE|DROP (?!(INDEX|TABLE|TRIGGER|RULE|POLICY)\b))|ALTER TABLE .* SET SCHEMA"),
-    # What RunSQL may say without the word COLUMN.
+    # RunSQL may leave out the word COLUMN.
     rule("DROP_COLUMN_SHORT", r"ALTER TABLE .* DROP (?!(COLUMN|CONSTRAINT|DEFAULT|NOT NULL|EXPRESSION|IDENTITY)\b)"),
     rule("RENAME_COLUMN_SHORT", r"ALTER TABLE \S+ RENAME (?!(TO|COLUMN|CONSTRAINT)\b)"),
     rule("ALTER_COLUMN_SHORT", r"ALTER TABLE .* ALTER (?!COLUMN\b)\S+ (SET DATA )?TYPE"),
@@ -55,13 +55,13 @@ RULES = [
 
 
 class Analyser(PostgresqlAnalyser):
-    """The linter's rules for PostgreSQL, and those of ours. One that bears a code of the linter's would replace it."""
+    """The linter's rules for PostgreSQL, and ours. A rule of ours with a code of the linter would replace that."""
 
     migration_checks = RULES
 
 
 def statements(sql: str) -> Iterator[str]:
-    """Split SQL into statements as the rules read them: one line, upper case but for quoted names, no text."""
+    """Split SQL into statements as the rules expect them: one line, upper case except for quoted names, no strings."""
     for statement in sqlparse.split(sqlparse.format(sql, strip_comments=True)):
         line = re.sub(r"'(?:[^']|'')*'", "''", " ".join(statement.split()))
         yield re.sub(r'"[^"]*"|[^"]+', lambda m: m[0] if m[0].startswith('"') else m[0].upper(), line)
@@ -71,8 +71,8 @@ def judged(sql: list[str], made: set[str], ignore: list[str] | None = None) -> t
     """Judge the SQL of one operation.
 
     :param sql: what Django would execute.
-    :param made: tables that the plan has made so far, which the running release does not know; is added to.
-    :param ignore: codes of the linter that do not count here.
+    :param made: tables that the plan has created so far, which the running release does not use; extended here.
+    :param ignore: codes of the linter to ignore.
     :returns: what breaks the running release, code to reason, and what may disturb it.
     """
     known = []
@@ -83,7 +83,7 @@ def judged(sql: list[str], made: set[str], ignore: list[str] | None = None) -> t
         elif table in made:
             if renamed := re.search(r'RENAME TO ("[^"]+"|\w+)', statement):
                 made.add(renamed[1])
-        elif "GENERATED ALWAYS AS" not in statement:  # such a column is filled by the database
+        elif "GENERATED ALWAYS AS" not in statement:  # the database fills such a column
             known.append(statement)
     analyser = Analyser(ignore)
     analyser.analyse(known)
@@ -93,12 +93,12 @@ def judged(sql: list[str], made: set[str], ignore: list[str] | None = None) -> t
         where = f" ({issue.table}.{issue.column})" if issue.table and issue.column else ""
         fatal.setdefault(code, REASONS.get(code, issue.message) + where)
     if "SET_NOT_NULL" in fatal:
-        fatal.pop("NOT_NULL", None)  # the same, said better
+        fatal.pop("NOT_NULL", None)  # the same finding, more precise
     return fatal, sorted({issue.message for issue in analyser.warnings})
 
 
 def is_widening(operation: Any, app_label: str, old: Any) -> bool:
-    """Whether a text column only becomes longer, which harms nobody and rewrites nothing."""
+    """Whether a text column only becomes longer, which is harmless and rewrites nothing."""
     if not isinstance(operation, AlterField):
         return False
     before = old.models[app_label, operation.model_name_lower].get_field(operation.name)
@@ -115,7 +115,7 @@ def runs_code(operation: Any) -> bool:
 
 @contextmanager
 def read_only() -> Iterator[None]:
-    """Refuse writes: whatever an operation asks the database to learn its SQL."""
+    """Reject writes while an operation computes its SQL."""
     with connection.cursor() as cursor:
         cursor.execute("SET default_transaction_read_only = on")
         try:
@@ -125,7 +125,7 @@ def read_only() -> Iterator[None]:
 
 
 def findings(executor: Any, plan: list[Any]) -> Iterator[dict[str, Any]]:
-    """Judge the unapplied migrations in their order.
+    """Judge the unapplied migrations, in order.
 
     :param executor: Django's MigrationExecutor.
     :param plan: the unapplied migrations.
@@ -150,7 +150,7 @@ def findings(executor: Any, plan: list[Any]) -> Iterator[dict[str, Any]]:
                     operation.database_forwards(migration.app_label, editor, old, state)
                 fatal, disturbing = judged(editor.collected_sql, made, ignore)
             except Exception as error:
-                # Some SQL depends on tables as they are; those of an application that is new are not there yet.
+                # Some SQL depends on existing tables, which a new application does not have yet.
                 if migration.app_label not in inhabited:
                     continue
                 reason = f"cannot be judged beforehand ({type(error).__name__}: {error})"

@@ -11,12 +11,12 @@ from coldframe.release import indexes
 
 
 def pending() -> list[Any]:
-    """List the unapplied migrations, in their order."""
+    """Return the unapplied migrations, in order."""
     return planned()[1]
 
 
 def planned() -> tuple[Any, list[Any]]:
-    """Return Django's executor, and the unapplied migrations in their order."""
+    """Return Django's executor, and the unapplied migrations, in order."""
     from django.db import connection
     from django.db.migrations.executor import MigrationExecutor
 
@@ -25,7 +25,7 @@ def planned() -> tuple[Any, list[Any]]:
 
 
 def migrate(order: dict[str, Any], result: dict[str, Any]) -> None:
-    """Apply what is unapplied, unless the running release could not survive it.
+    """Apply the unapplied migrations, unless they would break the running release.
 
     Django's command runs in any case: what follows it (`post_migrate`) may have failed at the last attempt.
     """
@@ -35,7 +35,7 @@ def migrate(order: dict[str, Any], result: dict[str, Any]) -> None:
     from django.db.migrations.recorder import MigrationRecorder
 
     def limit_waiting(connection: Any, **_: Any) -> None:
-        # Whoever waits for a table's lock has everybody else wait behind them.
+        # A statement that waits for the lock of a table blocks all later ones.
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute("SELECT set_config('lock_timeout', %s, false)", [f"{order['lock_timeout']}s"])
@@ -51,7 +51,7 @@ def migrate(order: dict[str, Any], result: dict[str, Any]) -> None:
         if packages is None:
             result["linter_missing"] = True
             return
-        sys.path.append(str(packages))  # behind the application's own
+        sys.path.append(str(packages))  # after the application's own
         from coldframe.release import judge
 
         result["step"] = "judge"
@@ -71,7 +71,7 @@ def migrate(order: dict[str, Any], result: dict[str, Any]) -> None:
     try:
         call_command("migrate", interactive=False, no_color=True, stdout=output)
     finally:
-        connection.close()  # it may be broken; what was applied is read anew
+        connection.close()  # it may be broken; what was applied is read again
         applied = MigrationRecorder(connection).applied_migrations()
         result["applied"] = [str(m) for m in plan if (m.app_label, m.name) in applied]
         result["output"] = output.getvalue()
@@ -80,7 +80,7 @@ def migrate(order: dict[str, Any], result: dict[str, Any]) -> None:
 
 
 def watch(plan: list[Any], result: dict[str, Any]) -> None:
-    """Note which operations of a migration that is not atomic are done, and pass over an index that is there.
+    """Record which operations of a non-atomic migration are done, and skip an index that exists.
 
     Each attempt begins with the migration's first operation. Django reads operations from the migration's class, so
     these are the ones that its command runs.
@@ -92,7 +92,7 @@ def watch(plan: list[Any], result: dict[str, Any]) -> None:
 
 
 def watch_one(migration: Any, operation: Any, result: dict[str, Any]) -> None:
-    """Have one operation note that it is done."""
+    """Make an operation record that it is done."""
     forwards, done = operation.database_forwards, result["done"].setdefault(str(migration), [])
 
     def run(app_label: str, editor: Any, old: Any, new: Any) -> None:
@@ -114,7 +114,7 @@ def watch_one(migration: Any, operation: Any, result: dict[str, Any]) -> None:
 
 
 def is_concurrent(operation: Any) -> bool:
-    """Whether an operation makes an index while the table is in use."""
+    """Whether an operation creates an index concurrently."""
     from django.db import connection
 
     if connection.vendor != "postgresql":

@@ -19,13 +19,13 @@ from coldframe.release.errors import error_of
 
 
 def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
-    """Do what is ordered, noting in the result what was done; an exception ends it.
+    """Execute the order, and record in the result what was done.
 
     :param order: `celery`, the Celery application, or empty; `check`, `static`, `migrate` (bool); `check_level`, `check_ignore` (coldframe.release.checks); `commands`,
-        of manage.py, run behind `static`; `running`, the release that serves, empty when none does; `allow`, names of
+        of manage.py, run after `static`; `running`, the release that serves, empty when none does; `allow`, names of
         migrations; `linter`, the environment of the migration linter; `lock_timeout`
         and `load_timeout`, seconds.
-    :param result: filled as things are done, so that it is right when an exception ends it.
+    :param result: filled step by step, so that it is correct after an exception.
     """
     import django
 
@@ -34,7 +34,7 @@ def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
         from coldframe.sending import amqp
 
         amqp.install()  # before the application is imported
-    faulthandler.dump_traceback_later(order["load_timeout"], exit=True)  # says where it hangs
+    faulthandler.dump_traceback_later(order["load_timeout"], exit=True)  # prints where it hangs
     django.setup()
     faulthandler.cancel_dump_traceback_later()
     if order["celery"]:
@@ -57,7 +57,7 @@ def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
 
 
 def check_before_migrating(order: dict[str, Any], result: dict[str, Any]) -> None:
-    """Refuse what no migration can mend before anything is touched; leave the rest to the checks after it."""
+    """Fail before any change for findings that no migration can fix. The others are checked after the migrations."""
     result["step"] = "check"
     try:
         checks.run(order, result, tables=False)
@@ -72,7 +72,7 @@ def check_before_migrating(order: dict[str, Any], result: dict[str, Any]) -> Non
 
 
 def collect(order: dict[str, Any], result: dict[str, Any]) -> None:
-    """Collect the static files, and run the commands that work on them."""
+    """Collect the static files, and run the commands that process them."""
     from django.core.management import call_command
 
     result["step"] = "static"
@@ -84,23 +84,23 @@ def collect(order: dict[str, Any], result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Read the order, write the result; the application's own output cannot mix with it."""
+    """Read the order, and write the result. The application's own output goes to stderr."""
     channel = os.dup(1)
     os.dup2(2, 1)
     result: dict[str, Any] = {
         "step": "",
         "command": "",
-        "checked": [],  # findings, and those that are ignored
+        "checked": [],  # findings; `ignored` has those that do not fail
         "ignored": [],
-        "foreign": [],  # what is wrong with installed packages
+        "foreign": [],  # findings about installed packages
         "collected": False,
         "plan": [],
         "linter_missing": False,
         "refused": [],
         "warnings": [],
-        "dropped": [],  # invalid indexes that were in the way
-        "kept": [],  # indexes that an earlier attempt has made
-        "invalid": [],  # indexes that are so now
+        "dropped": [],  # invalid indexes that blocked a migration
+        "kept": [],  # indexes that an earlier attempt has created
+        "invalid": [],  # indexes that are invalid now
         "done": {},  # operations of migrations that are not atomic
         "applied": [],
         "output": "",

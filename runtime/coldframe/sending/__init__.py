@@ -1,1 +1,1 @@
-"""What every process that sends tasks adds to Celery: web processes, manage.py, workers and Beat."""
+"""Extends Celery in processes that send tasks: web processes, manage.py, workers and Beat."""

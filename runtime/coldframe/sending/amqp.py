@@ -1,6 +1,6 @@
-"""How tasks are sent: by the deployment's routes, and put off for no longer than their queue allows.
+"""Extends how Celery sends tasks: the deployment's routes, and a limit of countdown and ETA.
 
-The deployment's routes come before the application's: they win for the tasks that they name, the others stay.
+The deployment's routes take precedence over the application's for the tasks that they name.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from coldframe.sending import countdown
 
 @extends()
 class AMQP(amqp.AMQP):
-    """What an application's `app.amqp` is."""
+    """The class of an application's `app.amqp`."""
 
     _rtable: Any
 
     def _create_task_sender(self) -> Callable[..., Any]:
-        """Return the function that sends every task, with a check of its ETA before it."""
+        """Return the function that sends tasks, with a check of their ETA."""
         send = super()._create_task_sender()
 
         @wraps(send)
@@ -46,5 +46,5 @@ class AMQP(amqp.AMQP):
 
 
 def install() -> None:
-    """Have each application's `app.amqp` be one of these; call it before the application is imported."""
+    """Make this the class of each application's `app.amqp`. Call it before the application is imported."""
     seams.put(Celery, "amqp_cls", "coldframe.sending.amqp:AMQP")

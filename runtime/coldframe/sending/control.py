@@ -1,6 +1,6 @@
-"""Remote control from web processes and manage.py, where no worker is.
+"""Extends remote control and transport for web processes and manage.py.
 
-Where it is closed it is refused by the variable that opens it: Redis would name a key or a channel.
+Where remote control is closed, the error names the variable that opens it. Redis would name a key or a channel.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from coldframe.seams import extends
 
 @extends()
 class Control(control.Control):
-    """What an application's `app.control` is."""
+    """The class of an application's `app.control`."""
 
     def broadcast(self, command: str, *arguments: Any, **options: Any) -> Any:
-        """Send a command: all of remote control goes through here, such as revoke, inspect and ping.
+        """Send a command. All of remote control uses this, such as revoke, inspect and ping.
 
         Raises PermissionError where remote control is closed.
         """
@@ -34,30 +34,30 @@ class Control(control.Control):
 
 @extends()
 class QoS(redis.QoS):
-    """What a channel has taken and not acknowledged."""
+    """The unacknowledged messages of a channel."""
 
     def restore_visible(self, *arguments: Any, **options: Any) -> None:
-        """Leave to workers what workers have lost.
+        """Do nothing: workers requeue what other workers have lost.
 
-        Who waits for answers looks for it when none comes. These processes may not read it.
+        kombu calls this while it waits for replies, too. The Redis user of these processes may not read those keys.
         """
 
 
 @extends()
 class Channel(redis.Channel):
-    """A channel of a process that consumes answers alone."""
+    """A channel of a process that consumes only replies."""
 
     QoS = QoS
 
 
 @extends()
 class Transport(redis.Transport):
-    """A connection to the broker of a process that is no worker."""
+    """A connection to the broker of a process that is not a worker."""
 
     Channel = Channel
 
 
 def install() -> None:
-    """Have each application's `app.control` and its connections be these; call it before the application is imported."""
+    """Make these the classes of each application. Call it before the application is imported."""
     seams.put(Celery, "control_cls", "coldframe.sending.control:Control")
     seams.use_transport("coldframe.sending.control:Transport")

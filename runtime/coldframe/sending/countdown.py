@@ -1,6 +1,6 @@
-"""Refuses to put a task off for longer than its queue allows: it would be delivered again while it waits, and run twice.
+"""Rejects a countdown or an ETA that is longer than the queue allows: the task would be redelivered meanwhile and run twice.
 
-By a countdown or an ETA. A retry is sent all the same, with a warning, for without it the task would be lost.
+A retry is sent nevertheless, with a warning. Without it the task would be lost.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 def check(name: str, headers: dict[str, Any], queue: str, longest: float, zone: tzinfo = UTC) -> None:
     """Compare the ETA in a message's headers with the longest wait (seconds) of its queue.
 
-    :param zone: of an ETA that names none: the application's (`timezone`).
+    :param zone: of an ETA without a time zone: the application's (`timezone`).
 
-    Raises ValueError when it is later, and the message is no retry.
+    Raises ValueError when the wait is longer and the message is not a retry.
     """
     eta = datetime.fromisoformat(headers["eta"])
     wait = ((eta if eta.tzinfo else eta.replace(tzinfo=zone)) - datetime.now(UTC)).total_seconds()

@@ -1,1 +1,1 @@
-"""What Gunicorn runs: the hooks of its configuration, and the WSGI application behind the edge."""
+"""Extends Gunicorn: the hooks of its configuration, and the WSGI application behind the edge."""

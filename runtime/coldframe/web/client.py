@@ -1,6 +1,6 @@
-"""The WSGI application as Gunicorn runs it behind the edge: it sees the client's address, not the peer's.
+"""Sets REMOTE_ADDR to the client's address for the WSGI application behind the edge.
 
-The peer is nginx, and through a socket in the file system it has no address at all.
+The peer of Gunicorn is nginx. Through a Unix socket it has no address at all.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from gunicorn.util import import_app
 
 
 def application(path: str, edges: str) -> Callable[..., Iterable[bytes]]:
-    """Import the WSGI application; its REMOTE_ADDR is the client's address, which the edge passes on, not the edge's.
+    """Import the WSGI application, and wrap it so that REMOTE_ADDR is the address in X-Forwarded-For.
 
-    :param path: where it is, such as `mysite.wsgi:application`.
-    :param edges: the addresses of the peers that are believed, with commas between. A peer without one came through the
-        socket in the file system: nginx, or root on this host, who passes on nothing.
+    :param path: its module and name, such as `mysite.wsgi:application`.
+    :param edges: addresses of trusted peers, separated by commas. A peer without an address came through the Unix socket:
+        nginx, or root on this host, who sends no header.
     """
     app: Callable[..., Iterable[bytes]] = import_app(path)
     believed = {"", *edges.split(",")}

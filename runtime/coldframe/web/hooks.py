@@ -1,8 +1,7 @@
-"""What Gunicorn's hooks do (gunicorn.conf.py of a release): load the application, and tell systemd when that is done.
+"""Hooks of Gunicorn (gunicorn.conf.py of a release): load the application, and report to systemd when that is done.
 
-Django imports the views, and Celery the broker's transport, when they are first used: in each new
-process of a release, a request that sends a task waited 150 ms for that, on a busy host a second.
-The checks of countdowns and of remote control, and the deployment's routes, come in here too.
+Django imports the views, and Celery the broker's transport, at their first use. In each new process of a release, a
+request that sends a task waited 150 ms for that, on a busy host a second.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ def install() -> None:
 
 
 def load(celery_app: str) -> None:
-    """Import views, tasks and transport; open no connection, for processes may be forked from this one.
+    """Import views, tasks and transport. Opens no connection, because processes may be forked from this one.
 
     Raises what the application raises when it is imported.
     """
     app = find_app(celery_app)
-    settings_check.demand(app)
+    settings_check.require(app)
     app.loader.import_default_modules()
     app.finalize()
     app.connection_for_write().get_transport_cls()
@@ -41,31 +40,31 @@ def load(celery_app: str) -> None:
 
 
 class Workers:
-    """Gunicorn's workers where each loads the application itself: the unit is ready when all of them have.
+    """Gunicorn's workers without preload_app: the unit is ready when each of them has loaded the application.
 
-    Gunicorn would say so before. So it does not learn whom to tell, and the last worker to be loaded tells.
+    Gunicorn would report that earlier. So NOTIFY_SOCKET is hidden from it, and the last worker to finish reports.
     """
 
     def __init__(self, count: int) -> None:
-        """Make what the workers share: a pipe that each of them puts one byte into."""
+        """Create the pipe that the workers share. Each of them writes one byte to it."""
         self.count = count
         self.address = os.environ.pop("NOTIFY_SOCKET", "")
         self.loaded, self.loads = os.pipe()
 
     def begin(self, worker: Any) -> None:
-        """Begin to load, in a worker; Gunicorn ends one that shows no sign of life for its `timeout`."""
+        """Start to load, in a worker. Gunicorn kills one that sends no heartbeat within its `timeout`."""
         os.environ["NOTIFY_SOCKET"] = self.address
         self.start = starting.of_unit(worker.notify)
         self.start.begin()
 
     def end(self) -> None:
-        """Have loaded, in a worker."""
+        """Finish loading, in a worker."""
         self.start.end()
         os.write(self.loads, b".")
         if self.so_far() == self.count:
             starting.notify(f"READY=1\nSTATUS=Gunicorn: {self.count} workers have loaded the application")
 
     def so_far(self) -> int:
-        """How many workers have loaded the application."""
+        """Return how many workers have loaded the application."""
         loaded: int = struct.unpack("i", fcntl.ioctl(self.loaded, termios.FIONREAD, b"\0" * 4))[0]
         return loaded

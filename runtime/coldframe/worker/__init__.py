@@ -1,1 +1,1 @@
-"""What a worker adds to Celery, kombu and billiard. runtime/README.md names each defect that it works around."""
+"""Extends Celery, kombu and billiard in workers. runtime/README.md lists the defects that this works around."""

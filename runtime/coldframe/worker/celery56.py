@@ -1,7 +1,7 @@
-"""What Celery 5.7 and kombu 5.7 do for a worker and their 5.6 does not, as far as the other modules rely on it.
+"""Adds what Celery 5.7 and kombu 5.7 have, their 5.6 lacks, and the other modules rely on.
 
-The other modules extend the classes that are named at the end of this file. Each is Celery's or kombu's own where that has
-what is added here, so nothing is changed under 5.7. Under Celery 5.6 with kombu 5.7 only Celery's classes are extended.
+The other modules extend the classes at the end of this file. With 5.7 these are Celery's and kombu's own. With Celery 5.6
+and kombu 5.7, only those of Celery are replaced.
 """
 
 from __future__ import annotations
@@ -22,25 +22,23 @@ from redis import ConnectionError as Broken
 
 from coldframe.seams import extends
 
-LOOK = 5.0  # seconds from one look at the broker's connection, and at what is to be restored, to the next
-OVERDUE = (
-    6.0  # seconds after which a BRPOP of 1 second has no answer: kombu 5.7 takes brpop_timeout + health_check_interval
-)
+LOOK = 5.0  # seconds between two checks of the connection, and of what must be redelivered
+OVERDUE = 6.0  # seconds until the reply to a BRPOP of 1 s is overdue; kombu 5.7: brpop_timeout + health_check_interval
 logger = logging.getLogger(__name__)
 
 
 @extends()
 class QoS56(redis.QoS):
-    """Looks for what is to be delivered again each time that is asked for, and not each tenth time."""
+    """Looks for messages to redeliver at each call, and not at each tenth one."""
 
     def restore_visible(self, start: int = 0, num: int = 10, interval: int = 1) -> None:
-        """Requeue what has been unacknowledged for longer than the visibility timeout."""
+        """Requeue messages that have been unacknowledged for longer than the visibility timeout."""
         super().restore_visible(start, num, 1)
 
 
 @extends("_brpop_sent_at")
 class Channel56(redis.Channel):
-    """Notes when a BRPOP was sent."""
+    """Notes when it has sent a BRPOP."""
 
     _brpop_sent_at: float | None = None
 
@@ -51,21 +49,21 @@ class Channel56(redis.Channel):
 
 @extends("look")
 class MultiChannelPoller56(redis.MultiChannelPoller):
-    """Gives up a connection on which the answer to a BRPOP is overdue, as it is on a half-open one."""
+    """Closes a connection on which the reply to a BRPOP is overdue, such as a half-open one."""
 
     def look(self) -> None:
-        """Raise a connection error for an overdue answer; the event loop takes it for a broken connection."""
+        """Raise a connection error for an overdue reply. The event loop treats it as a broken connection."""
         for channel in tuple(self._channels):
             if channel._in_poll and time.monotonic() - channel._brpop_sent_at > OVERDUE:
                 raise Broken("A BRPOP got no answer.")
         self.maybe_restore_messages()
 
     def on_readable(self, fileno: int) -> Any:
-        """Read from a connection, unless it is one that is gone."""
+        """Read from a connection, unless it was closed."""
         return super().on_readable(fileno) if fileno in self._fd_to_chan else None
 
     def maybe_restore_messages(self) -> None:
-        """Requeue what other workers have lost. Raises nothing when the connection is broken: it is used soon again."""
+        """Requeue what other workers have lost. Ignores a broken connection, which the next read reports."""
         errors = next((channel.connection_errors for channel in self._channels), ())
         with suppress(*errors):
             super().maybe_restore_messages()
@@ -73,20 +71,20 @@ class MultiChannelPoller56(redis.MultiChannelPoller):
 
 @extends()
 class Transport56(redis.Transport):
-    """Looks at its connections now and then; its `cycle` is a poller of ours."""
+    """Checks its connections periodically. Its `cycle` must be a MultiChannelPoller56."""
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Have the event loop read from the channels."""
+        """Add the channels to the event loop."""
         super().register_with_event_loop(connection, loop)
         loop.call_repeatedly(LOOK, self.cycle.look)
 
 
 @extends()
 class AsynPool56(asynpool.AsynPool):
-    """Keeps the time limits of the running tasks when the connection to the broker is lost, and every timer is cleared."""
+    """Keeps the time limits of running tasks when a lost connection clears all timers."""
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Have the event loop read from the processes."""
+        """Add the child processes to the event loop."""
         limits = (self._on_soft_timeout, self._on_hard_timeout)
 
         def clear() -> None:
@@ -100,10 +98,10 @@ class AsynPool56(asynpool.AsynPool):
 
 @extends()
 class Consumer56(consumer.Consumer):
-    """Forgets the tasks that went back to the broker with a lost connection."""
+    """Drops the requests that were requeued with a lost connection."""
 
     def on_close(self) -> None:
-        """Forget them; otherwise a drain would give them back again."""
+        """Drop them; otherwise a warm shutdown would requeue them again."""
         reserved = tuple(state.reserved_requests)
         super().on_close()
         for request in reserved:
@@ -113,12 +111,12 @@ class Consumer56(consumer.Consumer):
 
 
 class Retrying:
-    """A request that retries a task whose process was killed as often as its max_retries says (`task_retry_on_worker_lost`)."""
+    """A request that retries a task whose process was killed, up to its max_retries (`task_retry_on_worker_lost`)."""
 
     __slots__ = ()
 
     def on_failure(self: Any, exc_info: Any, *arguments: Any, **options: Any) -> Any:
-        """Note that the task has failed, or lost its process."""
+        """Handle a failure of the task, or the loss of its process."""
         on_failure = super().on_failure  # type: ignore[misc]
         error, task = exc_info.exception, self.task
         error = error.exc if isinstance(error, ExceptionWithTraceback) else error
@@ -139,7 +137,7 @@ class Retrying:
             self.acknowledge()
             self.send_event("task-retried", exception=repr(error), traceback=str(exc_info.traceback))
             return logger.info("Task %s retry: %s", self, error)
-        rejects, task.reject_on_worker_lost = task.reject_on_worker_lost, False  # there were enough
+        rejects, task.reject_on_worker_lost = task.reject_on_worker_lost, False  # no retries are left
         try:
             return on_failure(exc_info, *arguments, **options)
         finally:
@@ -154,5 +152,5 @@ MultiChannelPoller: Any = redis.MultiChannelPoller if _kombu57 else MultiChannel
 Transport: Any = redis.Transport if _kombu57 else Transport56
 AsynPool: Any = asynpool.AsynPool if _celery57 else AsynPool56
 Consumer: Any = consumer.Consumer if _celery57 else Consumer56
-# The mixins that a task's class of requests gets.
+# Mixins for the request class of a task.
 REQUESTS: tuple[type, ...] = () if hasattr(Request, "_retry_worker_lost") else (Retrying,)

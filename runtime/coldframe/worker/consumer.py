@@ -1,7 +1,4 @@
-"""The worker's consumer: Celery's, which loses its connection to the broker without losing what it has taken.
-
-It also rejects messages that are no tasks, and keeps tasks that this release does not know for another one.
-"""
+"""Extends Celery's consumer: it survives a lost connection, rejects messages that are no tasks, and parks unknown tasks."""
 
 from __future__ import annotations
 
@@ -29,13 +26,13 @@ class Consumer(celery56.Consumer):
     report: Callable[[str], None] = staticmethod(lambda trouble: None)
 
     def update_strategies(self) -> None:
-        """Have each task executed by way of a request of ours, made from the task's own kind of request."""
+        """Extend the request class of each task."""
         for task in self.app.tasks.values():
             task.Request = request.extended(task.Request)
         super().update_strategies()
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
-        """Return what takes a message from the new connection, which also gets the running tasks of the last one."""
+        """Return the handler of messages. Called for each new connection, which takes over the running tasks first."""
         held.hand_over(self)
         self.report("")
         handle = super().create_task_handler(*arguments, **options)
@@ -44,7 +41,7 @@ class Consumer(celery56.Consumer):
             try:
                 wrong = message.flaw(received)
             except (ContentDisallowed, DecodeError):
-                wrong = ""  # Celery rejects these
+                wrong = ""  # Celery rejects these itself
             if wrong:
                 self.on_invalid_task(None, received, InvalidTaskError(wrong))
             else:
@@ -53,15 +50,15 @@ class Consumer(celery56.Consumer):
         return on_task_received
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Park a task that is not registered here, for a release that knows it."""
+        """Park a task that is not registered in this release."""
         unknown.park(message)
 
     def give_up(self, message: Any, exc: Exception) -> None:
-        """Do with a task that no release has known for too long what Celery does with one that is not registered."""
+        """Handle an unknown task as Celery does: reject it and mark it as failed."""
         super().on_unknown_task(None, message, exc)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Keep what the broken connection holds, then close it."""
+        """Take over what the broken connection holds, then close it."""
         self.report(str(exc) or type(exc).__name__)
         if isinstance(exc, ResponseError):
             held.owed[NOTHING] = None, False
@@ -74,13 +71,13 @@ class Consumer(celery56.Consumer):
         self.connection = None
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Try to connect until the broker answers and accepts writes; look after the running tasks meanwhile."""
+        """Retry until the broker answers and accepts writes. Meanwhile, serve the running tasks."""
         ensure_connection = conn.ensure_connection
 
         def keep_trying(errback: Any, _: int, callback: Any) -> Any:
             def meanwhile() -> None:
                 callback()
-                try:  # the running tasks end, or come to their time limits
+                try:  # running tasks end, or reach their time limits
                     pool.hear(self.controller)
                     self.hub.fire_timers()
                 except Exception:
@@ -104,7 +101,7 @@ class Consumer(celery56.Consumer):
 
 @worker_shutdown.connect
 def on_worker_shutdown(sender: Any, **_: Any) -> None:
-    """Tell the broker what is still owed: perhaps it is back."""
+    """Send what is still owed, in case the broker is back."""
     held.settle_apart(sender.app)
 
 

@@ -1,7 +1,7 @@
-"""Answers who asks a worker for a heartbeat with all that a heartbeat tells: its tasks and its host's load.
+"""Replies to the remote control command `heartbeat` with a complete heartbeat: running tasks and load.
 
-Workers send none by themselves (`--without-heartbeat`): a worker would wait for a broker that hangs. The question comes
-through the broker, so it comes only from one that answers. Flower asks every 5 s.
+Workers send none by themselves (`--without-heartbeat`), because that would block on a broker that hangs. The command
+arrives through the broker, so only when it answers. Flower sends it every 5 s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from celery.utils.sysinfo import load_average
 from celery.worker import state
 from celery.worker.control import control_command
 
-FREQUENCY = 10.0  # seconds; who hears nothing for twice as long takes the worker for offline
+FREQUENCY = 10.0  # seconds; a monitor that receives nothing for twice as long shows the worker as offline
 
 
 def heartbeat(panel: Any) -> None:
@@ -26,7 +26,7 @@ def heartbeat(panel: Any) -> None:
 
 
 def send(dispatcher: Any) -> None:
-    """Send what Celery's own heartbeats hold."""
+    """Send a heartbeat event with the fields of Celery's own."""
     dispatcher.send(
         "worker-heartbeat",
         freq=FREQUENCY,
@@ -38,5 +38,5 @@ def send(dispatcher: Any) -> None:
 
 
 def install() -> None:
-    """Put this in the place of Celery's own command, which tells neither of tasks nor of load."""
+    """Replace Celery's command, whose heartbeat has neither tasks nor load."""
     control_command(name="heartbeat")(heartbeat)

@@ -1,13 +1,13 @@
-"""What a worker has taken from the broker and not acknowledged, kept over a lost connection.
+"""Keeps unacknowledged tasks when a worker loses its connection to the broker.
 
-When the connection breaks, Celery 5.7 closes its channels, and that requeues all that they hold: the running tasks
-too, so that they run twice. If the broker is gone, it ends the main process. What could not be acknowledged in time
-stays unacknowledged until the visibility timeout. But Redis takes an acknowledgement from any connection. So the
-running tasks are handed to the next connection and acknowledged there; what has not begun goes back to its queue; and
-what the broker could not be told is sent again until it answers.
+When the connection breaks, Celery 5.7 closes its channels. That requeues everything they hold, the running tasks too,
+so that these run twice. If the broker is away, the main process exits. A task that could not be acknowledged stays
+unacknowledged until the visibility timeout. But Redis accepts an acknowledgement from any connection. So running tasks
+are handed to the next connection and acknowledged there, tasks that have not started are requeued, and what could not be
+sent to the broker is sent again until it answers.
 
-A broker that answers and refuses writes, with its disk or its memory full, is treated as one that does not answer:
-nothing more is asked of it until it accepts a write.
+A broker that answers but refuses writes, because its disk or its memory is full, is treated as one that does not answer.
+Nothing else is sent to it until it accepts a write.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from typing import Any
 
 from coldframe.worker import pool
 
-LIMIT = 2.0  # seconds for the last answer of the old connection, and again for the children to say what they run
-RETRY = 2  # seconds between two tries to connect; Celery would wait longer each time, up to 30, and give up
-NOTHING = "nothing"  # the delivery tag of no message: to forget it changes nothing, but is refused where a write is
+LIMIT = 2.0  # seconds for the last reply on the old connection, and again for child processes to accept their tasks
+RETRY = 2  # seconds between two attempts to connect; Celery would wait longer each time, up to 30, and give up
+NOTHING = "nothing"  # the delivery tag of no message: to acknowledge it is a write without an effect
 logger = logging.getLogger(__name__)
 
 
 class Held:
-    """What this process has taken from the broker and not answered for. Stands in for a channel that is gone."""
+    """Messages that this process has not acknowledged. Replaces the channel of a message when that is closed."""
 
     no_ack_consumers = None
 
     def __init__(self) -> None:
-        """Begin with nothing, by delivery tag: `running` tasks; `owed`, messages and whether they go back."""
+        """Start empty. By delivery tag: `running`, messages of tasks; `owed`, messages and whether to requeue them."""
         self.running: dict[str, Any] = {}
         self.owed: dict[str, tuple[Any, bool]] = {}
 
     def basic_ack(self, tag: str, **_: Any) -> None:
-        """Note that a task is done."""
+        """Acknowledge a message later."""
         self.owed[tag] = self.running.pop(tag, None), False
 
     def basic_reject(self, tag: str, requeue: bool = False) -> None:
-        """Note that a message is refused, or goes back to its queue."""
+        """Reject or requeue a message later."""
         self.owed[tag] = self.running.pop(tag, None), requeue
 
     def take_over(self, consumer: Any) -> None:
-        """Keep what the channels of a broken connection hold: the running tasks; the rest is to go back."""
-        # The running tasks will count as taken by the next connection; Celery would count them once more.
+        """Take over what the channels of a broken connection hold: running tasks are kept, all others are requeued later."""
+        # The next connection counts the running tasks as taken; Celery would count them twice.
         consumer.app.conf.worker_enable_prefetch_count_reduction = False
         for channel in consumer.connection.transport.channels:
             for client in filter(None, (vars(channel).get(name) for name in ("client", "subclient"))):
@@ -64,7 +64,7 @@ class Held:
                 self.basic_reject(tag, requeue=True)
 
     def hand_over(self, consumer: Any) -> None:
-        """Give the running tasks to the new connection, where they count as taken, and tell it what is owed."""
+        """Hand the running tasks to the new connection, which counts them as taken, and send what is owed."""
         channel = consumer.task_consumer.channel
         if self.running or self.owed:
             logger.info("%d tasks run on; the broker is told about %d others.", len(self.running), len(self.owed))
@@ -75,7 +75,7 @@ class Held:
         self.settle(channel)
 
     def settle(self, channel: Any) -> Exception | None:
-        """Tell the broker what is owed, until it does not answer or refuses: then return why; the next call goes on."""
+        """Send what is owed. Returns the error at which that stopped, or None; the next call continues."""
         broken: tuple[type[Exception], ...] = (*channel.connection_errors, channel.ResponseError)
         try:
             for tag, (message, requeue) in list(self.owed.items()):
@@ -91,7 +91,7 @@ class Held:
         return None
 
     def settle_apart(self, app: Any) -> Exception | None:
-        """Tell the broker what is owed over a connection that is nobody else's; return why it was not told all."""
+        """Send what is owed over a connection of its own. Returns the error at which that stopped, or None."""
         if self.owed:
             options = app.conf.broker_transport_options | {"socket_timeout": RETRY, "socket_connect_timeout": RETRY}
             try:

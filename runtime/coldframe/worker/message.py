@@ -11,7 +11,7 @@ from base64 import b64decode
 from types import NoneType
 from typing import Any
 
-# What the headers of a task may leave out, and of which types it is.
+# The optional headers of a task, and their types.
 HEADERS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("root_id", "parent_id", "group", "shadow", "argsrepr", "kwargsrepr", "origin"), (str, NoneType)),
     **dict.fromkeys(("eta", "expires"), (str, NoneType)),
@@ -23,7 +23,7 @@ HEADERS: dict[str, tuple[type, ...]] = {
 
 
 def is_message(raw: Any) -> bool:
-    """Whether that is a message as kombu puts it into Redis."""
+    """Whether an item of a queue has the form in which kombu writes messages to Redis."""
     match raw:
         case {
             "properties": {"delivery_tag": str(), "delivery_info": dict(), **properties},
@@ -43,9 +43,9 @@ def is_message(raw: Any) -> bool:
 
 
 def flaw(message: Any) -> str:
-    """Say why a message is no task; empty when it is one.
+    """Return why a message is no task; an empty text when it is one.
 
-    Raises what kombu raises when the body cannot be decoded, which Celery knows how to refuse.
+    Raises what kombu raises when the body cannot be decoded. Celery rejects such a message itself.
     """
     if not (isinstance(message.headers.get("task"), str) and isinstance(message.headers.get("id"), str)):
         return "the headers have no task and id"

@@ -1,4 +1,4 @@
-"""What a worker has taken from the broker, and what of it its pool has begun."""
+"""Which tasks a worker has taken from the broker, and which of them its pool has started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from celery.worker import state
 
 
 def stop_consuming(consumer: Any) -> None:
-    """Take no more message, and read the answer of the open BRPOP: what nobody consumes goes back to its queue.
+    """Stop consuming, and read the reply to the pending BRPOP. kombu requeues a message that has no consumer.
 
     Raises a connection error when the connection is broken.
     """
@@ -24,29 +24,29 @@ def stop_consuming(consumer: Any) -> None:
 
 
 def running() -> tuple[Any, ...]:
-    """List the requests that have begun; the event loop may add one meanwhile."""
+    """Return the requests that run. Safe in any thread."""
     return listed(state.active_requests)
 
 
 def taken() -> tuple[Any, ...]:
-    """List the requests that are to begin at once, or have begun."""
+    """Return the requests that run or wait for a process of the pool. Safe in any thread."""
     return listed(state.reserved_requests)
 
 
 def listed(requests: Any) -> tuple[Any, ...]:
-    """List what is in one of Celery's sets, from another thread."""
+    """Copy a set of Celery's, which the event loop may change meanwhile."""
     while True:
         with suppress(RuntimeError):
             return tuple(requests)
 
 
 def jobs(worker: Any) -> list[Any]:
-    """List what the pool's children were given, or will be."""
+    """Return the jobs of the pool: those that a child process has, and those that wait for one."""
     return list(getattr(worker.pool._pool, "_cache", {}).values())
 
 
 def take_back(worker: Any) -> list[Any]:
-    """Take what waits, for a child, a slot, its time or its rate, from where it waits; return the requests."""
+    """Remove what waits for a child process, a slot, its ETA or its rate limit; return the requests."""
     consumer, pool = worker.consumer, worker.pool._pool
     for job in list(getattr(pool, "outbound_buffer", ())):
         pool.outbound_buffer.remove(job)
@@ -59,23 +59,23 @@ def take_back(worker: Any) -> list[Any]:
     put_off = {}
     for _, _, entry in list(consumer.timer.queue):
         if entry.fun in (consumer.apply_eta_task, consumer._limit_post_eta) and not entry.canceled:
-            put_off[entry.args[0].id] = entry.args[0]  # Celery 5.6 has these nowhere else
+            put_off[entry.args[0].id] = entry.args[0]  # Celery 5.6 keeps these nowhere else
             consumer.timer.cancel(entry)
     requests = {id_: r for id_, r in state.requests.items() if r not in state.active_requests and id_ not in given}
     return list((put_off | requests).values())
 
 
 def given_to_pool(worker: Any) -> set[str]:
-    """Name the tasks that the pool has; a pool of threads cannot say which of them it has begun."""
+    """Return the ids of the tasks that the pool has. A pool of threads does not know which of them run."""
     if hasattr(worker.pool._pool, "_cache"):
         return {job.correlation_id for job in jobs(worker)}
     return {request.id for request in tuple(state.requests.values()) if request._apply_result is not None}
 
 
 def begun(worker: Any, seconds: float) -> set[str]:
-    """Take back what waits, let the children say what they run, and return the ids of what runs or has just ended.
+    """Remove what waits, read what the child processes report, and return the ids of tasks that run or have just ended.
 
-    :param seconds: how long a child may take to say that it has begun; it takes milliseconds.
+    :param seconds: how long to wait for child processes to accept their tasks. It takes milliseconds.
     """
     take_back(worker)
     given = given_to_pool(worker)
@@ -83,15 +83,18 @@ def begun(worker: Any, seconds: float) -> set[str]:
     while (silent := {job.correlation_id for job in jobs(worker) if not job._accepted}) and time.monotonic() < until:
         hear(worker, 0.05)
     if hasattr(pool, "flush"):
-        pool.flush()  # forgets whoever is still silent
+        pool.flush()  # drops the jobs that no process has accepted
     return given - silent | {request.id for request in running()}
 
 
 def hear(worker: Any, seconds: float = 0) -> None:
-    """Read what the children say, where the event loop would, waiting so long for the first word."""
+    """Read messages from the child processes in place of the event loop.
+
+    :param seconds: how long to wait for the first message.
+    """
     pool = worker.pool._pool
     if not getattr(pool, "_registered_with_event_loop", True):
-        return  # before the first connection: there are no tasks yet
+        return  # before the first connection there are no tasks
     while fds := list(getattr(pool, "_fileno_to_outq", ())):
         poller = select.poll()
         for fd in fds:
@@ -107,4 +110,4 @@ def hear(worker: Any, seconds: float = 0) -> None:
                 with suppress(StopIteration):
                     next(callback)
         if not any(event & select.POLLIN for _, event in ready):
-            return  # only children that are gone
+            return  # only processes that have exited

@@ -1,6 +1,6 @@
-"""Gives a worker whose queue says `concurrency: auto` one process for each processor that its host may use.
+"""Sets the concurrency of a worker whose queue has `concurrency: auto` to the number of processors that its host may use.
 
-Celery counts the machine's processors; a container may have a share of them.
+Celery 5.6 counts the processors of the machine. A container may have only a share of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def count(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return how many processors this system may use, its share (cpu.max) rounded up."""
+    """Return how many processors this system may use: its share (cpu.max), rounded up."""
     here = len(os.sched_getaffinity(0))
     file = group / "cpu.max"
     quota, period = file.read_text().split() if file.exists() else ("max", "1")
@@ -18,7 +18,7 @@ def count(group: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def arguments(words: list[str]) -> list[str]:
-    """Add the number to a command line of `celery worker` that has none."""
+    """Add --concurrency to a command line of `celery worker` that lacks it."""
     if "worker" not in words or any(word.startswith("--concurrency") for word in words):
         return words
     return [*words, f"--concurrency={count()}"]

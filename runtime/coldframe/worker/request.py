@@ -1,7 +1,7 @@
-"""A task's request in the worker's main process, which keeps no connection to the database open.
+"""Closes database connections in the worker's main process.
 
-That process stores the result of a task that was ended at its time limit, or whose process was killed. Celery 5.7
-leaves the connection open then: once it has been cut no further result can be stored, and each new process inherits it.
+That process stores the result of a task that was ended at its time limit, or whose process was killed. Celery 5.7 leaves
+the connection open then. Once it is cut, no further result can be stored, and each new process inherits it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from coldframe.worker import celery56
 
 
 class Closing:
-    """Closes the database's connections once it has stored a result."""
+    """A request that closes the database connections after it has stored a result."""
 
     __slots__ = ()
 
     def on_timeout(self, *arguments: Any, **options: Any) -> Any:
-        """Note that the task has run into a time limit."""
+        """Handle a time limit of the task."""
         try:
             return super().on_timeout(*arguments, **options)  # type: ignore[misc]
         finally:
             close_connections()
 
     def on_failure(self, *arguments: Any, **options: Any) -> Any:
-        """Note that the task has failed, or lost its process."""
+        """Handle a failure of the task, or the loss of its process."""
         try:
             return super().on_failure(*arguments, **options)  # type: ignore[misc]
         finally:
@@ -36,18 +36,18 @@ class Closing:
 
 
 def close_connections() -> None:
-    """Close this process's connections to the database, if it uses Django."""
+    """Close the database connections of this process, if it uses Django."""
     if django := sys.modules.get("django.db"):
         django.connections.close_all()
 
 
 @cache
 def extended(kind: Any) -> Any:
-    """Return the class of requests that a task's `Request` names, with ours in front.
+    """Return a subclass of a task's request class, with our methods.
 
-    :param kind: a class, or its name.
+    :param kind: the class, or its name as in `Task.Request`.
 
-    Raises AttributeError when that class has none of the methods that ours extend.
+    Raises AttributeError when the class lacks a method that ours override.
     """
     base = symbol_by_name(kind)
     if issubclass(base, Closing):

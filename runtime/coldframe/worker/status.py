@@ -1,4 +1,4 @@
-"""What a worker tells systemd: whether it does its work, and at what it is (sd_notify(3))."""
+"""Reports a worker's state to systemd: status line, readiness and watchdog (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Status:
-    """Consuming or draining, which tasks run, and why the broker cannot be used."""
+    """The state of a worker."""
 
     phase = "consuming"
     ready = False
@@ -24,9 +24,9 @@ class Status:
     trouble = ""  # why the broker cannot be used now
 
     def __init__(self, notify: Callable[[str], None]) -> None:
-        """Begin with a worker that is not ready.
+        """Start as a worker that is not ready.
 
-        :param notify: sends systemd a message.
+        :param notify: sends a message to systemd.
         """
         self.notify = notify
 
@@ -40,7 +40,7 @@ class Status:
         return phase + watched + running + unknown.status()
 
     def wait(self, trouble: str) -> None:
-        """Report why the broker cannot be used, or with an empty text that it can."""
+        """Report why the broker cannot be used; an empty text when it can."""
         self.trouble = " ".join(trouble.split())[:200]
         with suppress(OSError):
             self.notify(f"STATUS={self.line()}")

@@ -1,10 +1,11 @@
-"""What a worker does before Celery's own warm stop: it comes to rest.
+"""Requeues the tasks that have not started before Celery's warm shutdown.
 
-Celery 5.7 keeps what a worker has received and not begun until the last running task has ended, an
-hour perhaps: the task that the last BRPOP brings (it stays open for up to a second), those that wait
-for a free child, and those with a countdown. What was written to a child that has not said yet that
-it begins is run there and by another worker too. So the worker first gives back what it has not
-begun, and waits for what it has handed out to be running; then there is nothing left to go wrong.
+Celery 5.7 keeps tasks that have not started until the last running task has ended, perhaps for an hour: the task that the
+last BRPOP returns (it stays open for up to a second), those that wait for a free child process, and those with a
+countdown. A task that was written to a child process which has not accepted it yet runs there, and in another worker too.
+
+So the worker first requeues what has not started, then waits until its child processes have accepted their tasks, and
+only then shuts down.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from celery.worker import state
 
 from coldframe.worker import pool
 
-LIMIT = 5.0  # seconds that a child may take to say that it has begun; it takes milliseconds
+LIMIT = 5.0  # seconds to wait for child processes to accept their tasks; it takes milliseconds
 logger = logging.getLogger(__name__)
 
 
 class Rest:
-    """Stands in for celery.worker.state.maybe_shutdown, which the worker's event loop asks at every turn."""
+    """Replaces celery.worker.state.maybe_shutdown, which the worker's event loop calls at every turn."""
 
     def __init__(self, worker: Any) -> None:
-        """Remember the worker; before it is asked to stop, only the time of the loop's last turn is noted."""
+        """Remember the worker."""
         self.worker, self.until, self.shut_down = worker, 0.0, state.maybe_shutdown
         self.turned = time.monotonic()
 
     def __call__(self) -> None:
-        """Shut down when asked to: at once when it must be at once, else when at rest.
+        """Note the time of the loop's last turn. Shut down if asked to: a cold shutdown at once, a warm one when at rest.
 
-        Raises WorkerShutdown or WorkerTerminate, as the function that it stands in for.
+        Raises WorkerShutdown or WorkerTerminate, as the function that it replaces.
         """
         self.turned = time.monotonic()
         stop, terminate = (how is not None and how is not False for how in (state.should_stop, state.should_terminate))
@@ -44,7 +45,7 @@ class Rest:
         self.shut_down()
 
     def at_rest(self) -> bool:
-        """Whether whatever the children were given is running; when asked first, the rest is given back."""
+        """Whether every task of the pool runs. The first call requeues all others."""
         if not self.until:
             self.until = time.monotonic() + LIMIT
             pool.stop_consuming(self.worker.consumer)
@@ -52,5 +53,5 @@ class Rest:
             for request in waiting:
                 request.reject(requeue=True)
             if waiting:
-                return False  # the event loop requeues them when it turns; Celery 5.6 else when the last task has ended
+                return False  # the event loop requeues them at its next turn; Celery 5.6 would when the last task has ended
         return time.monotonic() > self.until or all(job._accepted for job in pool.jobs(self.worker))

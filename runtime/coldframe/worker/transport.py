@@ -1,4 +1,4 @@
-"""The worker's transport: kombu's for Redis, with what that lacks for messages, acknowledgements and closed connections."""
+"""Extends kombu's Redis transport for workers: malformed messages, acknowledgements, closed connections."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from coldframe.worker import celery56
 from coldframe.worker.held import held
 from coldframe.worker.message import is_message
 
-SHOWN = 500  # characters of a message in the log that is thrown away
+SHOWN = 500  # characters of a discarded message in the log
 logger = logging.getLogger(__name__)
 
 
 @extends()
 class QoS(celery56.QoS):
-    """What a channel has taken and not acknowledged. What Redis could not be told is owed (coldframe.worker.held)."""
+    """The unacknowledged messages of a channel. What cannot be sent to Redis is kept (coldframe.worker.held)."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note a message as unacknowledged."""
+        """Store a message as unacknowledged."""
         try:
             super().append(message, delivery_tag)
         except (*self.channel.connection_errors, self.channel.ResponseError):
-            held.owed[delivery_tag] = message, True  # it is in no queue any more, and perhaps not yet unacknowledged
+            held.owed[delivery_tag] = message, True  # it has left its queue, and may not be stored as unacknowledged
             raise
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge a message. Raises nothing when the broker does not answer."""
-        if not held.owed:  # else the broker does not answer: each try would wait for it
+        """Acknowledge a message, later if the broker does not answer."""
+        if not held.owed:  # otherwise the broker does not answer, and each attempt would wait for it
             with suppress(*self.channel.connection_errors, self.channel.ResponseError):
                 super().ack(delivery_tag)
                 return
@@ -44,10 +44,10 @@ class QoS(celery56.QoS):
 
 @extends()
 class Poller(celery56.MultiChannelPoller):
-    """What reads from the channels of a connection."""
+    """Reads from the channels of a connection."""
 
     def maybe_restore_messages(self) -> None:
-        """Tell the broker what is owed, and requeue what other workers have lost; the event loop calls this now and then."""
+        """Send the broker what is owed, and requeue what other workers have lost. The event loop calls this periodically."""
         for channel in tuple(self._channels):
             if channel.active_queues:
                 held.settle(channel)
@@ -62,14 +62,14 @@ class Channel(celery56.Channel):
     QoS = QoS
 
     def _brpop_read(self, **options: Any) -> Any:
-        """Read the answer to a BRPOP, and throw away a message that is not JSON."""
+        """Read the reply to a BRPOP, and discard a message that is not JSON."""
         try:
             return super()._brpop_read(**options)
         except (json.JSONDecodeError, RecursionError) as error:
             logger.error("A message that is no JSON was thrown away: %s", error)
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        """Return the options of the connections. Those of the event loop leave it before they are closed."""
+        """Return the options of the connections. Those that the event loop reads leave it before they are closed."""
         options: dict[str, Any] = super()._connparams(asynchronous)
         if asynchronous:
             options["connection_class"] = leaving(options["connection_class"])
@@ -85,7 +85,7 @@ class Transport(celery56.Transport):
     process = 0  # the id of that process
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Have the channels read by our poller."""
+        """Use our poller."""
         super().__init__(*arguments, **options)
         self.cycle = Poller()
 
@@ -95,7 +95,7 @@ class Transport(celery56.Transport):
         super().register_with_event_loop(connection, loop)
 
     def _deliver(self, message: Any, queue: str) -> None:
-        """Hand a message to the queue's consumer, and throw away what is none."""
+        """Pass a message to the consumer of its queue, and discard an item that is no message."""
         if is_message(message):
             super()._deliver(message, queue)
         else:
@@ -103,18 +103,18 @@ class Transport(celery56.Transport):
 
 
 def leaving(connection_class: Any) -> Any:
-    """Return a class of connections that are taken from the event loop before they are closed.
+    """Return a subclass whose connections are removed from the event loop before they are closed.
 
-    When kombu 5.7 drops a connection that is half open, epoll goes on to report its socket for as long as a child has it
-    that was forked meanwhile. The next connection gets the same number; each report made the event loop read from that
-    one, and wait there for seconds.
+    When kombu 5.7 drops a half-open connection, epoll continues to report its socket while a child process that was
+    forked meanwhile has it open. The next connection gets the same file descriptor. Each report made the event loop read
+    from that one, and wait there for seconds.
     """
 
     @extends()
     class Leaving(connection_class):
         def disconnect(self, *arguments: Any, **options: Any) -> None:
             sock = getattr(self, "_sock", None)
-            if Transport.hub and sock and os.getpid() == Transport.process:  # a child has the same epoll
+            if Transport.hub and sock and os.getpid() == Transport.process:  # child processes share the epoll
                 Transport.hub.poller.unregister(sock.fileno())
             super().disconnect(*arguments, **options)
 

@@ -55,7 +55,7 @@ return entry
 
 
 class Unknown(StartStopStep):
-    """The part of a worker's consumer that has to do with tasks which the worker does not know."""
+    """Returns parked tasks to their queues, and turns old ones into dead letters."""
 
     requires = (Tasks,)
     parked: ClassVar[dict[str, float]] = {}  # the names of tasks, and when one was parked last
@@ -63,16 +63,16 @@ class Unknown(StartStopStep):
     timer: Any = None
 
     def start(self, consumer: Any) -> None:
-        """Begin to look at what is parked, over a connection that works."""
+        """Start to check the parked tasks, once connected."""
         self.timer = consumer.timer.call_repeatedly(INTERVAL, self.look, (consumer,))
 
     def stop(self, consumer: Any) -> None:
-        """End that: the connection is lost, or the worker stops."""
+        """Stop that: the connection is lost, or the worker stops."""
         if self.timer:
             self.timer.cancel()
 
     def look(self, consumer: Any) -> None:
-        """Put back into each queue what this worker knows, and give up what nobody has known for too long."""
+        """Return tasks that this worker knows to each queue, and give up those that have been unknown for too long."""
         channel = consumer.task_consumer.channel
         try:
             with channel.conn_or_acquire() as client:
@@ -85,7 +85,7 @@ class Unknown(StartStopStep):
             logger.warning("The broker does not let parked tasks go: %s", error)
 
     def decide(self, consumer: Any, channel: Any, client: Any, queue: str, name: str) -> None:
-        """Do so with the tasks of one name."""
+        """Return or give up the tasks of one name."""
         names, entries = f"unknown:{queue}", f"unknown:{queue}:{name}"
         if name in consumer.strategies:
             if count := client.register_script(RETURN)([names, entries, queue], [name, BATCH]):
@@ -111,8 +111,8 @@ class Unknown(StartStopStep):
 def park(message: Any) -> None:
     """Park a message.
 
-    Raises a connection error or ResponseError when the broker does not do so: the message then goes back to its
-    queue, as all that has not begun when the connection is lost (coldframe.worker.held).
+    Raises a connection error or ResponseError when the broker fails. The message is requeued then, like all that have
+    not started when the connection is lost (coldframe.worker.held).
     """
     channel, task = message.channel, message.headers if "task" in message.headers else message.payload
     queue = message.delivery_info["routing_key"]
@@ -128,7 +128,7 @@ def park(message: Any) -> None:
 
 
 def status() -> str:
-    """Name the tasks that were parked, or put back, a moment ago; empty when there are none."""
+    """Name the tasks that were parked or returned a moment ago; an empty text when there are none."""
     since = time.monotonic() - RECENT
     recent = {
         doing: sorted(name for name, at in list(names.items()) if at > since)

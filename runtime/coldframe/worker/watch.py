@@ -1,7 +1,7 @@
-"""Tells whether a worker does its work, so that systemd can restart one that could and does not.
+"""Detects a worker that hangs, so that systemd's watchdog restarts it.
 
-While the broker does not answer, nothing is wrong with a worker that does nothing: a restart would
-not help it, and would end the tasks that it runs.
+While the broker does not answer, an idle worker is not at fault. A restart would not help it, and would end the tasks
+that it runs.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from redis.retry import Retry
 
 from coldframe.worker import pool
 
-QUIET = 12.0  # seconds without a sign of life; the event loop turns at least every 10, a BRPOP is sent every second
-GRACE = 20.0  # seconds more in which the broker answers; what waits for a broken connection gives up after 10
-TIMEOUT = 2.0  # seconds for each answer to the watch
+QUIET = 12.0  # seconds without a sign of life; the event loop turns at least every 10 s, a BRPOP is sent every second
+GRACE = 20.0  # further seconds in which the broker must answer; reads from a broken connection time out after 10
+TIMEOUT = 2.0  # seconds for each reply to the watch
 
 
 class Watch:
-    """Looks at a worker from a thread of its own; only reads what belongs to the event loop."""
+    """Observes a worker from a thread of its own. It only reads what the event loop owns."""
 
     def __init__(self, worker: Any, rest: Any) -> None:
-        """Remember the worker, and what its event loop calls at every turn."""
+        """Remember the worker.
+
+        :param rest: what its event loop calls at every turn (coldframe.worker.stop).
+        """
         self.worker, self.rest = worker, rest
         self.well = self.full = time.monotonic()
-        self.given: dict[str, float] = {}  # since when a task should have begun
+        self.given: dict[str, float] = {}  # since when a task should have started
         channel = worker.consumer.task_consumer.channel
         options = channel._connparams() | {"socket_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}
         if "socket_connect_timeout" in options:  # not for a socket in the file system
@@ -37,7 +40,7 @@ class Watch:
         self.broker = Redis(connection_pool=ConnectionPool(**options))
 
     def fault(self) -> str:
-        """Say what has been wrong with the worker for too long; empty when nothing is."""
+        """Return what has been wrong with the worker for too long; an empty text when nothing is."""
         suspicion = self.suspicion()
         now = time.monotonic()
         if not suspicion or not self.broker_answers():
@@ -45,7 +48,7 @@ class Watch:
         return suspicion if now - self.well > GRACE else ""
 
     def suspicion(self) -> str:
-        """Say what looks wrong now."""
+        """Return what looks wrong now."""
         now, running = time.monotonic(), pool.running()
         one_by_one = self.worker.pool.limit == 1 and not hasattr(self.worker.pool._pool, "_cache")  # solo
         if late := self.late(running):
@@ -66,15 +69,15 @@ class Watch:
         return ""
 
     def has_room(self, channel: Any) -> bool:
-        """Whether the worker may take a task: its channel says so, or it has none that could end."""
+        """Whether the worker can take a task: its channel says so, or it has no task that could end."""
         waiting = any(bucket and bucket.contents for bucket in tuple(self.worker.consumer.task_buckets.values()))
         return channel.qos.can_consume() or not (state.requests or waiting or pool.jobs(self.worker))
 
     def late(self, running: tuple[Any, ...]) -> str:
-        """Name a task that should have been ended; of threads, which cannot be, when none is left for other work."""
+        """Name a task that runs far beyond its time limit. With threads, only when all of them do: none can be ended."""
         end = time.time() - QUIET
         late = [r for r in running if r.time_start and (limit := self.limit(r)) and r.time_start + limit < end]
-        if not late:  # a pool that ends could not say how large it is
+        if not late:  # a pool that is closing does not know its size
             return ""
         prefork = hasattr(self.worker.pool._pool, "_cache")
         return (
@@ -82,9 +85,9 @@ class Watch:
         )
 
     def not_begun(self, running: tuple[Any, ...]) -> str:
-        """Name a task that should have begun, as a process was given it or all are idle: it takes milliseconds."""
+        """Name a task that a process should have started. That takes milliseconds, once it has the task or all are idle."""
         now = time.monotonic()
-        waiting = list(getattr(self.worker.pool._pool, "outbound_buffer", ()))  # for a child, perhaps for a second one
+        waiting = list(getattr(self.worker.pool._pool, "outbound_buffer", ()))  # perhaps again
         given = [job for job in pool.jobs(self.worker) if job._write_to and not job._accepted and job not in waiting]
         tasks = {job.correlation_id for job in given} | ({r.id for r in pool.taken()} if not running else set())
         self.given = {task: self.given.get(task, now) for task in tasks}
@@ -99,7 +102,7 @@ class Watch:
         return limit
 
     def broker_answers(self) -> bool:
-        """Ask the broker over a connection that is nobody else's."""
+        """Whether the broker replies to PING on a connection of the watch's own."""
         with suppress(RedisError, OSError):
             return bool(self.broker.ping())
         return False
