@@ -31,9 +31,9 @@ def use_transport(path: str) -> None:
 
     Raises KeyError when kombu has no transport for such an address.
     """
-    for scheme in REDIS:
-        if TRANSPORT_ALIASES[scheme] != path:
-            TRANSPORT_ALIASES[scheme] = path
+    if missing := set(REDIS) - set(TRANSPORT_ALIASES):
+        raise KeyError(f"kombu has no transport for {missing}: coldframe does not work with this version of it.")
+    TRANSPORT_ALIASES.update(dict.fromkeys(REDIS, path))
 
 
 def require(part: Any, ours: type) -> None:
