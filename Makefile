@@ -30,7 +30,7 @@ export ANSIBLE_VAULT_PASSWORD_FILE ?= $(CURDIR)/.vault/$(ENV)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit check test-app test-hosts converged-release verified-release test-faults test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test bench-deploy
 
 help: ## Print this help
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -143,6 +143,9 @@ test-unit: .venv/.ready ## Run unit tests, house rules and the tests of the runt
 	@pytest -q tests
 	@bin/test-runtime
 
+test-versions: .venv/.ready ## Run the tests of the runtime with the older versions of Celery and kombu
+	@bin/test-runtime molecule/versions/*.txt
+
 test-app: sandbox ## Run the example application's own tests, against PostgreSQL and Redis on the sandbox host
 	@$(only_sandbox)ansible-playbook -i inventories/sandbox playbooks/test_app.yml
 
@@ -176,7 +179,7 @@ scenario-%: .venv/.ready ## Step of test-hosts and test-faults: run one Molecule
 	@mkdir -p .cache
 	@molecule test -s $* $(call log_as,$*)
 
-test: check test-hosts ## Run check and test-hosts
+test: check test-versions test-hosts ## Run check, test-versions and test-hosts
 
 bench-deploy: tools ## Measure deploys and rollbacks on hosts of their own, 1 to 8; writes bench/README.md
 	@bench/deploy

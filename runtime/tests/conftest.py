@@ -63,26 +63,32 @@ class Server:
         self.process.wait(10)
 
 
+def listen(path):
+    """Return what processes send to a socket, as systemd reads it, and the socket."""
+    said, end = [], socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    end.bind(str(path))
+
+    def read():
+        with suppress(OSError):
+            while True:
+                said.append(end.recv(10000).decode())
+
+    threading.Thread(target=read, daemon=True).start()
+    return said, end
+
+
 class Process:
     """A process of a unit, and what it says to systemd."""
 
     def __init__(self, folder, environment, *command):
         """Start `python -m coldframe.process --app=project` with a command."""
         folder.mkdir()
-        self.log, self.said = folder / "log", []
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(str(folder / "notify"))
-        threading.Thread(target=self.listen, daemon=True).start()
+        self.log = folder / "log"
+        self.said, self.socket = listen(folder / "notify")
         command = [sys.executable, "-m", "coldframe.process", "--app=project", *command, "--loglevel=INFO"]
         environment = environment | {"NOTIFY_SOCKET": str(folder / "notify"), "PYTHONFAULTHANDLER": "1"}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=HERE)
-
-    def listen(self):
-        """Read what systemd would."""
-        with suppress(OSError):
-            while True:
-                self.said.append(self.socket.recv(10000).decode())
 
     def ready(self):
         """Wait until it is, and return it."""
