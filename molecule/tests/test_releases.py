@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import ROOT, ansible, wait_for
 from test_deploy import changed, deploy
-from test_units import current, once, running, wanted
+from test_units import current, instances, once, running, wanted
 
 pytestmark = pytest.mark.changes
 
@@ -78,6 +78,23 @@ def test_deploy_is_refused_while_another_has_the_lock(host, deployment, inventor
     assert "The lock of anna@elsewhere, taken at 2023-11-14 22:13:20 UTC, is broken" in said(play(inventory, "unlock"))
     assert "Nobody had the lock" in said(play(inventory, "unlock"))
     assert play(inventory, "deploy").returncode == 0
+
+
+def test_environment_that_is_gone_is_made_anew_and_vain_starts_until_then_do_not_count(
+    host, deployment, inventory, original
+):
+    """As after an upgrade of Debian, which brings another Python."""
+    app = deployment.app_name
+    units = " ".join(instances(host, app, state="active"))
+    host.check_output(f"rm -r $(readlink -f /srv/{app}/current/.venv) && systemctl kill --signal=KILL {units}")
+
+    def restarts():
+        return [int(each) for each in host.check_output(f"systemctl show --value -p NRestarts {units}").split()]
+
+    wait_for(lambda: min(restarts()) > 1, 60, "each unit was started again in vain")
+    result = play(inventory, "deploy")
+    assert result.returncode == 0 and current(host, app) == original, result.stdout
+    assert running(host, app) == wanted(deployment, original) and max(restarts()) == 0
 
 
 def start(inventory, **variables):
