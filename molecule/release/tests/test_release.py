@@ -47,9 +47,11 @@ def scene(host, deployment, inventory, tmp_path_factory):
         "task = PeriodicTask.objects.get(name='heartbeat'); task.interval = often; task.save()"
     )
     host.check_output(f"{scene.app}-manage shell --no-imports --command %s", code)
+    scene.machine.start()
     scene.load.start()
     yield scene
     scene.load.stop()
+    scene.machine.stop()
 
 
 def test_changed_release_is_deployed(scene):
