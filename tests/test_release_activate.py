@@ -320,6 +320,18 @@ def test_unit_of_the_current_release_that_does_not_start_is_left_to_systemd(host
         host.module.states[f"shop-{part}@r1.service"] = "active"
 
 
+@pytest.mark.parametrize("state", ["activating", "failed", "inactive"])
+def test_restarts_before_a_unit_is_started_do_not_count(host, state):
+    activate(host, "r1")
+    unit = "shop-worker-default@r1.service"
+    host.module.states[unit] = state
+    host.module.calls.clear()
+    activate(host, "r1")
+    calls = host.module.calls
+    assert calls.index(("reset-failed", unit)) < calls.index(("start", unit))
+    assert not [call for call in calls if call[0] == "reset-failed" and len(call) > 2], "what runs keeps its count"
+
+
 def test_reason_and_the_applications_lines_are_said_of_a_unit_that_does_not_start(host):
     activate(host, "r1")
     host.module.broken.add("shop-web@r2.service")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import os
 import random
 import re
 import ssl
@@ -18,14 +19,17 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 Ask = Callable[..., Any]
 OPEN_SECONDS = 180  # a page that has changed stays open for so long; its release may be pruned later
 ANSWER_SECONDS = 15  # timeout of a request
+WRITE_EVERY = 0.05  # seconds between the writes that tell whether the machine stands still
+STALL_SECONDS = 0.2  # a write that is done so much later than it was due; one takes a millisecond
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,59 @@ def summary(requests: Iterable[Request]) -> dict[str, Any]:
         "p99_ms": percentile(99),
         "max_ms": percentile(100),
     }
+
+
+class Machine:
+    """Notes when the machine that host and tests share stands still: it writes to the disk many times a second.
+
+    A machine that is rented by the hour may stop for a second, and then no request is answered whatever is deployed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Prepare the writes to a file in `folder`, which is on the disk that the host is on."""
+        self.stalls: list[tuple[float, float]] = []  # when each began, in seconds since 1970, and its seconds
+        self._file = folder / "stalls"
+        self._stopping = threading.Event()
+        self._watch = threading.Thread(target=self._write, daemon=True, name="machine")
+
+    def start(self) -> None:
+        """Begin."""
+        self._watch.start()
+
+    def stop(self) -> None:
+        """Stop."""
+        self._stopping.set()
+        self._watch.join()
+
+    def without_stalls(self, requests: Iterable[Request]) -> list[Request]:
+        """Give the requests with the time taken off in which the machine stood still.
+
+        As long again counts with it: what came meanwhile has queued up.
+        """
+        stalls = list(self.stalls)
+
+        def own(request: Request) -> Request:
+            counted, end = request.at, request.at + request.seconds
+            seconds = request.seconds
+            for at, stall in stalls:
+                begin, until = max(counted, at), min(end, at + 2 * stall)
+                if begin < until:
+                    seconds -= until - begin
+                    counted = until
+            return replace(request, seconds=seconds)
+
+        return [own(request) for request in requests]
+
+    def _write(self) -> None:
+        with self._file.open("wb", buffering=0) as file:
+            while not self._stopping.is_set():
+                at, due = time.time(), time.monotonic()
+                self._stopping.wait(WRITE_EVERY)
+                file.write(b"\n")
+                os.fsync(file.fileno())
+                late = time.monotonic() - due - WRITE_EVERY
+                if late > STALL_SECONDS:
+                    self.stalls.append((at + WRITE_EVERY, late))
 
 
 class Load:

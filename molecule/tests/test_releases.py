@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support.hosts import wait_for
 from support.playbooks import ROOT, changed, deploy, output, play
-from support.units import current, once, running, wanted
+from support.units import current, instances, once, running, wanted
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes]
 
@@ -70,6 +70,23 @@ def test_deploy_is_refused_while_another_has_the_lock(host, deployment, inventor
     )
     assert "Nobody had the lock" in output(play(inventory, "unlock"))
     assert play(inventory, "deploy").returncode == 0
+
+
+def test_environment_that_is_gone_is_made_anew_and_vain_starts_until_then_do_not_count(
+    host, deployment, inventory, original
+):
+    """As after an upgrade of Debian, which brings another Python."""
+    app = deployment.app_name
+    units = " ".join(instances(host, app, state="active"))
+    host.check_output(f"rm -r $(readlink -f /srv/{app}/current/.venv) && systemctl kill --signal=KILL {units}")
+
+    def restarts():
+        return [int(each) for each in host.check_output(f"systemctl show --value -p NRestarts {units}").split()]
+
+    wait_for(lambda: min(restarts()) > 1, 60, "each unit was started again in vain")
+    result = play(inventory, "deploy")
+    assert result.returncode == 0 and current(host, app) == original, result.stdout
+    assert running(host, app) == wanted(deployment, original) and max(restarts()) == 0
 
 
 def start(inventory, **variables):

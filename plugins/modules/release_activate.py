@@ -120,7 +120,8 @@ class Activation:
             host.systemctl("enable", "--now", self.socket)
         else:
             host.systemctl("daemon-reload")
-        leftovers = [unit for unit, state in self.states.items() if state == "failed"]
+        # What ended before it is started now is no restart of this deploy's: systemd's counter begins anew, too.
+        leftovers = [unit for unit, state in self.states.items() if state == "failed" or unit in self.to_start]
         if leftovers:
             host.systemctl("reset-failed", *leftovers, check=False)
         workers, web = self.halves(self.to_start)
