@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.deployment import Answer, Deployment, deployed
 from support.hosts import redis_client, root_shell
-from support.sandbox import probed
+from support.sandbox import attempted
 
 
 @pytest.fixture(scope="session")
@@ -115,9 +115,9 @@ with app.connection_for_write() as connection, app.events.Dispatcher(connection,
 
 
 @pytest.fixture
-def probe(host: Any) -> Iterator[Callable[[str], dict[str, str]]]:
-    """Run support/probe.py in a unit's sandbox; return the result of each attempt: `done`, or the name of the error."""
-    with probed(host) as run:
+def attempts(host: Any) -> Iterator[Callable[[str], dict[str, str]]]:
+    """Run support/attempts.py in a unit's sandbox; return the result of each attempt: `done`, or the name of the error."""
+    with attempted(host) as run:
         yield run
 
 

@@ -22,9 +22,9 @@ def test_parked_tasks_and_dead_letters_are_named_the_most_frequent_first():
     parked = {f"task{n}": n for n in range(1, 8)}
     lines = broker.broker_lines(answer(a={"parked": parked, "letters": 120, "dead": {"x.y": 100}}), ["a"])
     assert " ".join(lines[0].split()) == (
-        "a parked, waits for a release that knows it: task7 (7), task6 (6), task5 (5), task4 (4), task3 (3) and 2 more"
+        "a parked until a release has it: task7 (7), task6 (6), task5 (5), task4 (4), task3 (3) and 2 more"
     )
-    assert " ".join(lines[1].split()) == "a 120 dead letters, of tasks that no release knew: x.y (100)"
+    assert " ".join(lines[1].split()) == "a 120 dead letters of tasks that no release has: x.y (100)"
 
 
 def test_queue_in_no_table_is_told_with_what_it_holds():

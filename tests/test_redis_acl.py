@@ -154,9 +154,9 @@ def test_what_a_variable_or_the_release_of_debian_decides():
 
 
 def test_beat_has_no_lock_but_its_lease_and_only_reads_what_workers_note():
-    _, lease, canary = access_list("broker")["beat"]
+    _, lease, probe = access_list("broker")["beat"]
     assert [rule for rule in lease if rule[0] == "~"] == ["~lock:beat"]
-    assert canary[:2] == ["~canary:sent:*", "%R~canary:done:*"]
+    assert probe[:2] == ["~probe:sent:*", "%R~probe:done:*"]
 
 
 def test_password_from_before_is_accepted_beside_the_new_one_and_a_missing_one_is_an_error():

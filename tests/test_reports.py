@@ -1,4 +1,4 @@
-"""The reports of `make status` and of a deploy, rendered as Ansible renders them."""
+"""The reports of `make status`, of a deploy and of one that failed, rendered as Ansible renders them."""
 
 import json
 from pathlib import Path
@@ -39,8 +39,8 @@ STATE = {"current": NEW, "previous": OLD, "releases": [NEW, OLD], "lock": {}, "u
 BEGUN = {"current": OLD, "migrations": [], "deploy": "d1", "root": "/srv/blog"}
 
 
-def canaries(*notes):
-    """What redis-cli prints for `canary_commands`."""
+def probes(*notes):
+    """What redis-cli prints for `probe_commands`."""
     return {"stdout": "\n".join(["OK", "OK", "1764136900", "500000", *notes])}
 
 
@@ -80,7 +80,7 @@ def status(first=STATE, **others):
     hosts = {"app1": {"app_state": first, "status_broker": broker(critical={})}} | {
         n: {"app_state": s} for n, s in others.items()
     }
-    hosts["app1"]["status_canaries"] = canaries("1764136890.0", noted, "", "")
+    hosts["app1"]["status_probes"] = probes("1764136890.0", noted, "", "")
     return render("status.yml", "What runs where", hostvars=hosts, ansible_play_hosts=list(hosts))
 
 
@@ -101,9 +101,9 @@ def test_status_of_a_host():
     assert status() == [
         f"Coldframe {VERSION}",
         f"app1: release {NEW}",
-        f"  to go back to: {OLD}; the one before: {OLD}",
+        f"  can roll back to: {OLD}; previous: {OLD}",
         f"  blog-web@{NEW}.service                active     since Thu 2026-11-26 06:00:00 UTC  Gunicorn arbiter booted",
-        "Queues: a canary task goes through each every 30 s",
+        "Queues: each gets a queue probe every 30 s",
         "  critical             done 10 s ago by critical-r1@app1, after 0.5 s",
         "  bulk                 OVERDUE: never done, or more than a day ago; none was sent: does Beat tick?",
         "History (UTC)",
@@ -127,8 +127,11 @@ def test_status_of_a_host_that_is_being_deployed_and_of_one_without_a_release():
     lock = {"who": "anna@desk", "since": 1764136800, "deploy": "d1"}
     empty = STATE | {"current": "", "previous": "", "releases": [], "units": []}
     lines = status(STATE | {"lock": lock}, app2=empty)
-    assert lines[3] == "  anna@desk has been deploying since 2025-11-26 06:00:00 UTC, if that deploy is not cut off"
-    assert lines[5:7] == ["app2: release none", "  to go back to: none"]
+    assert (
+        lines[3]
+        == "  deploy lock: anna@desk since 2025-11-26 06:00:00 UTC (if that deploy was interrupted: make unlock)"
+    )
+    assert lines[5:7] == ["app2: release none", "  can roll back to: none"]
 
 
 def test_deploy_of_a_host():
@@ -136,7 +139,7 @@ def test_deploy_of_a_host():
         f"Coldframe {VERSION}",
         "Application  https://blog.example.com",
         "Flower       https://blog.example.com/flower/ as ops, app_flower_password in the vault",
-        f"app1: release {NEW}, before it {OLD}, configuration converged",
+        f"app1: release {NEW} (previously {OLD}), configuration converged",
         f"  blog-web@{NEW}.service                active, Gunicorn arbiter booted",
     ]
 
@@ -155,8 +158,8 @@ def test_deploy_that_changes_no_release_and_a_site_without_a_first_page():
     same = {"release_begun": BEGUN | {"current": NEW}, "group_names": [], "smoke_front": {"status": 404}}
     lines = deployed(same, said=broker(critical={"letters": 1, "dead": {"x.y": 1}})["stdout"])
     assert lines[1] == "Application  https://blog.example.com (no page at /, 404)"
-    assert lines[3] == f"app1: release {NEW}, as before, configuration as at its last deploy"
-    assert lines[-1] == "  critical             1 dead letters, of tasks that no release knew: x.y (1)"
+    assert lines[3] == f"app1: release {NEW} (unchanged), configuration unchanged"
+    assert lines[-1] == "  critical             1 dead letters of tasks that no release has: x.y (1)"
 
 
 def test_dry_run_names_units_queues_and_migrations():
@@ -165,11 +168,29 @@ def test_dry_run_names_units_queues_and_migrations():
     ended = {"release_ended": {"units": [], "removed": ["/srv/blog/releases/000000000000"]}}
     lines = deployed(begun | ended | {"release_activated": activated}, check=True, app2=None)
     assert lines[3:9] == [
-        f"app1 would be: release {NEW}, before it none, configuration converged",
+        f"app1 (dry run): release {NEW} (previously none), configuration converged",
         f"  would start blog-web@{NEW}.service",
         "  would stop nothing",
         "  queues whose workers change: bulk, critical",
         "  new migrations: blog/migrations/0002_x.py",
         "  would remove /srv/blog/releases/000000000000",
     ]
-    assert lines[9] == f"app2 would be: release {NEW}, before it {OLD}, configuration converged"
+    assert lines[9] == f"app2 (dry run): release {NEW} (previously {OLD}), configuration converged"
+
+
+def test_failure_of_a_loop_has_each_reason_on_a_line_of_its_own():
+    [fail] = [each for each in yaml.safe_load((ROOT / "roles/release/tasks/fail.yml").read_text()) if "vars" in each]
+    failed = [{"failed": True, "msg": "no group mail"}, {"msg": "fine"}, {"failed": True, "msg": "no group web"}]
+    result = {"msg": "One or more items failed", "results": failed}
+    variables = {
+        "inventory_hostname": "app1",
+        "ansible_failed_task": {"name": "Add groups"},
+        "ansible_failed_result": result,
+    }
+    templar = Templar(DataLoader(), variables=fail["vars"] | variables)
+    assert templar.template(trust_as_template(fail["ansible.builtin.fail"]["msg"])).splitlines() == [
+        "app1: Add groups:",
+        "One or more items failed",
+        "no group mail",
+        "no group web",
+    ]

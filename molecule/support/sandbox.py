@@ -11,7 +11,7 @@ from typing import Any
 
 # The highest exposure allowed. It counts directives; the attempts show what they enforce.
 SEALED, SOCKETS = 0.5, 1.3
-PROBE = (Path(__file__).parent / "probe.py").read_text()
+PROGRAM = (Path(__file__).parent / "attempts.py").read_text()
 
 
 def exposure(host: Any, unit: str) -> tuple[float, str]:
@@ -23,19 +23,19 @@ def exposure(host: Any, unit: str) -> tuple[float, str]:
 
 
 @contextmanager
-def probed(host: Any) -> Iterator[Callable[[str], dict[str, str]]]:
-    """Give a function that runs probe.py in a copy of a unit, in place of the unit's program."""
-    path = "/run/coldframe-probe.py"
-    host.check_output(f"cat >{path} <<'END'\n{PROBE}\nEND\nchmod 0644 {path}")
+def attempted(host: Any) -> Iterator[Callable[[str], dict[str, str]]]:
+    """Give a function that runs attempts.py in a copy of a unit, in place of the unit's program."""
+    path = "/run/coldframe-attempts.py"
+    host.check_output(f"cat >{path} <<'END'\n{PROGRAM}\nEND\nchmod 0644 {path}")
     router = host.check_output("ip route show default").split()[2]
 
     def run(unit: str) -> dict[str, str]:
-        name = "coldframe-probe@" + unit.partition("@")[2] if "@" in unit else "coldframe-probe.service"
+        name = "coldframe-attempts@" + unit.partition("@")[2] if "@" in unit else "coldframe-attempts.service"
         text = host.check_output(f"systemctl cat {unit}")
         actions = "Exec|Type|Restart|PIDFile|Sockets|Requires|PartOf|Watchdog|NotifyAccess|KillMode|Standard"
         text = re.sub(rf"(?m)^(?:{actions})\w*=.*(?:\\\n.*)*$", "", text)
         text += (
-            "\n[Service]\nType=oneshot\nRuntimeDirectoryPreserve=yes\nStandardOutput=truncate:/run/coldframe-probe.out\n"
+            "\n[Service]\nType=oneshot\nRuntimeDirectoryPreserve=yes\nStandardOutput=truncate:/run/coldframe-attempts.out\n"
             f"ExecStart=/usr/bin/python3 {path} {router}\n"
         )
         if "\nNoExecPaths=" in text:
@@ -43,10 +43,12 @@ def probed(host: Any) -> Iterator[Callable[[str], dict[str, str]]]:
         host.check_output(f"cat >/run/systemd/system/{name} <<'END'\n{text}\nEND\nsystemctl daemon-reload")
         result = host.run(f"systemctl start {name}")
         assert result.rc == 0, result.stderr + host.run(f"journalctl --no-pager -n 20 -u {name}").stdout
-        results: dict[str, str] = json.loads(host.file("/run/coldframe-probe.out").content_string)
+        results: dict[str, str] = json.loads(host.file("/run/coldframe-attempts.out").content_string)
         return results
 
     try:
         yield run
     finally:
-        host.run(f"rm -f {path} /run/coldframe-probe.out /run/systemd/system/coldframe-probe*; systemctl daemon-reload")
+        host.run(
+            f"rm -f {path} /run/coldframe-attempts.out /run/systemd/system/coldframe-attempts*; systemctl daemon-reload"
+        )

@@ -174,8 +174,8 @@ def test_unit_is_sandboxed_and_not_root(host, issued):
     assert host.check_output(f"systemctl show --property=User --value {UNIT}") == "coldframe-acme"
 
 
-def test_no_way_out_of_the_client(issued, probe):
-    ways = {attempt for attempt, result in probe(UNIT).items() if result == "done"}
+def test_no_way_out_of_the_client(issued, attempts):
+    ways = {attempt for attempt, result in attempts(UNIT).items() if result == "done"}
     assert ways <= {"connect out"}, "the authority is out there"
 
 

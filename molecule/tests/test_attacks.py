@@ -114,12 +114,12 @@ DANGEROUS = [
     "SET stranger 1",
     "PUBLISH elsewhere x",
 ]
-DONE = "SET canary:done:default 1"
+DONE = "SET probe:done:default 1"
 FURTHER = {
     "web": ["PUBLISH /0.celeryev/worker.heartbeat x", "DEL unacked", DONE, "SMEMBERS unknown:default"],
-    "worker": ["SET canary:sent:default 1", "LRANGE dead:default 0 -1", "DEL dead:default", "LTRIM default 0 0"],
+    "worker": ["SET probe:sent:default 1", "LRANGE dead:default 0 -1", "DEL dead:default", "LTRIM default 0 0"],
     "beat": [PIDBOX, "LRANGE default 0 -1", "GET celery-task-meta-x", "DEL default", "SET lock:other 1", DONE],
-    "flower": ["LPUSH default x", "GET celery-task-meta-x", "GET canary:done:default"],
+    "flower": ["LPUSH default x", "GET celery-task-meta-x", "GET probe:done:default"],
 }
 
 

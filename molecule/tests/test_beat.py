@@ -74,7 +74,7 @@ def test_watchdog_is_fed_by_the_ticks(ask, first):
 
 
 @pytest.mark.group("redis")
-def test_the_queue_of_a_stopped_worker_has_one_canary_task_however_often_beat_begins(host, deployment, first, redis):
+def test_the_queue_of_a_stopped_worker_has_one_probe_however_often_beat_begins(host, deployment, first, redis):
     """The other queues have theirs done each time."""
     if len(deployment.groups["beat"]) > 1 or len(deployment.groups["workers"]) > 1:
         pytest.skip("another host's Beat or worker would see to it")
@@ -82,35 +82,35 @@ def test_the_queue_of_a_stopped_worker_has_one_canary_task_however_often_beat_be
     host.check_output(f"systemctl stop {worker}")
     try:
         for _ in range(2):
-            redis("SELECT 1\nDEL canary:done:default")
+            redis("SELECT 1\nDEL probe:done:default")
             host.check_output(f"systemctl restart {first}")
-            wait_for(lambda: redis("SELECT 1\nEXISTS canary:done:default").endswith("1"), 20, "one is done")
+            wait_for(lambda: redis("SELECT 1\nEXISTS probe:done:default").endswith("1"), 20, "one is done")
             wait_for(lambda: redis("LLEN bulk") == "1", 5, "one waits")
-        redis("SELECT 1\nDEL canary:done:bulk")
+        redis("SELECT 1\nDEL probe:done:bulk")
     finally:
         host.check_output(f"systemctl start {worker}")
-    wait_for(lambda: redis("SELECT 1\nEXISTS canary:done:bulk").endswith("1"), 10, "it is done")
+    wait_for(lambda: redis("SELECT 1\nEXISTS probe:done:bulk").endswith("1"), 10, "it is done")
 
 
 def test_another_takes_over_and_no_tick_comes_twice_or_is_missed(host, deployment, ask, ticks, second, first, manage):
     if len(deployment.groups["beat"]) > 1:
         pytest.skip("another host's Beat would take over")
     hostname = host.check_output("hostname")
-    assert (ask(first), ask(second)) == ("ticking", f"standing by, behind {hostname}")
+    assert (ask(first), ask(second)) == ("ticking", f"standby, {hostname} is active")
     leader = wait_for(ticks, 15, "ticks")[-1][1]
 
     # Killed, it is started again and goes on with its own lease.
     host.check_output(f"kill -KILL {leader}")
     wait_for(lambda: ticks()[-1][1] != leader, 15, "its successor ticks")
     leader = ticks()[-1][1]
-    assert (ask(first), ask(second)) == ("ticking", f"standing by, behind {hostname}")
+    assert (ask(first), ask(second)) == ("ticking", f"standby, {hostname} is active")
 
     # Stopped for longer than the lease lasts, it has nothing to say when it goes on.
     host.check_output(f"kill -STOP {leader}")
     wait_for(lambda: ticks()[-1][1] != leader, TTL + 10, "the other one ticks")
     host.check_output(f"kill -CONT {leader}")
     wait_for(lambda: host.run(f"kill -0 {leader}").rc, 10, "the one that has lost the lease ends")
-    wait_for(lambda: ask(first).startswith("standing by"), 30, "it stands by")
+    wait_for(lambda: ask(first).startswith("standby"), 30, "it stands by")
 
     # Stopped in order, it hands over at once.
     leader = ticks()[-1][1]
@@ -132,5 +132,5 @@ def test_several_hosts_take_turns(host, deployment, ask, first):
     if ask(first) == "ticking":
         host.check_output(f"systemctl restart {first}")
     hostname = host.check_output("hostname")
-    assert ask(first).startswith("standing by, behind ")
+    assert ask(first).startswith("standby, ")
     wait_for(lambda: not ask(first).endswith(f" {hostname}"), 10, "another host's ticks")

@@ -84,7 +84,7 @@ def test_shows_a_worker_that_stopped_and_counts_what_waits_for_it(host, deployme
         redis(f"LPUSH {name} {{}} {{}} {{}}")
         waiting = {entry["name"]: entry["messages"] for entry in flower("api/queues/length").json["active_queues"]}
         assert waiting.keys() == set(deployment.celery_queues)
-        assert waiting[name] in (3, 4), "perhaps a canary task, too"
+        assert waiting[name] in (3, 4), "perhaps a queue probe, too"
         assert re.search(rf"<td>{name}</td>\s*<td[^>]*>[34]</td>", flower("broker").body)
         wait_for(lambda: worker not in online(flower, whole=True), 40, "Flower shows it as offline")
         assert worker in {w["hostname"] for w in flower("workers?json=1").json["data"]}
@@ -130,21 +130,21 @@ def test_its_lines_in_the_journal_bear_its_name(host, deployment):
 
 @pytest.mark.changes
 @pytest.mark.group("web")
-def test_canary_tasks_are_not_shown_as_pending(deployment, flower, manage):
+def test_queue_probes_are_not_shown_as_pending(deployment, flower, manage):
     """Where the application has it that the sending of a task is told, too."""
     code = """
 import time
 from types import SimpleNamespace
 from celery import current_app as app
-from coldframe.canary import NAME, Canaries
+from coldframe.probe import NAME, Probes
 app.conf.task_send_sent_event = True
 notes = SimpleNamespace(time=lambda: (int(time.time()), 0), set=lambda *_, **__: None)
-Canaries(app, notes).send(app.conf.task_default_queue)
+Probes(app, notes).send(app.conf.task_default_queue)
 print(app.send_task("celery.backend_cleanup").id)
 """
 
     def pending():
-        return set(flower("api/tasks?taskname=coldframe.canary&state=PENDING").json)
+        return set(flower("api/tasks?taskname=coldframe.probe&state=PENDING").json)
 
     before = pending()
     task = manage(code)

@@ -93,12 +93,12 @@ def test_each_queue_was_served_lately(redis, deployment):
     """The notes are here, wherever Beat and the workers are; after a deploy the first ones come soon."""
 
     def served():
-        answer = redis("\n".join(["SELECT 1", "TIME", *(f"GET canary:done:{queue}" for queue in queues)]))
+        answer = redis("\n".join(["SELECT 1", "TIME", *(f"GET probe:done:{queue}" for queue in queues)]))
         _, now, _, *notes = answer.split("\n")
         return [note.startswith("{") and int(now) - json.loads(note)["done"] < 90 for note in notes]
 
     queues = list(deployment.celery_queues)
-    wait_for(lambda: served() == [True] * len(queues), 40, f"a canary task was done by a worker of each of {queues}")
+    wait_for(lambda: served() == [True] * len(queues), 40, f"a queue probe was done by a worker of each of {queues}")
 
 
 def test_cache_answers_the_application(manage):

@@ -163,7 +163,7 @@ def test_rollback_and_the_way_back_are_in_the_history(host, deployment, inventor
     assert result.returncode == 0 and current(host, app) == original, result.stdout
     wait_for(lambda: running(host, app) == wanted(deployment, original), 60, f"only {original} runs")
     status = output(play(inventory, "status"))
-    assert f"release {original} to go back to: {newer}" in status and f"the one before: {newer}" in status
+    assert f"release {original} can roll back to: {newer}" in status and f"previous: {newer}" in status
     assert re.search(rf"\S+@\S+ rollback {original} done in \d+ s", status), status
     assert re.search(rf"\S+@\S+ deploy {newer} done in \d+ s", status), status
     result = play(inventory, "rollback", "-e", f"release_rollback_to={newer}")

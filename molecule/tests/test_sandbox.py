@@ -42,11 +42,11 @@ def test_score_of_every_unit(host, deployment):
 
 @pytest.mark.changes
 @pytest.mark.parametrize("kind", [kind for kinds in GROUPS.values() for kind in kinds])
-def test_no_way_out_of_the_unit(host, deployment, probe, kind):
+def test_no_way_out_of_the_unit(host, deployment, attempts, kind):
     unit = units(host, deployment).get(kind)
     if not unit:
         pytest.skip(f"no {kind} on this host")
-    results = probe(unit)
+    results = attempts(unit)
     ways = {attempt for attempt, result in results.items() if result == "done"}
     allowed = set()
     if deployment.app_network == "egress" and kind in ("web", "worker", "beat", "flower"):

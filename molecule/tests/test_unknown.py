@@ -32,8 +32,8 @@ def parked(manage, redis, deployment):
     redis("\n".join(f"DEL unknown:{queue} unknown:{queue}:{NAME} dead:{queue}" for queue in ids))
 
 
-def canary(redis, queue, way):
-    """Put one more canary task at a place of the broker; return when it says that it was sent."""
+def probe(redis, queue, way):
+    """Put another queue probe at a place of the broker; return when it says that it was sent."""
     sent, tag = time.time() - 1000, str(uuid.uuid4())
     body = base64.b64encode(json.dumps([[queue, sent], {}, {}]).encode()).decode()
     where = {"exchange": "default", "routing_key": queue}
@@ -41,7 +41,7 @@ def canary(redis, queue, way):
         "body": body,
         "content-encoding": "utf-8",
         "content-type": "application/json",
-        "headers": {"lang": "py", "task": "coldframe.canary", "id": tag, "retries": 0, "eta": None, "expires": None},
+        "headers": {"lang": "py", "task": "coldframe.probe", "id": tag, "retries": 0, "eta": None, "expires": None},
         "properties": {"correlation_id": tag, "delivery_info": where, "priority": 0, "body_encoding": "base64"}
         | {"delivery_mode": 2, "delivery_tag": tag},
     }
@@ -50,8 +50,8 @@ def canary(redis, queue, way):
 
 
 def done(redis, queue):
-    """When the last canary task of a queue that was done says that it was sent."""
-    noted = redis(f"SELECT 1\nGET canary:done:{queue}").split("\n")[-1]
+    """When the last probe of a queue that was done says that it was sent."""
+    noted = redis(f"SELECT 1\nGET probe:done:{queue}").split("\n")[-1]
     return json.loads(noted)["sent"] if noted else None
 
 
@@ -67,22 +67,22 @@ def test_task_that_nobody_knows_waits_and_holds_up_nothing(parked, redis, invent
     unacked = redis("HVALS unacked")
     assert not any(task in unacked for ids in parked.values() for task in ids)
     for queue in parked:
-        sent = canary(redis, queue, f'LPUSH {queue} "{{}}"')
+        sent = probe(redis, queue, f'LPUSH {queue} "{{}}"')
         wait_for(lambda q=queue, s=sent: done(redis, q) == s, 20, f"a task behind them is done: {queue}")
         count, *names = redis(f"LLEN unknown:{queue}:{NAME}\nSMEMBERS unknown:{queue}").split()
         assert count == "2" and NAME in names  # other tests leave names of their own
     told = output(play(inventory, "status"))
     for queue in parked:
-        line = rf"{queue} parked, waits for a release that knows it: [^:]*{re.escape(NAME)} \(2\)"
+        line = rf"{queue} parked until a release has it: [^:]*{re.escape(NAME)} \(2\)"
         assert re.search(line, " ".join(told.split())), told
 
 
 def test_parked_task_that_a_worker_knows_is_done_by_it(redis, deployment):
     for queue in deployment.celery_queues:
-        park = f'SADD unknown:{queue} coldframe.canary\nRPUSH unknown:{queue}:coldframe.canary "{time.time():.0f} {{}}"'
-        sent = canary(redis, queue, park)
+        park = f'SADD unknown:{queue} coldframe.probe\nRPUSH unknown:{queue}:coldframe.probe "{time.time():.0f} {{}}"'
+        sent = probe(redis, queue, park)
         wait_for(lambda q=queue, s=sent: done(redis, q) == s, 20, f"it is done: {queue}")
-        gone = f"EXISTS unknown:{queue} unknown:{queue}:coldframe.canary"
+        gone = f"EXISTS unknown:{queue} unknown:{queue}:coldframe.probe"
         wait_for(lambda keys=gone: redis(keys) == "0", 10, f"nothing of it is left: {queue}")
 
 
@@ -101,7 +101,7 @@ def test_task_that_nobody_has_known_for_too_long_is_a_dead_letter(host, parked, 
             "its worker says so",
         )
     told = " ".join(output(play(inventory, "status")).split())
-    assert all(f"{queue} 1 dead letters, of tasks that no release knew: {NAME} (1)" in told for queue in parked)
+    assert all(f"{queue} 1 dead letters of tasks that no release has: {NAME} (1)" in told for queue in parked)
 
 
 def test_application_is_told_of_a_dead_letter(parked, redis, manage, deployment):

@@ -9,9 +9,9 @@ from typing import Any
 NAMES = 5  # of tasks that a line names
 
 # One script, so that a message which moves meanwhile is counted once. A queue was bound to the default queue's exchange by
-# whoever declared it, and stays so. The canary tasks are nobody's; one at most waits in a queue.
+# whoever declared it, and stays so. Queue probes do not count: at most one waits in a queue.
 SCRIPT = """
-local queues, canary = {}, 'coldframe.canary'
+local queues, probe = {}, 'coldframe.probe'
 local function name(message)
   local ok, decoded = pcall(cjson.decode, message)
   return ok and type(decoded.headers) == 'table' and decoded.headers.task or 'unknown'
@@ -24,14 +24,14 @@ for _, q in ipairs(ARGV) do queue(q) end
 for _, member in ipairs(redis.call('SMEMBERS', KEYS[1])) do queue(member:match('[^%c]*$')) end
 for _, entry in ipairs(redis.call('HVALS', 'unacked')) do
   local message = cjson.decode(entry)
-  if queues[message[3]] and not (type(message[1].headers) == 'table' and message[1].headers.task == canary) then
+  if queues[message[3]] and not (type(message[1].headers) == 'table' and message[1].headers.task == probe) then
     queues[message[3]].taken = queues[message[3]].taken + 1
   end
 end
 for q, state in pairs(queues) do
   if state.waiting > 0 and state.waiting < 20 then
     for _, message in ipairs(redis.call('LRANGE', q, 0, -1)) do
-      if name(message) == canary then state.waiting = state.waiting - 1 end
+      if name(message) == probe then state.waiting = state.waiting - 1 end
     end
   end
   for _, task in ipairs(redis.call('SMEMBERS', 'unknown:' .. q)) do
@@ -96,10 +96,10 @@ def broker_lines(answer: str, queues: list[str]) -> list[str]:
                 f"{queue:<20} in no table and served by no worker: {counts}. Put it into celery_queues and deploy."
             )
         if state["parked"]:
-            lines.append(f"{queue:<20} parked, waits for a release that knows it: {_names(state['parked'])}")
+            lines.append(f"{queue:<20} parked until a release has it: {_names(state['parked'])}")
         if state["letters"]:
             lines.append(
-                f"{queue:<20} {state['letters']} dead letters, of tasks that no release knew: {_names(state['dead'])}"
+                f"{queue:<20} {state['letters']} dead letters of tasks that no release has: {_names(state['dead'])}"
             )
     return lines
 

@@ -33,12 +33,12 @@ def test_one_ticks_and_another_takes_over(server, beat):
     first = beat("first")
     wait_for(lambda: first.status() == "ticking", 10, "it ticks")
     second = beat("second")
-    assert second.status().startswith("standing by, behind ")
-    wait_for(lambda: server.client.llen(QUEUE) == 1, 10, "the queue has its canary task")
-    assert json.loads(server.client.lindex(QUEUE, 0))["headers"]["task"] == "coldframe.canary"
+    assert second.status().startswith("standby, ")
+    wait_for(lambda: server.client.llen(QUEUE) == 1, 10, "the queue has its probe")
+    assert json.loads(server.client.lindex(QUEUE, 0))["headers"]["task"] == "coldframe.probe"
     assert first.stop() < 10 and first.process.returncode == 0
     wait_for(lambda: second.status() == "ticking", 10, "the other one takes over")
     second.process.kill()
     second.process.wait()
     third = beat("third")
-    assert third.status().startswith("standing by"), "the lease of one that was killed lasts"
+    assert third.status().startswith("standby"), "the lease of one that was killed lasts"

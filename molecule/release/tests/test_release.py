@@ -143,7 +143,7 @@ def test_tasks_of_changing_names_are_each_done_once(scene, redis, capsys):
         assert result.returncode == 0, result.stdout
         scene.assert_all_on(scene.release)
         left.append(parked())
-        assert not left[-1] or "waits for a release that knows it: holds.ledger" in output(result)
+        assert not left[-1] or "parked until a release has it: holds.ledger" in output(result)
     scene.source = source
     scene.load.stop_entries()
     sent = list(scene.load.entries)

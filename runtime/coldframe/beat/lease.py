@@ -31,7 +31,7 @@ from celery.signals import before_task_publish
 from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 
-from coldframe import canary, credentials, seams, settings_check
+from coldframe import credentials, probe, seams, settings_check
 
 KEY = "lock:beat"
 TTL = 20.0  # seconds from a renewal until another Beat may take over
@@ -97,8 +97,8 @@ class Lease:
         self.renewed = asked
 
     def check(self, sender: str = "", **_: Any) -> None:
-        """Exit unless a message that is sent now arrives before the lease expires. Canary tasks may be late."""
-        if sender != canary.NAME and time.monotonic() - self.renewed > TTL - SENDING:
+        """Exit unless a message that is sent now arrives before the lease expires. Queue probes may be late."""
+        if sender != probe.NAME and time.monotonic() - self.renewed > TTL - SENDING:
             self.give_up("it was not renewed in time")
 
     def give_up(self, why: str) -> None:
@@ -123,7 +123,7 @@ class Service(beat.Service):
         """Stand by, then tick until stopped. Exits if the settings differ from those of the deployment."""
         settings_check.require(self.app)
         self.lease = Lease()
-        self.canaries = canary.Canaries(self.app, self.lease.redis)
+        self.probes = probe.Probes(self.app, self.lease.redis)
         before_task_publish.connect(self.lease.check)
         try:
             self.stand_by()
@@ -137,7 +137,7 @@ class Service(beat.Service):
             try:
                 if self.lease.take():
                     return
-                self.tell(f"standing by, behind {self.lease.holder()}", "READY=1\n")
+                self.tell(f"standby, {self.lease.holder()} is active", "READY=1\n")
             except RedisError as error:
                 self.tell(f"waiting for Redis: {error}")
             self.notify("WATCHDOG=1")
@@ -152,7 +152,7 @@ class Service(beat.Service):
         return scheduler
 
     def turn(self, tick: Callable[[], float]) -> float:
-        """Tick if the lease is still ours, then send a canary task that is due; return the seconds until the next turn."""
+        """Tick if the lease is still ours, then send a queue probe that is due; return the seconds until the next turn."""
         self.notify("WATCHDOG=1")
         try:
             self.lease.renew()
@@ -168,7 +168,7 @@ class Service(beat.Service):
             wait = min(tick() or 0.0, RENEWAL)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
-        return 0.0 if self.canaries.send_next() else wait  # one per turn, so that a tick waits for at most one
+        return 0.0 if self.probes.send_next() else wait  # one per turn, so that a tick waits for at most one
 
     def tell(self, status: str, more: str = "") -> None:
         """Report a new state to systemd and the log."""

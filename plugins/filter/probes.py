@@ -1,4 +1,4 @@
-"""What Redis knows of the queues' canary tasks (coldframe.canary), in words."""
+"""What Redis knows of the queues' probes (coldframe.probe), in words."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def _span(seconds: float) -> str:
     )
 
 
-def canary_commands(queues: list[str], login: str) -> str:
+def probe_commands(queues: list[str], login: str) -> str:
     """Make redis-cli's input that asks for the time and for what is noted of each queue.
 
     :param login: the line that logs in (`redis_login`).
     """
-    keys = " ".join(f"canary:sent:{queue} canary:done:{queue}" for queue in queues)
+    keys = " ".join(f"probe:sent:{queue} probe:done:{queue}" for queue in queues)
     return f"{login}SELECT 1\nTIME\nMGET {keys}\n"
 
 
-def canary_lines(answer: str, queues: list[str]) -> list[str]:
-    """Say of each queue when its last canary task was done and how long it waited, and what is overdue.
+def probe_lines(answer: str, queues: list[str]) -> list[str]:
+    """Say of each queue when its last probe was done and how long it waited, and what is overdue.
 
-    :param answer: what redis-cli printed for `canary_commands`; empty when it was not asked.
+    :param answer: what redis-cli printed for `probe_commands`; empty when it was not asked.
     """
     said = answer.split("\n")
     if said[:2] != ["OK", "OK"]:
@@ -61,4 +61,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
-        return {"canary_commands": canary_commands, "canary_lines": canary_lines}
+        return {"probe_commands": probe_commands, "probe_lines": probe_lines}

@@ -1,7 +1,7 @@
-"""Shows that each queue is served: every 30 s a canary task is sent to it, a worker executes it, and both are recorded.
+"""Shows that each queue is served: every 30 s a queue probe is sent to it, a worker executes it, and both are recorded.
 
-The Beat that ticks sends them. Records are in the Redis database of locks: `canary:sent:QUEUE` is the time at which the last
-one was sent, `canary:done:QUEUE` describes the last one that was executed. Each has one writer, and all times are from Redis'
+The Beat that ticks sends them. Records are in the Redis database of locks: `probe:sent:QUEUE` is the time at which the last
+one was sent, `probe:done:QUEUE` describes the last one that was executed. Each has one writer, and all times are from Redis'
 clock. While one waits in its queue no other is sent, so they do not pile up without a consumer. The application is not
 involved: it imports nothing, gets no result and no event, and its own base class of tasks is not used.
 """
@@ -18,8 +18,8 @@ from celery import Task, shared_task
 
 from coldframe import credentials
 
-NAME = "coldframe.canary"
-INTERVAL = 30.0  # seconds from one canary task of a queue to the next
+NAME = "coldframe.probe"
+INTERVAL = 30.0  # seconds from one probe of a queue to the next
 KEEP = 24 * 3600  # seconds for which a record is kept
 QUIET = ("celery.worker.strategy", "celery.app.trace")  # they log that a task was received, and that it succeeded
 logger = logging.getLogger(__name__)
@@ -32,14 +32,14 @@ def clock(client: redis.Redis) -> float:
 
 
 @shared_task(name=NAME, base=Task, bind=True, ignore_result=True, acks_late=False, send_events=False)
-def canary(task: Any, queue: str, sent: float) -> None:
-    """Record that a canary task of the queue was executed, when, and by which worker."""
+def probe(task: Any, queue: str, sent: float) -> None:
+    """Record that a probe of the queue was executed, when, and by which worker."""
     try:
         with credentials.locks() as client:
             done = {"sent": float(sent), "done": clock(client), "worker": task.request.hostname}
-            client.set(f"canary:done:{queue}", json.dumps(done), ex=KEEP)
+            client.set(f"probe:done:{queue}", json.dumps(done), ex=KEEP)
     except redis.RedisError as error:  # a fault of Redis, which must not fail a task
-        logger.warning("That a canary task was done was not noted: %s", error)
+        logger.warning("The time of the queue probe was not recorded: %s", error)
 
 
 class NoEvents:
@@ -50,8 +50,8 @@ class NoEvents:
         """Do nothing."""
 
 
-class Canaries:
-    """Sends the canary tasks of all queues; one Beat does so at a time."""
+class Probes:
+    """Sends the probes of all queues; one Beat does so at a time."""
 
     def __init__(self, app: Any, client: redis.Redis) -> None:
         """Start with every queue due.
@@ -62,7 +62,7 @@ class Canaries:
         self.due = dict.fromkeys(app.amqp.queues, 0.0)
 
     def send_next(self) -> bool:
-        """Send the canary task of one queue, if one is due; return whether it was. Raises nothing."""
+        """Send the probe of one queue, if one is due; return whether it was. Raises nothing."""
         queue = min(self.due, key=self.due.__getitem__)
         if (now := time.monotonic()) < self.due[queue]:
             return False
@@ -71,12 +71,12 @@ class Canaries:
             if not self.waits(queue):
                 self.send(queue)
         except Exception as error:
-            logger.warning("No canary task was sent to the queue %s: %s", queue, error)
+            logger.warning("No queue probe was sent to the queue %s: %s", queue, error)
         return True
 
     def waits(self, queue: str) -> bool:
         """Whether the last one may still be in the queue. One that was not executed, with the queue empty, is lost."""
-        sent, done = self.redis.get(f"canary:sent:{queue}"), self.redis.get(f"canary:done:{queue}")
+        sent, done = self.redis.get(f"probe:sent:{queue}"), self.redis.get(f"probe:done:{queue}")
         if not sent or (done and json.loads(done)["sent"] >= float(sent)):
             return False
         with self.app.producer_or_acquire() as producer:
@@ -86,11 +86,11 @@ class Canaries:
         """Send one, and record that."""
         now = clock(self.redis)
         self.app.tasks[NAME].apply_async((queue, now), queue=queue, event_dispatcher=NoEvents)
-        self.redis.set(f"canary:sent:{queue}", now, ex=KEEP)
+        self.redis.set(f"probe:sent:{queue}", now, ex=KEEP)
 
 
 def install() -> None:
-    """Keep successful canary tasks out of the log. Two lines per queue every 30 s would fill it."""
+    """Keep successful queue probes out of the log. Two lines per queue every 30 s would fill it."""
     for name in QUIET:
         logging.getLogger(name).addFilter(
             lambda record: record.levelno > logging.INFO or getattr(record, "data", {}).get("name") != NAME
