@@ -1,7 +1,6 @@
-"""Which workers Flower forgets, and what a worker answers that is asked for a heartbeat."""
+"""Which workers Flower forgets."""
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace as Thing
 from unittest.mock import MagicMock, patch
@@ -9,7 +8,7 @@ from unittest.mock import MagicMock, patch
 import pytest
 
 # The controller has neither Celery, Flower nor Redis; nothing of them is asked here.
-ABSENT = """celery celery.__main__ celery.events celery.utils.sysinfo celery.worker celery.worker.control flower
+ABSENT = """celery celery.__main__ celery.events flower
 flower.app flower.command flower.events flower.utils.broker flower.views redis redis.asyncio.retry redis.backoff
 redis.credentials redis.retry tornado.ioloop tornado.web"""
 modules = {
@@ -21,7 +20,6 @@ modules = {
 FILES = str(Path(__file__).parents[1] / "roles/flower/files")
 with patch.dict(sys.modules, modules), patch.object(sys, "path", [FILES, *sys.path]):
     import flowermonitor
-    from coldframe.worker import heartbeat
 
 NOW = 1_000_000.0
 KNOWN = {"stats": {}, "timestamp": NOW - 1000}
@@ -53,18 +51,3 @@ def test_workers_of_which_nothing_is_heard_are_forgotten(heartbeats, info, stays
     places = [monitor.workers] * bool(info) + [monitor.events.state.workers] * (heartbeats is not None)
     assert ["w" in place for place in [*places, monitor.events.state.counter]] == [stays] * (len(places) + 1)
     assert "other" in monitor.events.state.counter
-
-
-@pytest.mark.parametrize("events", [True, False])
-def test_a_worker_answers_whether_or_not_it_sends_events_of_tasks(events):
-    own, lent = MagicMock(), MagicMock()
-    dispatchers = Thing(default_dispatcher=lambda hostname: nullcontext(lent if hostname == "w" else None))
-    consumer = Thing(event_dispatcher=own if events else None, hostname="w", app=Thing(events=dispatchers))
-    state = Thing(active_requests={"a", "b"}, all_total_count=[7], SOFTWARE_INFO={"sw_ident": "py-celery"})
-    with patch.multiple(heartbeat, state=state, load_average=lambda: (1, 2, 3)):
-        heartbeat.heartbeat(Thing(consumer=consumer))
-    used, unused = (own, lent) if events else (lent, own)
-    used.send.assert_called_once_with(
-        "worker-heartbeat", freq=10.0, active=2, processed=7, loadavg=(1, 2, 3), sw_ident="py-celery"
-    )
-    unused.send.assert_not_called()
