@@ -11,7 +11,7 @@ import sys
 import pytest
 from conftest import ROOT, Deployment, ansible, wait_for
 from load import summary
-from scene import LONG, Scene, assert_served, said
+from scene import LONG, P99_MS, Scene, assert_served, said
 from test_deploy import changed
 
 pytestmark = pytest.mark.changes
@@ -302,10 +302,11 @@ def test_nothing_was_lost_in_the_end(host, manage, scene, capsys):
     wait_for(lambda: all(delay for _, delay in json.loads(manage(code))), 30, "all orders are charged")
     orders = dict(json.loads(manage(code)))
 
-    total = {"step": "all", **summary(scene.load.requests)}
+    total, during = summary(scene.load.requests), summary(scene.requests)
     report = {
         "steps": scene.steps,
-        "total": total,
+        "total": {"step": "all", **total},
+        "during the steps": during,
         "orders": len(orders),
         "longest_wait_for_a_charge_s": round(max(orders.values()), 1),
         "long_tasks": len(scene.load.holds),
@@ -322,6 +323,7 @@ def test_nothing_was_lost_in_the_end(host, manage, scene, capsys):
         assert [note["event"] for note in notes] == ["begin", "end"], (key, notes)
         assert notes[0]["process"] == notes[1]["process"], notes
     assert_served(scene.load.requests)
+    assert during["p99_ms"] < P99_MS
 
 
 def test_never_two_beats_and_no_tick_twice(host, manage, scene):
