@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.playbooks import PLAIN
 
 ROOT = Path(__file__).parents[1]
 PLAY = """
@@ -32,7 +33,7 @@ def play(tmp_path):
     def run(text, *arguments):
         (tmp_path / "play.yml").write_text(text)
         command = ["ansible-playbook", "-i", "localhost,", str(tmp_path / "play.yml"), *arguments]
-        environment = os.environ | {"ANSIBLE_STRATEGY": "linear", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+        environment = os.environ | PLAIN | {"ANSIBLE_STRATEGY": "linear", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode
         return done.stdout + done.stderr
