@@ -5,11 +5,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from coldframe.versions import LACKS, TRIED, shown
-from lock import lock_problems, lock_warnings
+from coldframe.versions import LACKS, NEEDS, TRIED, parsed, shown
+from lock import lock_problems, lock_warnings, read
 
 ROOT = Path(__file__).parents[1]
 LOCK = "requirements.txt"
+LOCKS = [*sorted((ROOT / "molecule/versions").glob("*.txt")), ROOT / "app_stub/requirements.txt"]
 GOOD = {
     "celery": "5.7.0",
     "kombu": "5.7.0",
@@ -50,12 +51,36 @@ def test_what_was_tried_may_be_deployed(tmp_path, versions):
     assert problems(tmp_path, **versions) == []
 
 
-@pytest.mark.parametrize(
-    "lock", [*sorted((ROOT / "molecule/versions").glob("*.txt")), ROOT / "app_stub/requirements.txt"]
-)
-def test_the_lock_files_that_are_tried_may_be_deployed(lock):
+def python_of(lock):
+    """The Python that the runtime's tests run with."""
     newer = re.search(r"^# Python ([\d.]+)$", lock.with_suffix(".in").read_text(), re.MULTILINE)
-    assert lock_problems(str(lock.parent), lock.name, python=newer[1] if newer else "3.11.2") == []
+    return newer[1] if newer else "3.11"
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_the_lock_files_that_are_tried_may_be_deployed(lock):
+    assert lock_problems(str(lock.parent), lock.name, python=python_of(lock)) == []
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_page_names_the_versions_that_are_tried(lock):
+    locked, _ = read(lock.read_text())
+    versions = [shown(parsed(locked[name][0])[:2]) for name in ("celery", "kombu", "redis", "django")]
+    names = (lock.stem.removeprefix("requirements-"), str(lock.relative_to(ROOT)))
+    rows = [f"| `{name}` | {' | '.join([*versions, python_of(lock)])} |" for name in names]
+    assert any(row in (ROOT / "docs/testing.md").read_text() for row in rows), rows
+
+
+def test_every_series_is_tried():
+    """Each of Celery and of kombu, alone and with the others that it may have."""
+    found = [[parsed(read(lock.read_text())[0][name][0]) for name in ("celery", "kombu")] for lock in LOCKS]
+    for position, package in enumerate(("celery", "kombu")):
+        for range_ in TRIED[package]:
+            assert any(range_.has(versions[position]) for versions in found), (package, range_)
+    for celery in [need for need in NEEDS if need.package == "celery"]:
+        kombu = [versions[1] for versions in found if celery.versions.has(versions[0])]
+        assert min(kombu)[:2] == celery.wanted.first[:2], "its oldest kombu"
+        assert max(kombu) < celery.wanted.end <= (max(kombu)[0], max(kombu)[1] + 1), "its newest kombu"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_every_connection_of_a_worker_logs_in(server, start, send):
     start()
     wait_for(task.ended, 10, "its result is stored")
     found = users(server, before)
-    assert len(found) > 3 and set(found.values()) == {USER}
+    assert len(found) > 1 and set(found.values()) == {USER}
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def pool():
 
 def job(pool, number, accepted, writer=None):
     """Give the pool a task, which is being written to a process that has ended if there is a writer."""
-    process = Thing(_is_alive=lambda: not writer)
+    process = Thing(_is_alive=lambda: not writer, inqW_fd=number)
     pool._cache[number] = Thing(_accepted=accepted, _write_to=process, _writer=lambda: writer, ready=lambda: False)
     pool._cache[number].discard = lambda: pool._cache.pop(number, None)
 
