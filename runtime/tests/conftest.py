@@ -172,10 +172,16 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def settings(server):
+def broker(server):
+    """The address by which an application without the runtime reaches the broker."""
+    return f"redis+socket://{server.path}?virtual_host=0"
+
+
+@pytest.fixture(scope="session")
+def settings(broker):
     """What the deployment gives each process (plugins/filter/contract.py)."""
     return {
-        "broker_url": f"redis+socket://{server.path}?virtual_host=0&{LOGIN}",
+        "broker_url": f"{broker}&{LOGIN}",
         "broker_transport_options": {
             "visibility_timeout": 600,
             "unacked_restore_interval": 5,
@@ -238,10 +244,10 @@ class Sent:
 
 
 @pytest.fixture(scope="session")
-def send(server, settings):
+def send(server, settings, broker):
     """Send a task of the project from an application with nothing of the runtime."""
     app = celery.Celery("sender", set_as_current=False)
-    app.conf.update(settings | {"broker_url": settings["broker_url"].partition("&")[0]})
+    app.conf.update(settings | {"broker_url": broker})
     return lambda name, *arguments, **options: Sent(server, app.send_task(f"project.{name}", arguments, **options).id)
 
 

@@ -9,9 +9,9 @@ from conftest import Worker
 
 
 @pytest.fixture
-def app(settings):
+def app(broker):
     """An application that only asks, as Flower does."""
-    app = celery.Celery("asker", broker=settings["broker_url"], set_as_current=False)
+    app = celery.Celery("asker", broker=broker, set_as_current=False)
     app.conf.update(control_queue_expires=60.0)
     yield app
     app.close()
