@@ -22,7 +22,7 @@ RUNTIME = os.environ.get("RUNTIME", HERE.parent)  # or another copy of the packa
 QUEUE = "mail"
 LIMIT = 8  # seconds, the queue's hard time limit
 LONGEST = 60  # seconds for which a task may be put off
-USER, PASSWORD = "unit", "secret1"  # of the Redis user of the units
+USER, PASSWORD = "unit", "secret1"  # of the Redis user of the units  # pragma: allowlist secret
 LOGIN = "credential_provider=coldframe.credentials.Redis"
 
 

@@ -9,8 +9,10 @@ from conftest import Worker
 
 
 @pytest.fixture
-def app(broker):
-    """An application that only asks, as Flower does."""
+def app(server, broker):
+    """An application that only asks, as Flower does. No task of another test is left."""
+    server.start()
+    server.client.flushall()
     app = celery.Celery("asker", broker=broker, set_as_current=False)
     app.conf.update(control_queue_expires=60.0)
     yield app
