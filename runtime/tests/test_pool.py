@@ -19,14 +19,19 @@ def pool():
     pool._cache, pool.outbound_buffer, pool.write_stats = {}, deque(), Counter()
     pool._fileno_to_inq, pool._fileno_to_synq = {}, {}
     pool._all_inqueues, pool._active_writes, pool._active_writers, pool._busy_workers = set(), set(), set(), set()
-    rounds = iter(range(20))
-    pool.maintain_pool = lambda: next(rounds)  # which fails in a loop that does not end
+    pool.maintain_pool = lambda: None
     return pool
 
 
 def job(pool, number, accepted, writer=None):
     """Give the pool a task, which is being written to a process that has ended if there is a writer."""
-    process = Thing(_is_alive=lambda: not writer, inqW_fd=number)
+    looks = iter(range(20))
+
+    def is_alive():
+        assert next(looks, None) is not None, "this loop does not end"
+        return not writer
+
+    process = Thing(_is_alive=is_alive, inqW_fd=number)
     pool._cache[number] = Thing(_accepted=accepted, _write_to=process, _writer=lambda: writer, ready=lambda: False)
     pool._cache[number].discard = lambda: pool._cache.pop(number, None)
 
