@@ -5,9 +5,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from lock import TRIED, lock_problems
+from coldframe.versions import LACKS, NEEDS, TRIED, parsed, shown
+from lock import lock_problems, lock_warnings, read
 
 ROOT = Path(__file__).parents[1]
+LOCK = "requirements.txt"
+LOCKS = [*sorted((ROOT / "molecule/versions").glob("*.txt")), ROOT / "app_stub/requirements.txt"]
 GOOD = {
     "celery": "5.7.0",
     "kombu": "5.7.0",
@@ -38,6 +41,9 @@ def problems(tmp_path, python="3.13.5", without=(), **versions):
         {},
         {"celery": "5.6.3", "kombu": "5.6.2", "redis": "6.4.0", "billiard": "4.2.2", "django_celery_beat": "2.8.1"},
         {"celery": "5.6.3", "redis": "7.4.0"},
+        {"celery": "5.5.3", "kombu": "5.5.4", "redis": "5.2.1"},
+        {"celery": "5.4.0", "kombu": "5.4.2", "redis": "5.0.8", "billiard": "4.2.1", "django_celery_beat": "2.7.0"},
+        {"celery": "5.4.0", "kombu": "5.6.2", "redis": "5.3.1"},
         {"Django": "6.0.8"},
     ],
 )
@@ -45,29 +51,59 @@ def test_what_was_tried_may_be_deployed(tmp_path, versions):
     assert problems(tmp_path, **versions) == []
 
 
-@pytest.mark.parametrize(
-    "lock", [*sorted((ROOT / "molecule/versions").glob("*.txt")), ROOT / "app_stub/requirements.txt"]
-)
+def python_of(lock):
+    """The Python that the runtime's tests run with."""
+    newer = re.search(r"^# Python ([\d.]+)$", lock.with_suffix(".in").read_text(), re.MULTILINE)
+    return newer[1] if newer else "3.11"
+
+
+@pytest.mark.parametrize("lock", LOCKS)
 def test_the_lock_files_that_are_tried_may_be_deployed(lock):
-    assert lock_problems(str(lock.parent), lock.name, python="3.11.2") == []
+    assert lock_problems(str(lock.parent), lock.name, python=python_of(lock)) == []
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_page_names_the_versions_that_are_tried(lock):
+    locked, _ = read(lock.read_text())
+    versions = [shown(parsed(locked[name][0])[:2]) for name in ("celery", "kombu", "redis", "django")]
+    names = (lock.stem.removeprefix("requirements-"), str(lock.relative_to(ROOT)))
+    rows = [f"| `{name}` | {' | '.join([*versions, python_of(lock)])} |" for name in names]
+    assert any(row in (ROOT / "docs/testing.md").read_text() for row in rows), rows
+
+
+def test_every_series_is_tried():
+    """Each of Celery and of kombu, alone and with the others that it may have."""
+    found = [[parsed(read(lock.read_text())[0][name][0]) for name in ("celery", "kombu")] for lock in LOCKS]
+    for position, package in enumerate(("celery", "kombu")):
+        for range_ in TRIED[package]:
+            assert any(range_.has(versions[position]) for versions in found), (package, range_)
+    for celery in [need for need in NEEDS if need.package == "celery"]:
+        kombu = [versions[1] for versions in found if celery.versions.has(versions[0])]
+        assert min(kombu)[:2] == celery.wanted.first[:2], "its oldest kombu"
+        assert max(kombu) < celery.wanted.end <= (max(kombu)[0], max(kombu)[1] + 1), "its newest kombu"
 
 
 @pytest.mark.parametrize(
     ("package", "version", "right"),
     [
-        ("celery", "5.5.3", "celery>=5.6.3,<5.8"),
+        ("celery", "5.3.6", "celery>=5.4,<5.5"),
+        ("celery", "5.5.1", "celery>=5.5.3,<5.6"),
+        ("celery", "5.6.0", "celery>=5.6.3,<5.8"),
         ("celery", "5.8.0", "celery>=5.6.3,<5.8"),
         ("celery", "6.0.0rc1", "celery>=5.6.3,<5.8"),
-        ("kombu", "5.8.0", "kombu>=5.6.2,<5.8"),
+        ("kombu", "5.8.0", "kombu>=5.7,<5.8"),
+        ("kombu", "5.6.2", "kombu>=5.7,<5.8"),
         ("redis", "5.2.1", "redis>=6.4,<9"),
         ("redis", "9.0.0", "redis>=6.4,<9"),
-        ("billiard", "4.1.0", "billiard>=4.2.2,<4.4"),
-        ("django_celery_beat", "2.5.0", "django-celery-beat>=2.8,<2.10"),
+        ("billiard", "4.1.0", "billiard>=4.2.1,<4.4"),
+        ("django_celery_beat", "2.5.0", "django-celery-beat>=2.7,<2.10"),
     ],
 )
 def test_what_was_not_tried_is_refused_by_name(tmp_path, package, version, right):
     said = problems(tmp_path, **{package: version})
-    assert len(said) == 1 and f"{package.replace('_', '-')}=={version}, which was not tried" in said[0]
+    line = 2 + 3 * [*GOOD].index(package.replace("_", "-"))
+    it_locks = f"requirements.txt, line {line}: it locks {package.replace('_', '-')}=={version}, which was not tried"
+    assert len(said) == 1 and it_locks in said[0]
     assert f"Write '{right}' in requirements.in" in said[0]
     assert (
         f".venv/bin/uv pip compile --universal --python-version 3.13 --generate-hashes {tmp_path}/requirements.in"
@@ -75,16 +111,49 @@ def test_what_was_not_tried_is_refused_by_name(tmp_path, package, version, right
     )
 
 
-def test_a_celery_that_needs_a_newer_kombu_is_refused(tmp_path):
-    assert "kombu==5.6.2, and celery==5.7.0 needs a newer one" in problems(tmp_path, kombu="5.6.2")[0]
+@pytest.mark.parametrize(
+    ("versions", "what", "others", "right"),
+    [
+        ({"kombu": "5.6.2"}, "kombu==5.6.2", "celery==5.7.0", "kombu>=5.7,<5.8"),
+        ({"celery": "5.4.0", "redis": "5.3.1"}, "kombu==5.7.0", "celery==5.4.0", "kombu>=5.6.2,<5.7"),
+        ({"celery": "5.5.3"}, "kombu==5.7.0", "celery==5.5.3", "kombu>=5.5.4,<5.6"),
+        ({"celery": "5.6.3", "redis": "6.2.0"}, "redis==6.2.0", "kombu==5.7.0", "redis>=6.4,<9"),
+        ({"celery": "5.5.3", "kombu": "5.5.4"}, "redis==8.1.0", "kombu==5.5.4", "redis>=5.0.8,<5.3"),
+    ],
+)
+def test_versions_that_were_not_tried_together_are_refused(tmp_path, versions, what, others, right):
+    said = problems(tmp_path, **versions)
+    assert len(said) == 1 and f"{what}, which was not tried with {others}: " in said[0]
+    assert f"Write '{right}'" in said[0]
+
+
+def test_versions_to_write_are_those_that_go_together(tmp_path):
+    said = problems(tmp_path, celery="5.4.0", kombu="5.6.1", redis="6.4.0")
+    assert len(said) == 1 and "kombu==5.6.1, which was not tried: " in said[0] and "'kombu>=5.6.2,<5.7'" in said[0]
+
+
+def test_what_an_older_version_lacks_is_a_warning(tmp_path):
+    assert problems(tmp_path, celery="5.5.3", kombu="5.5.4", redis="5.2.1") == []
+    said = lock_warnings(str(tmp_path), LOCK)
+    assert len(said) == len([lack for lack in LACKS if lack.end > (5, 5, 4)])
+    assert said[0].startswith(f"{LOCK}, line 5: it locks kombu==5.5.4, which lacks what kombu 5.6 has. Code of")
+    assert problems(tmp_path) == lock_warnings(str(tmp_path), LOCK) == lock_warnings(str(tmp_path), "absent") == []
+
+
+def test_guide_says_what_older_versions_lack():
+    guide = (ROOT / "docs/your-app.md").read_text()
+    for lack in LACKS:
+        assert f"| {lack.package} before {shown(lack.end)} | {lack.text} |" in guide
 
 
 def test_every_version_of_a_lock_for_several_platforms_counts(tmp_path):
     (tmp_path / "requirements.txt").write_text(
         "".join(f"{name}=={version} --hash=sha256:00\n" for name, version in GOOD.items())
-        + "celery==5.5.3 ; python_full_version < '3.12' --hash=sha256:00\n"
+        + "celery==5.3.6 ; python_full_version < '3.12' --hash=sha256:00\n"
     )
-    assert ["celery==5.5.3" in problem for problem in lock_problems(str(tmp_path), "requirements.txt")] == [True]
+    assert [
+        "line 9: it locks celery==5.3.6" in problem for problem in lock_problems(str(tmp_path), "requirements.txt")
+    ] == [True]
 
 
 def test_django_that_the_host_has_no_python_for_is_refused(tmp_path):
@@ -92,11 +161,24 @@ def test_django_that_the_host_has_no_python_for_is_refused(tmp_path):
     assert "django==6.0.8, which needs Python 3.12, and this host has 3.11.2" in said[0]
 
 
+@pytest.mark.parametrize("python", ["3.9.2", "3.14.0"])
+def test_host_with_another_python_is_refused(tmp_path, python):
+    said = problems(tmp_path, python=python)
+    assert len(said) == 1 and f"This host has Python {python}, which was not tried" in said[0]
+    assert "needs Python >=3.11,<3.14. Take a host with Debian 12 or 13." in said[0]
+
+
 @pytest.mark.parametrize("package", ["gunicorn", "django-celery-beat", "redis", "packaging", "kombu"])
 def test_a_package_that_is_missing_is_named(tmp_path, package):
     said = problems(tmp_path, without=[package])
     assert f"does not lock {package!r}" in said[0]
     assert ("write celery[redis]" in said[0]) == (package in ("redis", "packaging"))
+
+
+def test_a_kombu_that_does_without_a_package_needs_none(tmp_path):
+    old = {"celery": "5.4.0", "kombu": "5.4.2", "redis": "5.0.8"}
+    assert problems(tmp_path, without=["packaging"], **old) == []
+    assert "does not lock 'packaging'" in problems(tmp_path, without=["packaging"], **old | {"kombu": "5.6.2"})[0]
 
 
 def test_a_list_of_requirements_is_no_lock_file(tmp_path):
@@ -158,7 +240,7 @@ def test_a_file_or_folder_that_is_missing_is_named(tmp_path):
 def test_project_of_the_runtime_names_the_same_versions():
     project = tomllib.loads((ROOT / "runtime/pyproject.toml").read_text())["project"]
     named = dict(re.match(r"([\w-]+)(?:\[\w+\])?(.*)", line).groups() for line in project["dependencies"])
-    for package, limits in TRIED.items():
-        first, end = (".".join(map(str, limit)) for limit in limits)
-        assert named[package] == f">={first},<{end}"
+    named["python"] = project["requires-python"]
+    for package, ranges in TRIED.items():
+        assert named[package] == f">={shown(ranges[0].first)},<{shown(ranges[-1].end)}"
     assert project["version"] == (ROOT / "VERSION").read_text().strip()

@@ -1,7 +1,8 @@
-"""Celery and kombu in the versions that an application may bring (plugins/filter/lock.py), on real workers.
+"""Celery and kombu in the versions that an application may bring (runtime/coldframe/versions.py), on real workers.
 
-Two deployed workers get the environment of a lock file of molecule/versions each, in their own sandbox and for a while. What
-they must do is what the others do with the example's lock file, which the other tests show.
+Three deployed workers get the environment of a lock file of molecule/versions each, in their own sandbox and for a while: one
+for each series of Celery, with kombu of the same series. What they must do is what the others do with the example's lock file,
+which the other tests show.
 """
 
 import json
@@ -15,8 +16,10 @@ from support.units import children, current, instances, logged
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("workers")]
 FOLDER = "/run/versions"
-LOCKS = sorted((ROOT / "molecule/versions").glob("*.txt"))
-QUEUES = ("bulk", "default")
+LOCKS = [
+    file for file in sorted((ROOT / "molecule/versions").glob("*.txt")) if re.search(r"celery(\d+)-kombu\1", file.name)
+]
+QUEUES = ("bulk", "critical", "default")
 LIMIT = 8  # seconds, the time limit of these workers
 TASKS = """
 import importlib.metadata
@@ -109,7 +112,7 @@ def units(host, deployment, inventory):
 
 @pytest.fixture
 def ask(manage):
-    """Run Python that sends tasks to both queues; return what it prints."""
+    """Run Python that sends tasks to all the queues; return what it prints."""
     return lambda code: json.loads(manage(SEND.format(queues=QUEUES) + code))
 
 
@@ -140,7 +143,7 @@ def test_supported_versions_of_celery(host, units, ask, journal, redis):
     ends = ask(
         f"print(json.dumps([[end(i) for i in ids] for ids in ({poison}, {endless}, {running}, send('hold', 0))]))"
     )
-    assert ends == [["WorkerLostError"] * 2, ["TimeLimitExceeded"] * 2, ["SUCCESS"] * 2, ["SUCCESS"] * 2]
+    assert ends == [[end] * len(QUEUES) for end in ("WorkerLostError", "TimeLimitExceeded", "SUCCESS", "SUCCESS")]
     assert all(len(logged(journal(u), f"{t} begins")) == 1 for u, t in zip(units, running, strict=True)), "each once"
     # With nothing to do it is no less alive: the watchdog ends one that is not fed after 30 seconds.
     wait_for(lambda: time.monotonic() > started + 40, 45, "an idle worker's watchdog would have ended it")
@@ -156,6 +159,6 @@ def test_supported_versions_of_celery(host, units, ask, journal, redis):
         waiting = redis(f"LRANGE {queue} 0 -1")
         assert all(tasks[index] in waiting for tasks in ids[2:]), "both are in the queue again"
     host.check_output(f"systemctl start {' '.join(units)}")
-    assert ask(f"print(json.dumps([end(i) for ids in {ids} for i in ids]))") == ["SUCCESS"] * 8
+    assert ask(f"print(json.dumps([end(i) for ids in {ids} for i in ids]))") == ["SUCCESS"] * 4 * len(QUEUES)
     for index, unit in enumerate(units):
         assert all(len(logged(journal(unit), f"{tasks[index]} begins")) == 1 for tasks in ids), "each once"

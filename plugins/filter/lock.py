@@ -1,30 +1,32 @@
 """Refuses a lock file with versions that the runtime was not tried with: it works inside Celery and kombu.
 
-A Celery that it does not know would be started, and then lose tasks or be killed by its own watchdog.
+A Celery that it does not know would be started, and then lose tasks or be killed by its own watchdog. What an older
+version lacks is printed.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Version = tuple[int, ...]
-# Versions from the first up to and without the second. Each was tried with real workers on a host, its first and its last
-# version, by molecule/tests/test_versions.py with molecule/versions/*.txt and the example's own lock file.
-TRIED: dict[str, tuple[Version, Version]] = {
-    "celery": ((5, 6, 3), (5, 8)),
-    "kombu": ((5, 6, 2), (5, 8)),
-    "redis": ((6, 4), (9,)),
-    "billiard": ((4, 2, 2), (4, 4)),
-    "django-celery-beat": ((2, 8), (2, 10)),
-}
+# The processes of a release read the same tables. Ansible does not know the runtime as a package.
+if TYPE_CHECKING:
+    from coldframe import versions
+else:
+    _spec = importlib.util.spec_from_file_location(
+        "coldframe_versions", Path(__file__).parents[2] / "runtime/coldframe/versions.py"
+    )
+    versions = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(versions)
+
 WHY = {
     "packaging": "kombu needs it to speak to Redis, and celery[redis] brings it: write celery[redis] and",
     "redis": "celery[redis] brings it: write celery[redis] and",
 }
-# What the units start, and what they cannot do without.
+# What the units start, and what they cannot do without. kombu imports packaging from 5.5 on.
 NEEDED = ("celery", "kombu", "billiard", "django", "django-celery-beat", "gunicorn", "redis", "packaging")
 PYTHON = {6: (3, 12)}  # Django's major version, and the least Python that it runs on
 # Where projects keep what they require besides.
@@ -37,14 +39,6 @@ LINE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)[ \t]*(?:\[[^]]*\])?[ \t]*(==)?
 def _name(name: str) -> str:
     """Return a package's name as indexes compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _version(text: str) -> Version:
-    return tuple(int(part) for part in re.findall(r"\d+", re.split(r"[^\d.]", text, maxsplit=1)[0]))
-
-
-def _shown(version: Version) -> str:
-    return ".".join(map(str, version))
 
 
 def read(text: str) -> tuple[dict[str, list[str]], set[str]]:
@@ -88,35 +82,51 @@ def _inside(source: str, lock_file: str, text: str) -> str:
     return next((path for path in (stem, project) if Path(source, path).is_file()), stem)
 
 
-def version_problems(locked: dict[str, list[str]], python: str) -> list[str]:
+def _line(text: str, package: str, version: str) -> str:
+    """Quote the line of a lock file that has a version of a package."""
+    lines = (LINE.match(line) for line in text.splitlines())
+    number = next(n for n, match in enumerate(lines, 1) if match and (_name(match[1]), match[3]) == (package, version))
+    return f"line {number}: it locks {package}=={version}"
+
+
+def version_problems(text: str, locked: dict[str, list[str]], python: str) -> list[str]:
     """Say which versions were not tried, alone and together.
 
+    :param text: the lock file's.
     :param locked: package to versions; a lock file for several platforms may have more than one.
     :param python: the host's, such as 3.13.5; empty when nobody knows.
-    :returns: sentences that end with what to write; where is for the caller to say.
+    :returns: sentences that begin with the line and end with what to write; in which file is for the caller to say.
     """
-    problems = []
-    for package, (first, end) in TRIED.items():
-        for version in locked.get(package, ()):
-            if not first <= _version(version) < end:
-                problems.append(
-                    f"it locks {package}=={version}, which was not tried: the runtime works inside of it. "
-                    f"Write '{package}>={_shown(first)},<{_shown(end)}'"
-                )
-    for celery in locked.get("celery", ()):
-        for kombu in locked.get("kombu", ()):
-            if _version(celery) >= (5, 7) and _version(kombu) < (5, 7):
-                problems.append(
-                    f"it locks kombu=={kombu}, and celery=={celery} needs a newer one. Write 'kombu>=5.7,<5.8'"
-                )
+    problems = [
+        f"{_line(text, problem.package, problem.version)}, {problem.reason}: the runtime works inside of it. "
+        f"Write '{problem.package}{problem.wanted}'"
+        for problem in versions.problems(locked)
+    ]
     for django in locked.get("django", ()):
-        least = PYTHON.get(_version(django)[0])
-        if least and python and _version(python)[:2] < least:
+        least = PYTHON.get(versions.parsed(django)[0])
+        if least and python and versions.parsed(python)[:2] < least:
             problems.append(
-                f"it locks django=={django}, which needs Python {_shown(least)}, and this host has {python}. "
-                f"Take a host with Debian 13, or write 'django<{_version(django)[0]}'"
+                f"{_line(text, 'django', django)}, which needs Python {versions.shown(least)}, and this host has {python}. "
+                f"Take a host with Debian 13, or write 'django<{versions.parsed(django)[0]}'"
             )
     return problems
+
+
+def lock_warnings(source: str, lock_file: str) -> list[str]:
+    """Say what the locked versions lack.
+
+    :param source: the application's folder on the controller.
+    :param lock_file: `app_lock_file`, relative to it.
+    """
+    text = Path(source, lock_file).read_text(errors="replace") if Path(source, lock_file).is_file() else ""
+    locked, _ = read(text)
+    return [
+        f"{lock_file}, {_line(text, lack.package, version)}, which lacks what {lack.package} "
+        f"{versions.shown(lack.end)} has. {lack.text}"
+        for lack in versions.lacks(locked)
+        for version in locked[lack.package]
+        if versions.parsed(version) < lack.end
+    ]
 
 
 def lock_problems(source: str, lock_file: str, version: str = "", python: str = "") -> list[str]:
@@ -135,7 +145,8 @@ def lock_problems(source: str, lock_file: str, version: str = "", python: str = 
     inside = _inside(source, lock_file, text)
     there = Path(source, inside).is_file()
     command = (
-        f"'.venv/bin/uv pip compile --universal --python-version {_shown(_version(python)[:2]) or '3.11'} --generate-hashes "
+        f"'.venv/bin/uv pip compile --universal --python-version {versions.shown(versions.parsed(python)[:2]) or '3.11'} "
+        f"--generate-hashes "
         f"{folder}{inside} -o {folder}{lock_file}' (uv is in Coldframe's own .venv/bin)"
     )
     if not os.path.isfile(Path(source, lock_file)):
@@ -148,13 +159,20 @@ def lock_problems(source: str, lock_file: str, version: str = "", python: str = 
             f"names {', '.join(sorted(loose)[:5])} without a version" if loose else f"names {', '.join(included)} alone"
         )
         return [f"{lock_file} {what}, so it is no lock file. Make one{move or ':'} {command}."]
+    kombu = [versions.parsed(text) for text in locked.get("kombu", ["5.5"])]
     problems = [
         f"{lock_file} does not lock {package!r}: {WHY.get(package, f'add {package} to {inside} and')} lock again, {command}."
         for package in NEEDED
-        if package not in locked
+        if package not in locked and not (package == "packaging" and all(old < (5, 5) for old in kombu))
     ]
     problems += [
-        f"{lock_file}: {problem} in {inside} and lock again, {command}." for problem in version_problems(locked, python)
+        f"{lock_file}, {problem} in {inside} and lock again, {command}."
+        for problem in version_problems(text, locked, python)
+    ]
+    problems += [
+        f"This host has Python {problem.version}, {problem.reason}: the runtime needs Python {problem.wanted}. "
+        "Take a host with Debian 12 or 13."
+        for problem in versions.problems({"python": [python]} if python else {})
     ]
     if "--hash=" not in text:
         move = "" if there else f"'mv {folder}{lock_file} {folder}{inside}', then "
@@ -163,8 +181,8 @@ def lock_problems(source: str, lock_file: str, version: str = "", python: str = 
 
 
 class FilterModule:
-    """The filter."""
+    """The filters."""
 
     def filters(self) -> dict[str, Any]:
-        """Name the filter for Ansible."""
-        return {"lock_problems": lock_problems}
+        """Name the filters for Ansible."""
+        return {"lock_problems": lock_problems, "lock_warnings": lock_warnings}

@@ -8,9 +8,12 @@ from __future__ import annotations
 import runpy
 import sys
 
-from coldframe.sending import amqp, control
+from coldframe import versions
 
 if __name__ == "__main__":
+    versions.require()
+    from coldframe.sending import amqp, control
+
     amqp.install()
     control.install()
     del sys.argv[0]

@@ -12,10 +12,11 @@ import sys
 import threading
 from typing import Any
 
-from coldframe import starting
+from coldframe import starting, versions
 
 start = starting.of_unit()
 if __name__ == "__main__":
+    versions.require()
     start.begin()  # before the imports that take a second of the processor, on a busy host many
 
 from celery.__main__ import main

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from celery.app.backends import BACKEND_ALIASES
 from kombu.transport import TRANSPORT_ALIASES
 
 REDIS = ("redis", "rediss")  # the schemes of the broker's address; redis+socket:// is `redis` to kombu
@@ -34,6 +35,18 @@ def use_transport(path: str) -> None:
     if missing := set(REDIS) - set(TRANSPORT_ALIASES):
         raise KeyError(f"kombu has no transport for {missing}: coldframe does not work with this version of it.")
     TRANSPORT_ALIASES.update(dict.fromkeys(REDIS, path))
+
+
+def use_backend(path: str) -> None:
+    """Keep results in Redis by a backend class.
+
+    :param path: its module and name, as `module:name`.
+
+    Raises KeyError when Celery has no backend for such an address.
+    """
+    if missing := set(REDIS) - set(BACKEND_ALIASES):
+        raise KeyError(f"Celery has no backend for {missing}: coldframe does not work with this version of it.")
+    BACKEND_ALIASES.update(dict.fromkeys(REDIS, path))
 
 
 def require(part: Any, ours: type) -> None:

@@ -161,7 +161,7 @@ def results(app: Any) -> Iterator[str]:
     app.conf.update(redis_socket_connect_timeout=PATIENCE, redis_socket_timeout=PATIENCE)
     try:
         backend = app.backend
-        if type(backend).__module__.startswith("celery.backends.redis"):
+        if any(kind.__module__.startswith("celery.backends.redis") for kind in type(backend).__mro__):
             backend.client.ping()
     except Exception as error:
         yield f"CELERY_RESULT_BACKEND is {shown(address)}, which cannot be used: {shown(error)}. {RESULTS}"

@@ -15,12 +15,24 @@ from pathlib import Path
 import celery
 import pytest
 import redis
+from coldframe import versions
 
 HERE = Path(__file__).parent
 RUNTIME = os.environ.get("RUNTIME", HERE.parent)  # or another copy of the package
 QUEUE = "mail"
 LIMIT = 8  # seconds, the queue's hard time limit
 LONGEST = 60  # seconds for which a task may be put off
+USER, PASSWORD = "unit", "secret1"  # of the Redis user of the units  # pragma: allowlist secret
+LOGIN = "credential_provider=coldframe.credentials.Redis"
+
+
+def pytest_runtest_setup(item):
+    """Skip a test that needs what the versions of this environment lack."""
+    lacked = {lack.name for lack in versions.lacks(versions.installed())}
+    for name in (name for mark in item.iter_markers("needs") for name in mark.args):
+        assert name in {lack.name for lack in versions.LACKS}
+        if name in lacked:
+            pytest.skip(f"these versions lack {name}")
 
 
 def wait_for(condition, seconds, what):
@@ -48,7 +60,9 @@ class Server:
         program = shutil.which("redis-server") or shutil.which("redis-check-rdb")
         assert program, "install Debian's package redis-tools"
         options = ("--port 0", f"--unixsocket {self.path}", f"--dir {self.folder}", "--appendonly yes", '--save ""')
-        self.process = subprocess.Popen(["redis-server", *" ".join(options).split()], executable=program, stdout=-3)
+        user = f"--user {USER} on >{PASSWORD} ~* &* +@all"
+        command = ["redis-server", *" ".join((*options, user)).split()]
+        self.process = subprocess.Popen(command, executable=program, stdout=-3)
         wait_for(self.answers, 10, "Redis answers")
 
     def answers(self):
@@ -158,10 +172,16 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def settings(server):
+def broker(server):
+    """The address by which an application without the runtime reaches the broker."""
+    return f"redis+socket://{server.path}?virtual_host=0"
+
+
+@pytest.fixture(scope="session")
+def settings(broker):
     """What the deployment gives each process (plugins/filter/contract.py)."""
     return {
-        "broker_url": f"redis+socket://{server.path}?virtual_host=0",
+        "broker_url": f"{broker}&{LOGIN}",
         "broker_transport_options": {
             "visibility_timeout": 600,
             "unacked_restore_interval": 5,
@@ -190,12 +210,21 @@ def settings(server):
 
 
 @pytest.fixture(scope="session")
-def environment(server, settings, tmp_path_factory):
+def login(tmp_path_factory):
+    """The environment by which a process logs in to Redis."""
+    folder = tmp_path_factory.mktemp("credentials")
+    (folder / "redis_password").write_text(f"{PASSWORD}\n")
+    return {"CREDENTIALS_DIRECTORY": str(folder), "REDIS_USERNAME": USER}
+
+
+@pytest.fixture(scope="session")
+def environment(server, settings, login, tmp_path_factory):
     """The environment of a unit's processes."""
     file = tmp_path_factory.mktemp("settings") / "celery.json"
     file.write_text(json.dumps(settings))
-    url = f"redis+socket://{server.path}?virtual_host=2"
-    return os.environ | {"PYTHONPATH": f"{RUNTIME}:{HERE}", "CELERY_SETTINGS_FILE": str(file), "RESULTS": url}
+    url = f"redis+socket://{server.path}?virtual_host=2&{LOGIN}"
+    own = {"PYTHONPATH": f"{RUNTIME}:{HERE}", "CELERY_SETTINGS_FILE": str(file), "RESULTS": url}
+    return os.environ | login | own
 
 
 class Sent:
@@ -215,10 +244,10 @@ class Sent:
 
 
 @pytest.fixture(scope="session")
-def send(server, settings):
+def send(server, settings, broker):
     """Send a task of the project from an application with nothing of the runtime."""
     app = celery.Celery("sender", set_as_current=False)
-    app.conf.update(settings)
+    app.conf.update(settings | {"broker_url": broker})
     return lambda name, *arguments, **options: Sent(server, app.send_task(f"project.{name}", arguments, **options).id)
 
 

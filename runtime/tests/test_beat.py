@@ -12,9 +12,7 @@ def beat(server, environment, tmp_path):
     started = []
     server.start()
     server.client.flushall()
-    (tmp_path / "redis_password").write_text("anything: this server asks for none\n")
-    shared = {"CREDENTIALS_DIRECTORY": str(tmp_path), "REDIS_USERNAME": "default"}
-    shared |= {"LOCKS_URL": f"unix://{server.path}?db=1"}
+    shared = {"LOCKS_URL": f"unix://{server.path}?db=1"}
 
     def run(name):
         (tmp_path / f"{name}.run").mkdir()

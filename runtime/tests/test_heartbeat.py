@@ -9,9 +9,11 @@ from conftest import Worker
 
 
 @pytest.fixture
-def app(settings):
-    """An application that only asks, as Flower does."""
-    app = celery.Celery("asker", broker=settings["broker_url"], set_as_current=False)
+def app(server, broker):
+    """An application that only asks, as Flower does. No task of another test is left."""
+    server.start()
+    server.client.flushall()
+    app = celery.Celery("asker", broker=broker, set_as_current=False)
     app.conf.update(control_queue_expires=60.0)
     yield app
     app.close()

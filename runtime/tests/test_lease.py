@@ -7,11 +7,10 @@ from redis.exceptions import LockError
 
 
 @pytest.fixture(autouse=True)
-def alike(monkeypatch, tmp_path, server):
+def alike(monkeypatch, server, login):
     """Every host is called the same; nothing is held."""
-    (tmp_path / "redis_password").write_text("anything: this server asks for none\n")
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    monkeypatch.setenv("REDIS_USERNAME", "default")
+    for name, value in login.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("LOCKS_URL", f"unix://{server.path}?db=1")
     monkeypatch.setattr(lease.socket, "gethostname", lambda: "debian")
     with credentials.locks() as client:

@@ -12,8 +12,10 @@ from conftest import LONGEST, QUEUE
 
 
 @pytest.fixture
-def app(monkeypatch, settings, tmp_path):
+def app(monkeypatch, settings, login, tmp_path):
     """An application that was made when the process was extended."""
+    for name, value in login.items():
+        monkeypatch.setenv(name, value)
     file = tmp_path / "celery.json"
     file.write_text(json.dumps(settings))
     monkeypatch.setenv("CELERY_SETTINGS_FILE", str(file))

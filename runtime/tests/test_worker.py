@@ -109,6 +109,14 @@ def test_time_limits_hold(server, start, send):
     assert len(worker.noted(short.id)) == len(worker.noted(greedy.id)) == 1
 
 
+def test_time_limits_hold_while_a_worker_drains(start, send):
+    worker = start()
+    task = send("hang")
+    wait_for(lambda: worker.noted(task.id), 10, "it runs")
+    assert worker.stop() < LIMIT + LATE and worker.process.returncode == 0
+    assert worker.noted(task.id, "is interrupted") and task.ended() == "TimeLimitExceeded"
+
+
 def alive(process):
     """Whether a process still runs a program; one that has ended may wait for the worker."""
     try:

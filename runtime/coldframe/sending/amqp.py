@@ -14,13 +14,14 @@ from celery.app import amqp, routes
 
 from coldframe import seams, settings_check
 from coldframe.seams import extends
-from coldframe.sending import countdown
+from coldframe.sending import countdown, kombu55
 
 
 @extends()
 class AMQP(amqp.AMQP):
     """The class of an application's `app.amqp`."""
 
+    Connection = kombu55.Connection
     _rtable: Any
 
     def _create_task_sender(self) -> Callable[..., Any]:
@@ -47,4 +48,5 @@ class AMQP(amqp.AMQP):
 
 def install() -> None:
     """Make this the class of each application's `app.amqp`. Call it before the application is imported."""
+    kombu55.install()
     seams.put(Celery, "amqp_cls", "coldframe.sending.amqp:AMQP")

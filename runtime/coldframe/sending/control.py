@@ -13,6 +13,7 @@ from kombu.transport import redis
 
 from coldframe import seams
 from coldframe.seams import extends
+from coldframe.sending import kombu55
 
 
 @extends()
@@ -44,7 +45,7 @@ class QoS(redis.QoS):
 
 
 @extends()
-class Channel(redis.Channel):
+class Channel(kombu55.Channel):
     """A channel of a process that consumes only replies."""
 
     QoS = QoS

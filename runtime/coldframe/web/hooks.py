@@ -16,12 +16,13 @@ from celery.app.utils import find_app
 from django.urls import get_resolver
 
 import coldframe.credentials  # noqa: F401
-from coldframe import settings_check, starting
+from coldframe import settings_check, starting, versions
 from coldframe.sending import amqp, control
 
 
 def install() -> None:
-    """Extend Celery, before the application is imported."""
+    """Extend Celery, before the application is imported. Exits if a version was not tried."""
+    versions.require()
     amqp.install()
     control.install()
 

@@ -1,7 +1,8 @@
 """Adds what Celery 5.7 and kombu 5.7 have, their 5.6 lacks, and the other modules rely on.
 
 The other modules extend the classes at the end of this file. With 5.7 these are Celery's and kombu's own. With Celery 5.6
-and kombu 5.7, only those of Celery are replaced.
+and kombu 5.7, only those of Celery are replaced. Celery 5.4 and 5.5 and kombu 5.4 and 5.5 need these classes too, and those of
+`celery55.py` and `sending/kombu55.py`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from kombu.transport import redis
 from redis import ConnectionError as Broken
 
 from coldframe.seams import extends
+from coldframe.sending import kombu55
+from coldframe.worker import celery55
 
 LOOK = 5.0  # seconds between two checks of the connection, and of what must be redelivered
 OVERDUE = 6.0  # seconds until the reply to a BRPOP of 1 s is overdue; kombu 5.7: brpop_timeout + health_check_interval
@@ -37,7 +40,7 @@ class QoS56(redis.QoS):
 
 
 @extends("_brpop_sent_at")
-class Channel56(redis.Channel):
+class Channel56(kombu55.Channel):
     """Notes when it has sent a BRPOP."""
 
     _brpop_sent_at: float | None = None
@@ -80,7 +83,7 @@ class Transport56(redis.Transport):
 
 
 @extends()
-class AsynPool56(asynpool.AsynPool):
+class AsynPool56(celery55.AsynPool):
     """Keeps the time limits of running tasks when a lost connection clears all timers."""
 
     def register_with_event_loop(self, hub: Any) -> None:
