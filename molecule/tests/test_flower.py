@@ -120,6 +120,41 @@ def test_times_are_right_whatever_the_zone_of_a_worker(host, deployment, flower,
     assert not [line for line in journal.splitlines() if worker in line]
 
 
+FORGOTTEN = """
+from types import SimpleNamespace as Thing
+from flowermonitor import Monitor
+
+NOW = 1_000_000.0
+KNOWN = {"stats": {}, "timestamp": NOW - 1000}
+for heartbeats, info, stays in [
+    ([NOW - 5], {}, True),
+    ([NOW - 299], KNOWN, True),
+    ([NOW - 500, NOW - 301], KNOWN, False),
+    ([NOW - 59], {}, True),
+    ([NOW - 61], {}, False),
+    ([], KNOWN, False),
+    ([NOW + 3600], KNOWN, False),
+    (None, {"stats": {}, "timestamp": NOW - 299}, True),
+    (None, KNOWN, False),
+]:
+    monitor = Thing(
+        options=Thing(purge_offline_workers=300),
+        workers={"w": info} if info else {},
+        events=Thing(state=Thing(workers={}, counter={"w": 1, "other": 2})),
+    )
+    if heartbeats is not None:
+        monitor.events.state.workers["w"] = Thing(heartbeats=heartbeats)
+    filled = [place for place in (monitor.workers, monitor.events.state.workers, monitor.events.state.counter) if place]
+    Monitor.forget(monitor, NOW)
+    if ["w" in place for place in filled] != [stays] * len(filled) or "other" not in monitor.events.state.counter:
+        print(heartbeats, info, stays)
+"""
+
+
+def test_workers_without_a_sign_of_life_are_forgotten(flower_python):
+    assert flower_python(FORGOTTEN) == ""
+
+
 def test_its_lines_in_the_journal_bear_its_name(host, deployment):
     name = f"{deployment.app_name}-flower"
     assert host.check_output(f"journalctl --unit={name} --identifier={name} --lines=1 --output=cat") not in (

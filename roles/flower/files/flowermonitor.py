@@ -74,7 +74,7 @@ class Broker(RedisBase):
         try:
             queues = await super().queues(names)
         except (RedisError, OSError) as error:
-            raise HTTPError(503, "The broker did not tell: %s", error, reason="Broker unavailable") from error
+            raise HTTPError(503, "The broker did not answer: %s", error, reason="Broker unavailable") from error
         return [queue | {"messages_ready": queue["messages"]} for queue in queues]
 
 
