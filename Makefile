@@ -1,4 +1,4 @@
-# The operator's verbs. `make` alone prints them.
+# The operator's commands. `make` alone prints them.
 ENV ?= sandbox
 PYTHON ?= python3
 export PYTHON
@@ -47,7 +47,7 @@ setup: .venv/.ready ## Build .venv with the controller's tools (other targets do
 	@bin/bootstrap
 
 # The tests open Flower's pages with it; a deploy does not need it.
-browser: .venv/.browser ## Install Chromium and its driver, for the tests of pages
+browser: .venv/.browser ## Install Chromium and its driver, for the browser tests
 
 .venv/.browser: .venv/.ready requirements/browser.txt bin/install-packages
 	@bin/install-packages chromium
@@ -99,7 +99,7 @@ rotate-secret: $(HOSTS) ## Change a secret while everything runs: NAME=database_
 status: .venv/.ready ## Print what runs where, what drains, which releases are kept, and who deployed what when
 	@$(PLAYBOOK) playbooks/status.yml $(ARGS)
 
-unlock: .venv/.ready ## Remove a stale deploy lock
+unlock: .venv/.ready ## Remove a deploy lock; make sure that the deploy has ended
 	@$(PLAYBOOK) playbooks/unlock.yml $(ARGS)
 
 remove-app: .venv/.ready ## Remove another application, APP=name, from the servers of ENV; its database and uploads stay
@@ -116,7 +116,7 @@ ssh: $(if $(filter sandbox,$(ENV)),,.venv/.ready) ## Open a root shell on a serv
 LINTS = lint-ansible lint-types lint-python lint-shell lint-secrets
 BESIDE = --no-print-directory --jobs=2 --keep-going --output-sync=target
 
-check: .venv/.ready ## Run linters, types and unit tests, without a host: some minutes
+check: .venv/.ready ## Run linters, types and unit tests, without a host (some minutes)
 	@$(MAKE) $(BESIDE) lint-ansible test-unit $(filter-out lint-ansible,$(LINTS))
 
 lint: .venv/.ready ## Run all linters

@@ -28,7 +28,7 @@ processes, the seconds after which the broker delivers an unacknowledged message
 with 20 in reserve. A table for which this is impossible is rejected with the calculation. `make preflight` prints all figures.
 """
 SMOKE = """`smoke_request` (required), `smoke_task_queue` and `smoke_validate_certs` set the smoke test:
-[your-app.md](your-app.md#what-shows-that-it-works).
+[your-app.md](your-app.md#the-smoke-test).
 """
 
 

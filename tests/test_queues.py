@@ -1,8 +1,11 @@
 """The queue table: what is refused, and what holds where an entry says nothing."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
+from contract import celery_settings
 from inventory import variable_problems
 from queues import PROFILES, celery_queue_problems, celery_queue_table, options_of_a_queue
 
@@ -64,6 +67,24 @@ def test_a_queue_has_the_profile_of_its_name_or_the_one_that_it_names():
     table = celery_queue_table({"bulk": {}, "mail": {}, "reports": {"profile": "bulk", "cpu_weight": 5}})
     assert [options["profile"] for options in table.values()] == ["bulk", "default", "bulk"]
     assert [options["cpu_weight"] for options in table.values()] == [20, 100, 5]
+
+
+UNIT = (ROOT / "systemd/worker@.service.j2").read_text()
+
+
+def effects(option, value):
+    """What a queue's option changes: the worker's arguments, Celery's settings, the unit."""
+    table = celery_queue_table({"q": {option: value}})
+    unit = [table["q"][name] for name in sorted(set(re.findall(r"\boptions\.(\w+)", UNIT)))]
+    return json.dumps([table["q"]["arguments"], celery_settings(table, {}, "q", "redis://"), unit])
+
+
+@pytest.mark.parametrize("option", options_of_a_queue())
+def test_every_option_has_an_effect(option):
+    schema = options_of_a_queue()[option]
+    values = schema.get("enum") or [schema.get("minimum", 0) + more for more in (0, 1, 1000)]
+    values = [True, False] if schema.get("type") == "boolean" else values
+    assert len({effects(option, value) for value in values}) > 1
 
 
 def test_profiles_keep_what_the_contract_rests_on():

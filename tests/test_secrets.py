@@ -67,6 +67,24 @@ def test_what_is_missing_is_added(secrets, tmp_path):
     assert set(yaml.safe_load(plain.read_text())) > {"app_secret_key", "app_tls_authority"}
 
 
+@pytest.mark.parametrize("user", ["flower", "beat"])
+def test_password_of_a_new_redis_user_is_added(secrets, tmp_path, user):
+    secrets.main(["make", "mine"])
+    whole = decrypted(tmp_path)
+    store = secrets.Store("mine")
+    data = store.read()
+    del data["app_redis_passwords"][user]
+    store.write(data)
+    for name in (f"redis_{user}", "all"):
+        with pytest.raises(SystemExit, match=f"app_redis_passwords in .* has no {user}: run make secrets first"):
+            secrets.main(["begin", "mine", name])
+    assert f"(app_redis_passwords.{user})" in secrets.main(["make", "mine"])
+    new = decrypted(tmp_path)
+    others = {name: password for name, password in whole["app_redis_passwords"].items() if name != user}
+    assert new["app_redis_passwords"] == others | {user: new["app_redis_passwords"][user]}
+    assert {**new, "app_redis_passwords": 0} == {**whole, "app_redis_passwords": 0}
+
+
 def test_vault_whose_password_is_not_here_stays(secrets, tmp_path):
     secrets.main(["make", "mine"])
     (tmp_path / ".vault/mine").unlink()
