@@ -281,7 +281,7 @@ def test_operations_of_django_are_judged_by_the_sql_they_become(manage):
             "import glob, json, sys; sys.path += glob.glob('/opt/migrations-*/lib/python*/site-packages')\n"
             "from django.db import connection, migrations, models\n"
             "from django.db.migrations.executor import MigrationExecutor\n"
-            "from coldframe import judge\n"
+            "from coldframe.release import judge\n"
             "answers = {}\n"
             f"for text in {list(JUDGED)!r}:\n"
             "    migration = migrations.Migration('0003_x', 'orders')\n"

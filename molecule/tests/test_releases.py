@@ -64,11 +64,11 @@ def test_deploy_is_refused_while_another_has_the_lock(host, deployment, inventor
         assert f"anna@elsewhere has been deploying {app} since 2023-11-14 22:13:20 UTC" in output(result)
         assert "make unlock" in output(result)
     assert running(host, app) == before
-    assert "anna@elsewhere has been deploying since 2023-11-14" in output(play(inventory, "status"))
-    assert "The lock of anna@elsewhere, taken at 2023-11-14 22:13:20 UTC, is broken" in output(
+    assert "deploy lock: anna@elsewhere since 2023-11-14 22:13:20 UTC" in output(play(inventory, "status"))
+    assert "Removed the deploy lock of anna@elsewhere, taken at 2023-11-14 22:13:20 UTC." in output(
         play(inventory, "unlock")
     )
-    assert "Nobody had the lock" in output(play(inventory, "unlock"))
+    assert "There was no deploy lock." in output(play(inventory, "unlock"))
     assert play(inventory, "deploy").returncode == 0
 
 
