@@ -9,7 +9,7 @@ import uuid
 import pytest
 from conftest import LIMIT, QUEUE, wait_for
 
-LATE = 3  # seconds after its limit in which a task is ended
+LATE = 6  # seconds after its limit in which a task is ended, on a busy machine too
 
 
 def rubbish():
