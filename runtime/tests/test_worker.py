@@ -5,6 +5,7 @@ import os
 import signal
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 from conftest import LIMIT, QUEUE, wait_for
@@ -143,6 +144,28 @@ def test_soft_limit_that_comes_after_a_task_spoils_nothing(start, send):
     after = [send("hold", 0) for _ in range(4)]
     wait_for(lambda: all(task.ended() == "SUCCESS" for task in after), 20, "the worker goes on")
     assert worker.process.poll() is None and alive(process)
+
+
+def test_worker_stops_while_it_reads_a_long_result(server, start, send):
+    """The process writes more than its pipe holds, and is slow: the worker is stopped when it has read the first part."""
+    worker = start()
+    task = send("fail", ignore_result=True)
+    process, _ = wait_for(lambda: worker.noted(task.id), 10, "it runs")[0]
+    os.kill(worker.process.pid, signal.SIGSTOP)
+    wait_for(lambda: worker.logged("raised unexpected"), 10, "its result is to be written")
+    wait_for(
+        lambda: Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "S", 10, "its pipe is full"
+    )
+    os.kill(int(process), signal.SIGSTOP)
+    os.kill(worker.process.pid, signal.SIGCONT)
+    wait_for(send("hold", 0).ended, 10, "the event loop turns")
+    os.kill(worker.process.pid, signal.SIGTERM)
+    wait_for(lambda: "draining" in worker.status(), 10, "it is to stop")
+    time.sleep(2)  # Celery would have left its event loop
+    os.kill(int(process), signal.SIGCONT)
+    worker.process.wait(20)
+    assert worker.process.returncode == 0
+    assert server.client.hlen("unacked") == server.client.llen(QUEUE) == 0, "it is acknowledged"
 
 
 def test_dropped_connection_does_not_slow_the_worker(server, start, send):

@@ -45,6 +45,14 @@ def jobs(worker: Any) -> list[Any]:
     return list(getattr(worker.pool._pool, "_cache", {}).values())
 
 
+def reading(worker: Any) -> bool:
+    """Whether a message of a child process has been read in part: a long one, which the event loop reads at several turns."""
+    readers = worker.hub.readers if worker.hub else {}
+    return any(
+        fd in readers and not callable(readers[fd][0]) for fd in getattr(worker.pool._pool, "_fileno_to_outq", ())
+    )
+
+
 def take_back(worker: Any) -> list[Any]:
     """Remove what waits for a child process, a slot, its ETA or its rate limit; return the requests."""
     consumer, pool = worker.consumer, worker.pool._pool

@@ -5,7 +5,8 @@ last BRPOP returns (it stays open for up to a second), those that wait for a fre
 countdown. A task that was written to a child process which has not accepted it yet runs there, and in another worker too.
 
 So the worker first requeues what has not started, then waits until its child processes have accepted their tasks, and
-only then shuts down.
+only then shuts down. It also waits for the rest of a long result that has been read in part. Celery 5.4 and 5.5 would take that
+rest for the beginning of another one when they shut down, and wait for it indefinitely.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from celery.worker import state
 
 from coldframe.worker import pool
 
-LIMIT = 5.0  # seconds to wait for child processes to accept their tasks; it takes milliseconds
+LIMIT = (
+    5.0  # seconds to wait for child processes to accept their tasks and to write their results; it takes milliseconds
+)
 logger = logging.getLogger(__name__)
 
 
@@ -45,7 +48,7 @@ class Rest:
         self.shut_down()
 
     def at_rest(self) -> bool:
-        """Whether every task of the pool runs. The first call requeues all others."""
+        """Whether every task of the pool runs, and no result is being read. The first call requeues all other tasks."""
         if not self.until:
             self.until = time.monotonic() + LIMIT
             pool.stop_consuming(self.worker.consumer)
@@ -54,4 +57,5 @@ class Rest:
                 request.reject(requeue=True)
             if waiting:
                 return False  # the event loop requeues them at its next turn; Celery 5.6 would when the last task has ended
-        return time.monotonic() > self.until or all(job._accepted for job in pool.jobs(self.worker))
+        quiet = all(job._accepted for job in pool.jobs(self.worker)) and not pool.reading(self.worker)
+        return quiet or time.monotonic() > self.until
