@@ -146,26 +146,46 @@ def test_soft_limit_that_comes_after_a_task_spoils_nothing(start, send):
     assert worker.process.poll() is None and alive(process)
 
 
-def test_worker_stops_while_it_reads_a_long_result(server, start, send):
-    """The process writes more than its pipe holds, and is slow: the worker is stopped when it has read the first part."""
+@pytest.fixture
+def reads_a_long_result(start, send):
+    """A worker that has read the first part of a result; the process that writes it, which is stopped; and its task."""
     worker = start()
     task = send("fail", ignore_result=True)
-    process, _ = wait_for(lambda: worker.noted(task.id), 10, "it runs")[0]
+    process = int(wait_for(lambda: worker.noted(task.id), 10, "it runs")[0][0])
     os.kill(worker.process.pid, signal.SIGSTOP)
     wait_for(lambda: worker.logged("raised unexpected"), 10, "its result is to be written")
     wait_for(
         lambda: Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "S", 10, "its pipe is full"
     )
-    os.kill(int(process), signal.SIGSTOP)
+    os.kill(process, signal.SIGSTOP)
     os.kill(worker.process.pid, signal.SIGCONT)
     wait_for(send("hold", 0).ended, 10, "the event loop turns")
+    yield worker, process, task
+    if alive(process):
+        os.kill(process, signal.SIGCONT)
+
+
+def test_worker_stops_while_it_reads_a_long_result(server, reads_a_long_result):
+    worker, process, _ = reads_a_long_result
     os.kill(worker.process.pid, signal.SIGTERM)
     wait_for(lambda: "draining" in worker.status(), 10, "it is to stop")
     time.sleep(2)  # Celery would have left its event loop
-    os.kill(int(process), signal.SIGCONT)
+    os.kill(process, signal.SIGCONT)
     worker.process.wait(20)
     assert worker.process.returncode == 0
     assert server.client.hlen("unacked") == server.client.llen(QUEUE) == 0, "it is acknowledged"
+
+
+def test_broker_that_is_lost_while_a_long_result_is_read_loses_nothing_of_it(server, send, reads_a_long_result):
+    worker, process, task = reads_a_long_result
+    server.stop()
+    wait_for(lambda: "waiting for the broker" in worker.status(), 10, "the connection is lost")
+    os.kill(process, signal.SIGCONT)
+    server.start()
+    after = [send("hold", 0) for _ in range(4)]
+    wait_for(lambda: all(each.ended() == "SUCCESS" for each in after), 10, "the worker goes on")
+    wait_for(lambda: server.client.hlen("unacked") == server.client.llen(QUEUE) == 0, 4, "all is acknowledged")
+    assert alive(process) and [len(worker.noted(each.id)) for each in (task, *after)] == [1] * 5
 
 
 def test_dropped_connection_does_not_slow_the_worker(server, start, send):

@@ -26,7 +26,7 @@ from celery.signals import worker_init
 
 from coldframe import seams
 from coldframe.seams import extends
-from coldframe.worker import celery56, pool
+from coldframe.worker import celery56, pool, results
 
 LATE = 1.0  # seconds within which the event loop, if it turns, ends a task at its limit
 
@@ -55,7 +55,7 @@ class Process(asynpool.Worker):
 class AsynPool(celery56.AsynPool):
     """The prefork pool that Celery uses with an event loop."""
 
-    Worker = Process
+    Worker, ResultHandler = Process, results.ResultHandler
 
     def apply_async(self, *arguments: Any, **options: Any) -> Any:
         """Pass a task to the pool, with limits that it can enforce."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from celery.worker import state
 
+from coldframe.worker import results
+
 
 def stop_consuming(consumer: Any) -> None:
     """Stop consuming, and read the reply to the pending BRPOP. kombu requeues a message that has no consumer.
@@ -46,11 +48,9 @@ def jobs(worker: Any) -> list[Any]:
 
 
 def reading(worker: Any) -> bool:
-    """Whether a message of a child process has been read in part: a long one, which the event loop reads at several turns."""
-    readers = worker.hub.readers if worker.hub else {}
-    return any(
-        fd in readers and not callable(readers[fd][0]) for fd in getattr(worker.pool._pool, "_fileno_to_outq", ())
-    )
+    """Whether a result has been read in part: a long one, which the event loop reads at several turns."""
+    handler = getattr(worker.pool._pool, "_result_handler", None)
+    return isinstance(handler, results.ResultHandler) and handler.reads()
 
 
 def take_back(worker: Any) -> list[Any]:
