@@ -69,11 +69,13 @@ class Machine:
         """Prepare the writes to a file in `folder`, which is on the disk that the host is on."""
         self.stalls: list[tuple[float, float]] = []  # when each began, in seconds since 1970, and its seconds
         self._file = folder / "stalls"
+        self._started = 0.0
         self._stopping = threading.Event()
         self._watch = threading.Thread(target=self._write, daemon=True, name="machine")
 
     def start(self) -> None:
         """Begin."""
+        self._started = time.monotonic()
         self._watch.start()
 
     def stop(self) -> None:
@@ -101,15 +103,17 @@ class Machine:
         return [own(request) for request in requests]
 
     def _write(self) -> None:
+        written = self._started
         with self._file.open("wb", buffering=0) as file:
-            while not self._stopping.is_set():
-                at, due = time.time(), time.monotonic()
-                self._stopping.wait(WRITE_EVERY)
+            stopping = False
+            while not stopping:
+                stopping = self._stopping.wait(WRITE_EVERY)
                 file.write(b"\n")
                 os.fsync(file.fileno())
-                late = time.monotonic() - due - WRITE_EVERY
+                before, written = written, time.monotonic()  # no time between two rounds is left out
+                late = written - before - WRITE_EVERY
                 if late > STALL_SECONDS:
-                    self.stalls.append((at + WRITE_EVERY, late))
+                    self.stalls.append((time.time() - late, late))
 
 
 class Load:
