@@ -23,7 +23,7 @@ from celery.__main__ import main
 from celery.signals import celeryd_init, worker_ready, worker_shutting_down
 from celery.worker import state
 
-from coldframe import probe, seams, settings_check
+from coldframe import overlay, probe, seams, settings_check
 from coldframe.beat import lease
 from coldframe.sending import amqp
 from coldframe.worker import consumer, heartbeat, limits, processors, transport, unknown
@@ -75,11 +75,13 @@ def on_worker_shutting_down(**_: object) -> None:
 
 if __name__ == "__main__":
     amqp.install()
+    overlay.install()
     probe.install()
     heartbeat.install()
     lease.install(notify)
     limits.install()
     transport.install()
     unknown.install()
+    overlay.load()
     sys.argv = processors.arguments(sys.argv)
     main()

@@ -1,8 +1,9 @@
-"""Compares the application's Celery settings with those of the deployment, before anything runs.
+"""Checks what the application's settings lead to, before anything runs.
 
-In Celery 5.6, CELERY_* of Django's settings take precedence over `app.conf.update(...)`; in 5.7 the reverse. An application
-may not read the deployment's file at all. Broker, queues, limits and acknowledgement depend on each other: with only some
-of them, tasks are lost.
+What the deployment decides is laid over them (coldframe.overlay). Checked is what it does not decide: tasks without a
+queue, time limits that are longer than those of the queues, addresses that do not answer. And that the deployment's
+settings have their effect in Celery: broker, queues, limits and acknowledgement depend on each other, and with only some of
+them, tasks are lost. They may lack it where an application keeps its own (`app_own_settings`).
 """
 
 from __future__ import annotations
@@ -17,12 +18,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-REMEDY = """Write this behind the last CELERY_ line of {module}, which works with every Celery (docs/your-app.md):
+REMEDY = """Take celery out of app_own_settings, and the deployment's settings are laid over. Or write this behind the last CELERY_
+line of {module}, which works with every Celery (docs/settings.md):
     CELERY = json.loads(Path(os.environ["CELERY_SETTINGS_FILE"]).read_text())
     globals().update({{f"CELERY_{{name.upper()}}": value for name, value in CELERY.items()}})
 and app.config_from_object("django.conf:settings", namespace="CELERY") in the module of the Celery application."""
-RESULTS = """Write CELERY_RESULT_BACKEND = "django-db" (with django-celery-results in the requirements and django_celery_results in
-INSTALLED_APPS), or, behind the lines that read CELERY_SETTINGS_FILE, CELERY_RESULT_BACKEND = CELERY["broker_url"]."""
+WITHOUT_EFFECT = """The deployment's settings have no effect on this Celery application. app_celery must name an instance of celery.Celery
+that was made when the application was imported, and its class must not define on_init."""
+RESULTS = """Take results out of app_own_settings, or set another CELERY_RESULT_BACKEND: "django-db" (with django-celery-results in
+the requirements and django_celery_results in INSTALLED_APPS), or the address in broker_url of CELERY_SETTINGS_FILE."""
+CACHES = """Caches in Redis are laid over unless app_own_settings has cache. One of your own is at CACHE_URL, with the user `cache`
+and the credential cache_password."""
 OWN = "coldframe"  # the part of the file that is for this package, and not for Celery
 # The application may choose these, except for formats that run code when they are read. Flower and Beat use JSON.
 SERIALIZERS = {"accept_content", "result_accept_content", "task_serializer", "result_serializer"}
@@ -39,6 +45,7 @@ def given() -> dict[str, Any]:
 def shown(value: Any) -> str:
     """Return a value as text, without the passwords in addresses."""
     text = re.sub(r"(://)[^/@\s]*@", r"\1***@", repr(value))
+    text = re.sub(r"(?i)([?&]\w*pass\w*=)[^&\s'\"]+", r"\1***", text)
     return text if len(text) <= 120 else text[:117] + "..."
 
 
@@ -74,8 +81,19 @@ def origin(key: str, app: Any) -> str:
 
 
 def module() -> str:
-    """Return the name of the settings module."""
-    return os.environ.get("DJANGO_SETTINGS_MODULE", "the settings module")
+    """Return the name of the application's settings module."""
+    return os.environ.get("APP_SETTINGS_MODULE") or os.environ.get("DJANGO_SETTINGS_MODULE", "the settings module")
+
+
+def left_to_application(section: str) -> bool:
+    """Whether a section of the settings is not laid over: by `app_own_settings`, or because there is no overlay here."""
+    file = os.environ.get("OVERLAY_FILE")
+    return not file or section in json.loads(Path(file).read_text())["own"]
+
+
+def remedy() -> str:
+    """Say what to write when Celery does not have the deployment's settings."""
+    return REMEDY.format(module=module()) if left_to_application("celery") else WITHOUT_EFFECT
 
 
 def differences(app: Any) -> list[str]:
@@ -90,7 +108,7 @@ def differences(app: Any) -> list[str]:
 def require(app: Any) -> None:
     """Exit when the application's Celery settings differ from those of the deployment."""
     if wrong := differences(app):
-        raise SystemExit("\n".join([*wrong, REMEDY.format(module=module())]))
+        raise SystemExit("\n".join([*wrong, remedy()]))
 
 
 def queue_of(app: Any, name: str, task: Any) -> str:
@@ -117,6 +135,11 @@ def tasks(app: Any) -> Iterator[str]:
                 f"The application sends the task {name} to the queue {queue!r}, which is not in celery_queues "
                 f"({', '.join(sorted(queues))}). Add it there, or write celery_task_routes: {{{name}: {min(queues)}}}."
             )
+        if getattr(task, "serializer", None) in UNSAFE:
+            yield (
+                f"The task {name} has serializer={task.serializer!r}, and no worker accepts a format that runs code when it is "
+                "read. Send what JSON has, such as the id of an object."
+            )
         for option in ("time_limit", "soft_time_limit") if queue in queues else ():
             longest, asked = limits[queue]["time_limit"], getattr(task, option, None)
             if asked and asked > longest and asked != app.conf.get(f"task_{option}"):
@@ -142,7 +165,7 @@ def limits(app: Any) -> Iterator[str]:
 def scheduler(app: Any) -> Iterator[str]:
     """List a scheduler that is not the one of Beat's unit."""
     runs, asked = given()[OWN]["scheduler"], app.conf.beat_scheduler
-    if asked not in (runs, "celery.beat:PersistentScheduler"):
+    if str(asked).replace(":", ".") not in (runs.replace(":", "."), "celery.beat.PersistentScheduler"):
         yield (
             f"CELERY_BEAT_SCHEDULER is {asked!r} in {module()}, and Beat runs {runs!r}. "
             f"Write celery_beat_scheduler: {asked}, or take the setting out."
@@ -179,15 +202,14 @@ def caches() -> Iterator[str]:
             try:
                 connect(str(place))
             except OSError as error:
-                yield f"{what}, and nothing answers there: {error}. The deployment's cache is at CACHE_URL: use that."
+                yield f"{what}, and nothing answers there: {error}. {CACHES}"
                 break
         else:
             try:
                 read(known[alias])
             except Exception as error:
                 if any(word in type(error).__name__ for word in ("Connection", "Timeout", "Authentication")):
-                    text = "It knows the user `cache` with the credential cache_password (docs/your-app.md)."
-                    yield f"CACHES[{alias!r}] cannot be used: {type(error).__name__}: {shown(str(error))}. {text}"
+                    yield f"CACHES[{alias!r}] cannot be used: {type(error).__name__}: {shown(str(error))}. {CACHES}"
 
 
 def hosts() -> Iterator[str]:
@@ -200,7 +222,18 @@ def hosts() -> Iterator[str]:
     ]:
         yield (
             f"ALLOWED_HOSTS in {module()} is {shown(settings.ALLOWED_HOSTS)}, and requests come for {', '.join(missing)}. "
-            'Write ALLOWED_HOSTS = os.environ["ALLOWED_HOSTS"].split(",").'
+            'Take hosts out of app_own_settings, or write ALLOWED_HOSTS = os.environ["ALLOWED_HOSTS"].split(",").'
+        )
+
+
+def database() -> Iterator[str]:
+    """List a default database that is not PostgreSQL, although the deployment's is laid over."""
+    from django.db import connection
+
+    if connection.vendor != "postgresql" and not left_to_application("database"):
+        yield (
+            f"The ENGINE of DATABASES['default'] in {module()} is {connection.settings_dict['ENGINE']!r}, which is no engine of "
+            "PostgreSQL. Take one that is, or keep the database, at a server of yours, with app_own_settings: [database]."
         )
 
 
@@ -221,7 +254,7 @@ def uploads() -> Iterator[str]:
         shown = ", ".join(fields[:3]) + (f" and {len(fields) - 3} more" if len(fields) > 3 else "")
         yield (
             f"The files of {shown} would be kept in {location}, and a release's folder is read-only. "
-            f'Write MEDIA_ROOT = os.environ["MEDIA_ROOT"] in {module()}.'
+            "Use settings.MEDIA_ROOT or a folder below it, and leave media out of app_own_settings."
         )
 
 
@@ -266,8 +299,8 @@ def refuse(name: str) -> None:
     app.loader.import_default_modules()
     app.finalize()
     if wrong := differences(app):
-        wrong.append(REMEDY.format(module=module()))
+        wrong.append(remedy())
     else:
         wrong = [*tasks(app), *limits(app), *scheduler(app)]
-    if wrong := [*wrong, *results(app), *caches(), *hosts(), *uploads()]:
+    if wrong := [*wrong, *results(app), *caches(), *database(), *hosts(), *uploads()]:
         raise CommandError("\n".join(wrong))

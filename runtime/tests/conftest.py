@@ -16,9 +16,9 @@ import celery
 import pytest
 import redis
 from coldframe import versions
+from sites import CACHE_PASSWORD, RUNTIME, Site
 
 HERE = Path(__file__).parent
-RUNTIME = os.environ.get("RUNTIME", HERE.parent)  # or another copy of the package
 QUEUE = "mail"
 LIMIT = 8  # seconds, the queue's hard time limit
 LONGEST = 60  # seconds for which a task may be put off
@@ -51,6 +51,7 @@ class Server:
         """Remember where."""
         self.folder, self.path, self.process = folder, folder / "redis.sock", None
         self.client = redis.Redis(unix_socket_path=str(self.path), decode_responses=True)
+        self.raw = redis.Redis(unix_socket_path=str(self.path))
 
     def start(self):
         """Start it, unless it runs, and wait until it answers."""
@@ -60,8 +61,8 @@ class Server:
         program = shutil.which("redis-server") or shutil.which("redis-check-rdb")
         assert program, "install Debian's package redis-tools"
         options = ("--port 0", f"--unixsocket {self.path}", f"--dir {self.folder}", "--appendonly yes", '--save ""')
-        user = f"--user {USER} on >{PASSWORD} ~* &* +@all"
-        command = ["redis-server", *" ".join((*options, user)).split()]
+        users = [f"--user {USER} on >{PASSWORD} ~* &* +@all", f"--user cache on >{CACHE_PASSWORD} ~* &* +@all -@admin"]
+        command = ["redis-server", *" ".join((*options, *users)).split()]
         self.process = subprocess.Popen(command, executable=program, stdout=-3)
         wait_for(self.answers, 10, "Redis answers")
 
@@ -268,3 +269,30 @@ def start(server, environment, tmp_path):
             worker.stop()
         finally:
             print(worker.log.read_text())
+
+
+@pytest.fixture
+def site(server, settings, environment, tmp_path):
+    """Make a project."""
+    server.start()
+    server.client.flushall()
+    unit = {
+        "REDIS_SOCKET": str(server.path),
+        "REDIS_PASSWORD": Path(environment["CREDENTIALS_DIRECTORY"], "redis_password").read_text(),
+        "CELERY_SETTINGS_FILE": str(tmp_path / "celery.json"),
+    }
+    own = {
+        "routes": {},
+        "limits": {QUEUE: {"time_limit": 60}},
+        "scheduler": "django_celery_beat.schedulers:DatabaseScheduler",
+    }
+    (tmp_path / "celery.json").write_text(json.dumps(settings | {"coldframe": own}))
+
+    def make(files, module, celery, start=""):
+        folder = tmp_path / "site"
+        folder.mkdir()
+        if start:
+            subprocess.run([sys.executable, "-m", "django", "startproject", start, folder], check=True)
+        return Site(folder, files, unit, module, celery)
+
+    return make

@@ -95,6 +95,16 @@ def test_a_process_with_other_settings_ends_and_says_what_to_write(say):
         say(lambda app: [settings_check.require(app)], task_acks_late=None)
 
 
+@pytest.mark.parametrize(
+    ("own", "remedy"), [(["celery"], r"globals\(\)\.update"), ([], "have no effect on this Celery")]
+)
+def test_what_to_do_follows_from_who_decides(say, tmp_path, monkeypatch, own, remedy):
+    (tmp_path / "overlay.json").write_text(json.dumps({"own": own}))
+    monkeypatch.setenv("OVERLAY_FILE", str(tmp_path / "overlay.json"))
+    with pytest.raises(SystemExit, match=remedy):
+        say(lambda app: [settings_check.require(app)], task_acks_late=None)
+
+
 def test_a_task_for_a_queue_that_is_not_there_is_named(say):
     tasks = {"celery.chord": Thing(queue="x"), "a.b": Thing(), "a.c": Thing(queue="emails"), "a.d": Thing()}
     said = say(settings_check.tasks, tasks, routed={"a.b": Thing(name="mail"), "a.d": Thing(name="slow")})
@@ -118,15 +128,22 @@ def test_limits_for_all_tasks_may_be_shorter_and_not_longer(say):
     assert "celery_queues: {default: {time_limit: 600}}" in said[0]
 
 
+def test_format_that_runs_code_is_refused_for_a_single_task_too(say):
+    tasks = {"a.b": Thing(serializer="pickle"), "a.c": Thing(serializer="own_json"), "a.d": Thing(serializer="json")}
+    (said,) = say(settings_check.tasks, tasks, routed=dict.fromkeys(tasks, Thing(name="mail")))
+    assert "The task a.b has serializer='pickle', and no worker accepts a format that runs code" in said
+
+
 def test_another_scheduler_than_beats_unit_runs_is_named(say):
     assert say(settings_check.scheduler) == say(settings_check.scheduler, beat_scheduler="d:Scheduler") == []
+    assert say(settings_check.scheduler, beat_scheduler="d.Scheduler") == [], "with a point, as Celery takes it too"
     assert "Write celery_beat_scheduler: n:Own" in say(settings_check.scheduler, beat_scheduler="n:Own")[0]
 
 
 @pytest.mark.parametrize("address", ["rpc://", "rpc", "celery.backends.rpc:RPCBackend"])
 def test_results_that_only_the_sender_could_read_are_refused(say, address):
     (problem,) = say(settings_check.results, result_backend=address)
-    assert f"CELERY_RESULT_BACKEND is {address!r}" in problem and 'CELERY_RESULT_BACKEND = "django-db"' in problem
+    assert f"CELERY_RESULT_BACKEND is {address!r}" in problem and 'CELERY_RESULT_BACKEND: "django-db"' in problem
 
 
 def test_names_that_the_application_does_not_answer_to_are_told(monkeypatch):
@@ -134,7 +151,7 @@ def test_names_that_the_application_does_not_answer_to_are_told(monkeypatch):
     monkeypatch.setenv("ALLOWED_HOSTS", "shop.example.com,10.0.0.1")
     with patch("django.conf.settings", Thing(ALLOWED_HOSTS=["localhost", "10.0.0.1"])):
         (said,) = settings_check.hosts()
-    assert "requests come for shop.example.com. Write ALLOWED_HOSTS = " in said
+    assert "requests come for shop.example.com. Take hosts out of app_own_settings, or write ALLOWED_HOSTS = " in said
     for allowed in (["*"], [".example.com", "10.0.0.1"]):
         with patch("django.conf.settings", Thing(ALLOWED_HOSTS=allowed)):
             assert not list(settings_check.hosts())

@@ -21,8 +21,8 @@ from coldframe.release.errors import error_of
 def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
     """Execute the order, and record in the result what was done.
 
-    :param order: `celery`, the Celery application, or empty; `check`, `static`, `migrate` (bool); `check_level`, `check_ignore` (coldframe.release.checks); `commands`,
-        of manage.py, run after `static`; `running`, the release that serves, empty when none does; `allow`, names of
+    :param order: `celery` and `wsgi`, the applications, or empty; `check`, `static`, `migrate` (bool); `check_level`,
+        `check_ignore` (coldframe.release.checks); `commands`, of manage.py, run after `static`; `running`, the release that serves, empty when none does; `allow`, names of
         migrations; `linter`, the environment of the migration linter; `lock_timeout`
         and `load_timeout`, seconds.
     :param result: filled step by step, so that it is correct after an exception.
@@ -31,16 +31,24 @@ def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
 
     result["step"] = "load"
     if order["celery"]:
+        from coldframe import overlay
         from coldframe.sending import amqp
 
         amqp.install()  # before the application is imported
+        overlay.install()
     faulthandler.dump_traceback_later(order["load_timeout"], exit=True)  # prints where it hangs
     django.setup()
+    if order["wsgi"]:
+        from gunicorn.util import import_app
+
+        import_app(order["wsgi"])
     faulthandler.cancel_dump_traceback_later()
     if order["celery"]:
         from coldframe import settings_check
+        from coldframe.overlay import report
 
         result["step"] = "settings"
+        result["settings"] = [line._asdict() for line in report.lines(order["celery"])]
         settings_check.refuse(order["celery"])
     if order["check"] and order["migrate"]:
         check_before_migrating(order, result)
@@ -73,10 +81,12 @@ def check_before_migrating(order: dict[str, Any], result: dict[str, Any]) -> Non
 
 def collect(order: dict[str, Any], result: dict[str, Any]) -> None:
     """Collect the static files, and run the commands that process them."""
+    from django.apps import apps
     from django.core.management import call_command
 
     result["step"] = "static"
-    call_command("collectstatic", interactive=False, verbosity=0)
+    if apps.is_installed("django.contrib.staticfiles"):
+        call_command("collectstatic", interactive=False, verbosity=0)
     for command in order["commands"]:
         result["step"], result["command"] = "command", command
         call_command(*shlex.split(command))
@@ -90,6 +100,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "step": "",
         "command": "",
+        "settings": [],  # what is laid over the application's settings, and what stays (coldframe.overlay)
         "checked": [],  # findings; `ignored` has those that do not fail
         "ignored": [],
         "foreign": [],  # findings about installed packages

@@ -10,6 +10,8 @@ from typing import Any
 
 from gunicorn.util import import_app
 
+from coldframe import overlay
+
 
 def application(path: str, edges: str) -> Callable[..., Iterable[bytes]]:
     """Import the WSGI application, and wrap it so that REMOTE_ADDR is the address in X-Forwarded-For.
@@ -18,6 +20,7 @@ def application(path: str, edges: str) -> Callable[..., Iterable[bytes]]:
     :param edges: addresses of trusted peers, separated by commas. A peer without an address came through the Unix socket:
         nginx, or root on this host, who sends no header.
     """
+    overlay.load()
     app: Callable[..., Iterable[bytes]] = import_app(path)
     believed = {"", *edges.split(",")}
 

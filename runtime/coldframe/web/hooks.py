@@ -16,7 +16,7 @@ from celery.app.utils import find_app
 from django.urls import get_resolver
 
 import coldframe.credentials  # noqa: F401
-from coldframe import settings_check, starting, versions
+from coldframe import overlay, settings_check, starting, versions
 from coldframe.sending import amqp, control
 
 
@@ -25,6 +25,7 @@ def install() -> None:
     versions.require()
     amqp.install()
     control.install()
+    overlay.install()
 
 
 def load(celery_app: str) -> None:
@@ -32,6 +33,7 @@ def load(celery_app: str) -> None:
 
     Raises what the application raises when it is imported.
     """
+    overlay.load()
     app = find_app(celery_app)
     settings_check.require(app)
     app.loader.import_default_modules()

@@ -1,0 +1,32 @@
+"""Lays over the server for e-mail, where `app_email` names one."""
+
+from __future__ import annotations
+
+from coldframe.overlay.deployment import Deployment
+from coldframe.overlay.record import Settings
+
+BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+PASSWORD = "EMAIL_HOST_PASSWORD"  # the secret in app_secrets that is the password  # noqa: S105
+FROM = ("DEFAULT_FROM_EMAIL", "SERVER_EMAIL")
+
+
+def lay(settings: Settings, deployment: Deployment) -> None:
+    """Lay over the server, the login and the sender. Without a server the application's own settings stay."""
+    given = deployment.email
+    if not given:
+        text = f"{settings.get('EMAIL_BACKEND')} with {settings.get('EMAIL_HOST')}:{settings.get('EMAIL_PORT')}"
+        settings.keep("email", "EMAIL_BACKEND", text, "app_email names no server")
+        return
+    encryption = given["encryption"]
+    values = {
+        "EMAIL_BACKEND": BACKEND,
+        "EMAIL_HOST": given["host"],
+        "EMAIL_PORT": given["port"] or {"starttls": 587, "tls": 465, "none": 25}[encryption],
+        "EMAIL_HOST_USER": given["user"],
+        "EMAIL_HOST_PASSWORD": deployment.secret(PASSWORD) if given["user"] else "",
+        "EMAIL_USE_TLS": encryption == "starttls",
+        "EMAIL_USE_SSL": encryption == "tls",
+        **(dict.fromkeys(FROM, given["sender"]) if given["sender"] else {}),
+    }
+    for name, value in values.items():
+        settings.lay("email", name, value)
