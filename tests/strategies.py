@@ -59,6 +59,14 @@ INSIDE: dict[str, list[Any]] = {
         {"a": ""},
         {"a": 5},
     ],
+    "app_own_settings": [["cach"], ["cache", 1], ["cache,celery"]],
+    "app_email": [
+        {"port": 25},
+        {"host": "a b"},
+        {"host": "a", "user": "b"},
+        {"host": "a", "port": 10**6},
+        {"smtp": "a"},
+    ],
     "app_web": [
         {"workers": "2"},
         {"worker": 2},
@@ -135,7 +143,8 @@ LEAST = {
     "app_web": {"workers": 1, "max_requests": 0, "preload": False},
     "app_start_timeout": 5,
     "app_environment": {"QUOTED": """a "b" 'c' $HOME %i #; \\n \u00e9""", "NUMBER": 5, "EMPTY": ""},
-    "app_secrets": {"api.key-1": "several\nlines\nof it"},
+    "app_secrets": {"api.key-1": "several\nlines\nof it", "UPPER_CASE": "several\nlines"},
+    "app_own_settings": ["database", "cache", "celery", "results"],
     "app_web_socket": "/run/a+b@c.sock",
     "app_broker_socket": "/run/redis-broker/other.sock",
     "app_url": "https://a.b",
@@ -161,6 +170,7 @@ LEAST = {
 MOST = {
     "app_web": {"workers": 512, "threads": 1024, "timeout": 86400, "max_requests": 2**31 - 1},
     "app_start_timeout": 3600,
+    "app_email": {"host": "mx.example.org", "port": 65535, "encryption": "tls", "sender": "Shop <a@b.example>"},
     "app_network": "egress",
     "app_root": "/var/lib/a+b/c@d",
     "app_web_port": 65535,

@@ -89,6 +89,8 @@ def test_other_results_are_said_in_words():
         'could not translate host name "%2Frun%2Fpostgresql" to address': "still percent-encoded",
         "FileNotFoundError: [Errno 2] No such file or directory: 'pandoc'": "pandoc is no part of the servers",
         "redis.exceptions.ConnectionError: Error 111 connecting to 127.0.0.1:6379. Refused": "at its usual port",
+        "django-configurations settings importer wasn't correctly installed.": "DJANGO_CONFIGURATION: Production}.",
+        "RuntimeError: Settings already configured.": "calls settings.configure()",
         "RuntimeError: Model class maps.models.Place doesn't declare an explicit app_label": "Add 'maps' to INSTALLED_APPS",
     }.items(),
 )

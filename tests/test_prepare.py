@@ -102,6 +102,7 @@ def prepare(project, **order):
     """Prepare a release as the module does; return the result and what the module says of a failure."""
     order = {
         "celery": "",
+        "wsgi": "",
         "check": True,
         "check_level": "WARNING",
         "check_ignore": [],
@@ -231,6 +232,12 @@ def test_installed_package_without_its_migration_is_worth_a_word(project):
     (project / "conf.py").write_text(path + (project / "conf.py").read_text())
     result, said = prepare(project, migrate=True)
     assert said == "" and "The installed package of foreign has models" in release_prepare.report(result)[0]
+
+
+def test_project_without_static_files_has_none_to_collect(project):
+    write(project, {"conf.py": PROJECT["conf.py"].replace('"django.contrib.staticfiles", ', "")})
+    result, said = prepare(project, static=True, commands=["press --into=pressed"])
+    assert said == "" and result["collected"] is True and (project / "pressed").exists(), said
 
 
 def test_commands_run_when_static_files_are_collected(project):

@@ -15,7 +15,7 @@ BROKER = {
     "save": "",
     "databases": "2",
 }
-CACHE = {"appendonly": "no", "save": "", "maxmemory-policy": "allkeys-lru", "databases": "1"}
+CACHE = {"appendonly": "no", "save": "", "maxmemory-policy": "allkeys-lru", "databases": "16"}
 
 
 def config(redis, instance, name):

@@ -35,7 +35,15 @@ TAKEN = """adm audio backup basic bin bluetooth boot cdrom crontab daemon defaul
     ssh sshd staff sudo suspend swap sync sys sysinit syslog system systemd tape time timers tty umount user users utmp
     uucp video voice wheel"""
 # Environment variables that the units set, and those that systemd sets.
-OWN_ENVIRONMENT = {"RELEASE_ID", "CELERY_SKIP_CHECKS", "PYTHONPATH", "CELERY_SETTINGS_FILE", "STATIC_ROOT"}
+OWN_ENVIRONMENT = {
+    "RELEASE_ID",
+    "CELERY_SKIP_CHECKS",
+    "PYTHONPATH",
+    "CELERY_SETTINGS_FILE",
+    "STATIC_ROOT",
+    "OVERLAY_FILE",
+}
+OWN_ENVIRONMENT |= {"DJANGO_SETTINGS_MODULE", "APP_SETTINGS_MODULE"}  # app_settings_module
 OWN_ENVIRONMENT |= {
     "REDIS_USERNAME",
     "START_TIMEOUT",
@@ -44,6 +52,7 @@ OWN_ENVIRONMENT |= {
     "NOTIFY_SOCKET",
     "LISTEN_FDS",
 }
+EMAIL_SECRET = "EMAIL_HOST_PASSWORD"  # of app_email, in app_secrets  # noqa: S105
 OWN_SECRETS = {"secret_key", "secret_key_fallbacks", "database_password", "cache_password", "redis_password"}
 
 
@@ -227,6 +236,13 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], us
                 f"firewall_open_ports holds {port}, which is {name}: remove it, because that port is only for the inventory's hosts."
             )
         ports.setdefault(port, name)
+    email = values.get("app_email") or {}
+    if email and not email.get("host"):
+        problems.append("app_email has no host: name the SMTP server, or leave app_email out.")
+    if email.get("user") and EMAIL_SECRET not in values.get("app_secrets", {}):
+        problems.append(
+            f"app_email.user is {email['user']!r}, and there is no app_secrets.{EMAIL_SECRET}: add the password there."
+        )
     # An older vault may have passwords of users that were removed. They are ignored.
     known = {*users, *values.get("app_redis_passwords", {})}
     for user, password in values.get("app_redis_passwords_before", {}).items():

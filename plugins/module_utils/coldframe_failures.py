@@ -54,8 +54,8 @@ ERRORS = (
     (
         r"os\.environ\b[^\n]*\n(?:[^\n]*\n)*?KeyError: '(\w+)'|Set the (\w+) environment variable"
         r"|environment variable (\w+) is not set",
-        "{0} is not in the environment of the application: add it to app_environment. A secret belongs in app_secrets, "
-        'and is a file in os.environ["CREDENTIALS_DIRECTORY"].',
+        "{0} is not in the environment of the application: add it to app_environment; a secret, to app_secrets under the "
+        "same name.",
     ),
     (
         r"No such file or directory: '/run/credentials/[^']*/([^'/]+)'",
@@ -84,6 +84,14 @@ ERRORS = (
         r"(?:127\.0\.0\.1|localhost|::1)\W+(?:port )?(?:5432|6379)\b",
         "The database or Redis is looked for at its usual port: take DATABASE_URL, CACHE_URL and the settings in "
         "CELERY_SETTINGS_FILE from the environment.",
+    ),
+    (
+        r"django-configurations settings importer wasn't correctly installed",
+        "Name the class of django-configurations: app_environment: {{DJANGO_CONFIGURATION: Production}}.",
+    ),
+    (
+        r"RuntimeError: Settings already configured",
+        "The application calls settings.configure(): take that out, and name its settings module in app_settings_module.",
     ),
     (
         r"No module named '([\w.]+)'",

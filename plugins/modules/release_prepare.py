@@ -20,6 +20,10 @@ options:
     description: The Celery application, as C(module:name), whose settings are compared with the deployment's. Empty leaves that out.
     type: str
     default: ""
+  wsgi:
+    description: The WSGI application, as C(module:name), which is loaded too. Empty leaves that out.
+    type: str
+    default: ""
   check: {description: "Whether to run Django's checks, C(check --deploy).", type: bool, default: true}
   static:
     description: Whether to collect static files, where that was not done.
@@ -66,6 +70,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 collected: {description: Whether static files were collected., type: bool, returned: always}
+settings:
+  description:
+    - What is laid over the application's settings, and what stays, each with its C(section), C(name), C(own) value, the C(value) of the
+      deployment, which is empty for what stays, and a C(note). Passwords are hidden.
+  type: list
+  returned: always
 plan:
   description: The unapplied migrations in order, each with its C(migration), C(atomic) and C(operations).
   type: list
@@ -89,6 +99,7 @@ from ansible.module_utils.coldframe_failures import DOC, EXITS, check_remedies, 
 NAME = re.compile(r"[A-Za-z_]\w*\.\w+")
 ORDER = (
     "celery",
+    "wsgi",
     "check_level",
     "check_ignore",
     "commands",
@@ -258,6 +269,7 @@ def main() -> None:
             "release": {"type": "str", "required": True},
             "root": {"type": "path", "required": True},
             "celery": {"type": "str", "default": ""},
+            "wsgi": {"type": "str", "default": ""},
             "check": {"type": "bool", "default": True},
             "static": {"type": "bool", "default": True},
             "check_level": {
@@ -286,7 +298,13 @@ def main() -> None:
     order["static"] = parameters["static"] and not stamp.exists()
     if module.check_mode:
         module.exit_json(
-            changed=order["static"], collected=order["static"], plan=[], applied=[], report=[], linter_missing=False
+            changed=order["static"],
+            collected=order["static"],
+            settings=[],
+            plan=[],
+            applied=[],
+            report=[],
+            linter_missing=False,
         )
 
     if order["static"]:
@@ -304,7 +322,7 @@ def main() -> None:
 
     for line in findings(result["warnings"]) + report(result):
         module.warn(line)
-    answer = {name: result[name] for name in ("collected", "plan", "applied", "output", "linter_missing")}
+    answer = {name: result[name] for name in ("collected", "settings", "plan", "applied", "output", "linter_missing")}
     answer["report"] = report(result)
     answer["changed"] = bool(result["collected"] or result["applied"] or result["dropped"])
     if result["plan"]:

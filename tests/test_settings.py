@@ -1,0 +1,111 @@
+"""What a release has to lay over an application's settings, and where its sections are listed."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader, init_plugin_loader
+from ansible.template import Templar, trust_as_template
+from coldframe import overlay
+from coldframe.overlay.deployment import Deployment
+
+ROOT = Path(__file__).parents[1]
+ADDRESSES = {"data": "10.0.0.41", "app": "10.0.0.42"}
+
+
+def load(path):
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+def test_sections_are_listed_alike():
+    choices = load("roles/app/meta/argument_specs.yml")["argument_specs"]["main"]["options"]["app_own_settings"][
+        "choices"
+    ]
+    rows = re.findall(
+        r"^\| `(\w+)` \|", (ROOT / "docs/settings.md").read_text().partition("## How to keep")[0], re.MULTILINE
+    )
+    assert choices == rows == list(overlay.SECTIONS)
+
+
+def trusted(value):
+    """Return a value whose texts may be templates, as those of an inventory."""
+    if isinstance(value, dict):
+        return {key: trusted(entry) for key, entry in value.items()}
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
+def rendered(name, **variables):
+    """Return a variable of the role as Ansible evaluates it."""
+    init_plugin_loader()
+    filter_loader.add_directory(str(ROOT / "plugins/filter"))
+    known = {
+        **trusted({"app_email_server": load("roles/app/vars/main.yml")["app_email_server"]}),
+        **trusted(load("roles/release/vars/main.yml")),
+        "app_name": "shop",
+        "app_root": "/srv/shop",
+        "app_url": "https://shop.example.org:8443",
+        "app_celery": "shop.celery:app",
+        "app_database_user": "shop_a",
+        "app_database_socket": "/run/postgresql",
+        "app_cache_socket": "/run/redis-cache/redis-server.sock",
+        "app_broker_socket": "/run/redis-broker/redis-server.sock",
+        "app_own_settings": [],
+        "app_environment": {"CHANGED": "1"},
+        "app_email": {},
+        "app_addresses": {},
+    }
+    return Templar(DataLoader(), variables=known | variables).template(trust_as_template("{{ " + name + " }}"))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_runtime_reads_what_a_release_has(several, tmp_path, monkeypatch):
+    variables = {"app_email": {"host": "mx.example.org"}}
+    if several:
+        variables |= {
+            "app_addresses": ADDRESSES,
+            "groups": {"postgresql": ["data"], "redis": ["data"]},
+            "app_tls_mode": "own",
+        }
+        variables |= {
+            "app_redis_scheme": "rediss",
+            "app_cache_port": 6380,
+            "app_broker_port": 6379,
+            "app_tls_ca_file": "/ca.pem",
+        }
+    (tmp_path / "overlay.json").write_text(json.dumps(rendered("__release_overlay", **variables)))
+    (tmp_path / "database_password").write_text("secret1")
+    (tmp_path / "cache_password").write_text("p@ss/word")
+    monkeypatch.setenv("OVERLAY_FILE", str(tmp_path / "overlay.json"))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    deployment = Deployment.read()
+    assert deployment.given == {"CHANGED"} and deployment.own == set() and deployment.celery == "shop.celery:app"
+    assert deployment.hosts == ["shop.example.org"] and deployment.origins == ["https://shop.example.org:8443"]
+    assert deployment.media_url == "/media/" and deployment.email["encryption"] == "starttls"
+    database = deployment.database
+    assert (database["NAME"], database["USER"], database["PASSWORD"]) == ("shop", "shop_a", "secret1")
+    if several:
+        assert (database["HOST"], database["PORT"]) == ("10.0.0.41", "5432")
+        assert database["OPTIONS"] == {"sslmode": "verify-full", "sslrootcert": "/ca.pem"}
+        tls = "ssl_cert_reqs=required&ssl_check_hostname=true&ssl_ca_certs=/ca.pem"
+        assert deployment.cache_url(3) == f"rediss://10.0.0.41:6380/3?{tls}"
+        assert deployment.redis_url == f"rediss://cache:p%40ss%2Fword@10.0.0.41:6380/0?{tls}"
+    else:
+        assert (database["HOST"], database["PORT"], database["OPTIONS"]) == ("/run/postgresql", "", {})
+        assert deployment.cache_url(3) == "unix:///run/redis-cache/redis-server.sock?db=3"
+        assert deployment.redis_url == "unix://cache:p%40ss%2Fword@/run/redis-cache/redis-server.sock?db=0"
+
+
+def test_environment_of_a_unit_has_no_secret_and_each_variable_once():
+    init_plugin_loader()
+    variables = {**trusted(load("roles/release/vars/main.yml")), "app_settings_module": "shop.settings"}
+    template = (ROOT / "roles/release/templates/environment.j2").read_text()
+    environment = rendered("__release_environment")
+    variables |= {"__release_environment": environment, "app_environment": {"DATABASE_URL": "sqlite:///a b.db"}}
+    text = Templar(DataLoader(), variables=variables).template(trust_as_template(template))
+    lines = dict(line.split("=", 1) for line in text.splitlines())
+    assert lines["DJANGO_SETTINGS_MODULE"] == "coldframe.settings" and lines["APP_SETTINGS_MODULE"] == "shop.settings"
+    assert lines["DATABASE_URL"] == "'sqlite:///a b.db'", "the last one counts"
+    assert set(lines) == {*environment, "DJANGO_SETTINGS_MODULE", "APP_SETTINGS_MODULE", "PYTHONUNBUFFERED"}
