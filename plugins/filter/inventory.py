@@ -205,6 +205,10 @@ def _reserved_problems(values: Mapping[str, Any], users: Mapping[str, Any]) -> l
             problems.append(
                 f"app_secrets.{name} has the name of a secret that Coldframe creates itself: choose another name."
             )
+        elif name in OWN_ENVIRONMENT:  # a name in upper case is a variable of the application's code
+            problems.append(
+                f"app_secrets.{name} has the name of a variable that the units set themselves: choose another name."
+            )
         elif len(value.encode(errors="replace")) > 2**16:
             problems.append(
                 f"app_secrets.{name} is larger than 65536 bytes: make it a file of the application, or a shorter secret."

@@ -17,7 +17,6 @@ if __name__ == "__main__":
 
     amqp.install()
     control.install()
-    overlay.install()
     overlay.load()
     del sys.argv[0]
     runpy.run_path(sys.argv[0], run_name="__main__")

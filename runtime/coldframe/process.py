@@ -75,7 +75,6 @@ def on_worker_shutting_down(**_: object) -> None:
 
 if __name__ == "__main__":
     amqp.install()
-    overlay.install()
     probe.install()
     heartbeat.install()
     lease.install(notify)

@@ -44,7 +44,7 @@ def given() -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """Return a value as text, without the passwords in addresses."""
-    text = re.sub(r"(://)[^/@\s]*@", r"\1***@", repr(value))
+    text = re.sub(r"(://)[^\s'\"]*@", r"\1***@", repr(value))
     text = re.sub(r"(?i)([?&]\w*pass\w*=)[^&\s'\"]+", r"\1***", text)
     return text if len(text) <= 120 else text[:117] + "..."
 

@@ -124,6 +124,20 @@ def test_application_that_is_not_imported_sends_to_the_same_broker(site, server)
     assert server.client.llen(QUEUE) == 1
 
 
+def test_process_that_the_application_starts_has_the_same_settings(site, server):
+    own = made(site, "startproject")
+    command = own.folder / "mysite/management/commands/send.py"
+    command.parent.mkdir(parents=True)
+    command.write_text(
+        "from django.core.management import BaseCommand\nfrom mysite.celery import app\n\n"
+        "class Command(BaseCommand):\n    def handle(self, **options):\n        app.send_task('any')\n"
+    )
+    with (own.folder / "mysite/settings.py").open("a") as settings:
+        settings.write("INSTALLED_APPS += ['mysite']\n")
+    code = "import subprocess\nsay(subprocess.run([sys.executable, 'manage.py', 'send']).returncode)"
+    assert own.manage(code) == 0 and server.client.llen(QUEUE) == 1
+
+
 def test_celerys_own_variables_do_not_win(site, settings):
     own = made(site, "startproject")
     own.variables |= {

@@ -65,7 +65,7 @@ def test_the_same_settings_in_other_forms_are_the_same(say):
 def test_a_setting_that_differs_is_named_with_both_values_and_their_place(say):
     said = say(
         settings_check.differences,
-        broker_url="redis://me:secret1@laptop:6379/0",  # pragma: allowlist secret
+        broker_url="redis://me:sec/ret@1@laptop:6379/0",  # pragma: allowlist secret
         task_acks_late=False,
         django={"CELERY_BROKER_URL": "x"},
     )

@@ -50,16 +50,8 @@ def active() -> bool:
     return os.environ.get("DJANGO_SETTINGS_MODULE") == MODULE
 
 
-def install() -> None:
-    """Have Celery applications take the deployment's settings. Call it before the application is imported."""
-    if active():
-        from coldframe.overlay import celery
-
-        celery.install()
-
-
 def load() -> None:
-    """Load Django's settings now. Code that sets DJANGO_SETTINGS_MODULE after this changes nothing.
+    """Load Django's settings now, before the application. If it sets DJANGO_SETTINGS_MODULE after this, nothing changes.
 
     Raises what the application's settings module raises.
     """
@@ -74,6 +66,9 @@ def django_settings() -> dict[str, Any]:
 
     Raises ImproperlyConfigured for an application that cannot be deployed, and what its settings module raises.
     """
+    from coldframe.overlay import celery
+
+    celery.install()  # the settings' own package may have the Celery application in it
     deployment = Deployment.read()
     name = os.environ["APP_SETTINGS_MODULE"]
     with environment.variables(deployment):

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from coldframe.overlay.deployment import Deployment
-from coldframe.overlay.record import Settings
+from coldframe.overlay.record import Settings, shown
 
 STATIC_URL = "/static/"  # where the edge serves them
 # Storages that keep files elsewhere, and serve them there.
@@ -40,7 +40,7 @@ def use_root(settings: Settings, section: str, alias: str) -> None:
     options = storage.get("OPTIONS") or {}
     if "location" in options or "base_url" in options:
         rest = {key: value for key, value in options.items() if key not in ("location", "base_url")}
-        settings.lay_entries(section, "STORAGES", {alias: {**storage, "OPTIONS": rest}}, repr)
+        settings.lay_entries(section, "STORAGES", {alias: {**storage, "OPTIONS": rest}}, shown)
 
 
 def lay_static(settings: Settings, deployment: Deployment) -> None:

@@ -49,7 +49,6 @@ def main() -> None:
     from coldframe.sending import amqp
 
     amqp.install()
-    overlay.install()
     import django
 
     django.setup()

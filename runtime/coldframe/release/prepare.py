@@ -31,11 +31,9 @@ def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
 
     result["step"] = "load"
     if order["celery"]:
-        from coldframe import overlay
         from coldframe.sending import amqp
 
         amqp.install()  # before the application is imported
-        overlay.install()
     faulthandler.dump_traceback_later(order["load_timeout"], exit=True)  # prints where it hangs
     django.setup()
     if order["wsgi"]:

@@ -25,7 +25,6 @@ def install() -> None:
     versions.require()
     amqp.install()
     control.install()
-    overlay.install()
 
 
 def load(celery_app: str) -> None:
