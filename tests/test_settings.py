@@ -84,18 +84,18 @@ def test_runtime_reads_what_a_release_has(several, tmp_path, monkeypatch):
     assert deployment.given == {"CHANGED"} and deployment.own == set() and deployment.celery == "shop.celery:app"
     assert deployment.hosts == ["shop.example.org"] and deployment.origins == ["https://shop.example.org:8443"]
     assert deployment.media_url == "/media/" and deployment.email["encryption"] == "starttls"
-    database = deployment.database
+    database, login = deployment.database, "cache:p%40ss%2Fword"
     assert (database["NAME"], database["USER"], database["PASSWORD"]) == ("shop", "shop_a", "secret1")
     if several:
         assert (database["HOST"], database["PORT"]) == ("10.0.0.41", "5432")
         assert database["OPTIONS"] == {"sslmode": "verify-full", "sslrootcert": "/ca.pem"}
         tls = "ssl_cert_reqs=required&ssl_check_hostname=true&ssl_ca_certs=/ca.pem"
         assert deployment.cache_url(3) == f"rediss://10.0.0.41:6380/3?{tls}"
-        assert deployment.redis_url == f"rediss://cache:p%40ss%2Fword@10.0.0.41:6380/0?{tls}"
+        assert deployment.redis_url == f"rediss://{login}@10.0.0.41:6380/0?{tls}"
     else:
         assert (database["HOST"], database["PORT"], database["OPTIONS"]) == ("/run/postgresql", "", {})
         assert deployment.cache_url(3) == "unix:///run/redis-cache/redis-server.sock?db=3"
-        assert deployment.redis_url == "unix://cache:p%40ss%2Fword@/run/redis-cache/redis-server.sock?db=0"
+        assert deployment.redis_url == f"unix://{login}@/run/redis-cache/redis-server.sock?db=0"
 
 
 def test_environment_of_a_unit_has_no_secret_and_each_variable_once():

@@ -52,7 +52,7 @@ OWN_ENVIRONMENT |= {
     "NOTIFY_SOCKET",
     "LISTEN_FDS",
 }
-EMAIL_SECRET = "EMAIL_HOST_PASSWORD"  # of app_email, in app_secrets  # noqa: S105
+EMAIL_SECRET = "EMAIL_HOST_PASSWORD"  # of app_email, in app_secrets  # noqa: S105  # pragma: allowlist secret
 OWN_SECRETS = {"secret_key", "secret_key_fallbacks", "database_password", "cache_password", "redis_password"}
 
 

@@ -205,7 +205,7 @@ SEVERAL = {
     """,
     "several/__init__.py": "",
     "several/settings.py": """
-        SECRET_KEY = "django-insecure-several-" + 40 * "x"
+        SECRET_KEY = "django-insecure-several-" + 40 * "x"  # pragma: allowlist secret
         ALLOWED_HOSTS, DEBUG = ["*", ".several.example", "intern"], True
         POSTGRESQL = {"ENGINE": "several.postgresql", "NAME": "several", "HOST": "db", "USER": "me"}
         DATABASES = {
@@ -213,16 +213,16 @@ SEVERAL = {
                                      "OPTIONS": {"application_name": "several", "sslmode": "disable", "connect_timeout": 3}},
             "replica": POSTGRESQL | {"HOST": "replica", "TEST": {"MIRROR": "default"}},
             "reports": POSTGRESQL | {"HOST": "reports", "CONN_MAX_AGE": 5},
-            "crm": {"ENGINE": "django.db.backends.mysql", "NAME": "several", "HOST": "crm.example.com", "PASSWORD": "hidden1"},
+            "crm": {"ENGINE": "django.db.backends.mysql", "NAME": "several", "HOST": "crm.example.com", "PASSWORD": "hidden1"},  # pragma: allowlist secret
         }
         REDIS = {"BACKEND": "django_redis.cache.RedisCache"}
         SENTINELS = {"CLIENT_CLASS": "django_redis.client.SentinelClient", "SENTINELS": [("a", 26379)],
-                     "CONNECTION_POOL_CLASS": "redis.sentinel.SentinelConnectionPool", "PASSWORD": "hidden1"}
+                     "CONNECTION_POOL_CLASS": "redis.sentinel.SentinelConnectionPool", "PASSWORD": "hidden1"}  # pragma: allowlist secret
         DJANGO_REDIS_CONNECTION_FACTORY = "django_redis.pool.SentinelConnectionFactory"
         CACHES = {
             "default": REDIS | {"LOCATION": "redis://master/1", "OPTIONS": SENTINELS, "TIMEOUT": 77},
             "sessions": REDIS | {"LOCATION": "redis://:hidden1@redis:6379/2", "KEY_PREFIX": "s",
-                                 "OPTIONS": {"CONNECTION_POOL_KWARGS": {"max_connections": 9, "password": "hidden1"}}},
+                                 "OPTIONS": {"CONNECTION_POOL_KWARGS": {"max_connections": 9, "password": "hidden1"}}},  # pragma: allowlist secret
             "twin": REDIS | {"LOCATION": "redis://redis2:6379/2", "KEY_PREFIX": "s"},
             "plain": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": ["redis://a", "redis://b"],
                       "OPTIONS": {"db": 3, "health_check_interval": 10}},

@@ -74,7 +74,12 @@ def test_project_that_reads_variables_gets_them_and_no_secret_stays_in_the_envir
 
 def test_what_the_inventory_sets_is_not_replaced(site):
     own = site(projects.ENVIRON, "notes.settings", "notes.celery:app")
-    own.variables = {"SECRET_KEY": "its own", "LEGACY_URL": "postgres://a@legacy/b", "STRIPE_KEY": "s", "DEBUG": "yes"}
+    own.variables = {
+        "SECRET_KEY": "its own",  # pragma: allowlist secret
+        "LEGACY_URL": "postgres://a@legacy/b",
+        "STRIPE_KEY": "s",
+        "DEBUG": "yes",
+    }
     (own.credentials / "STRIPE_KEY").write_text("not this one")
     own.own = ["secret_key", "debug", "database"]
     key, signing, databases, stripe, debug = own.settings(
@@ -168,12 +173,19 @@ def test_modules_that_name_their_settings_hard_get_the_deployments_all_the_same(
     values = own.manage("""
         import bakery.wsgi, bakery.queue
         from bakery import conf
-        say([settings.DATABASES["default"], settings.ALLOWED_HOSTS, conf.ALLOWED_HOSTS, settings.SESSION_COOKIE_DOMAIN,
+        say([settings.DATABASES["default"], settings.ALLOWED_HOSTS, conf.SESSION_COOKIE_DOMAIN, settings.SESSION_COOKIE_DOMAIN,
              settings.DEBUG, settings.MEDIA_URL, os.environ["POSTGRES_HOST"], "POSTGRES_PASSWORD" in os.environ])
     """)
     database, hosts, of_module, domain, debug, media_url, host, left = values
-    assert database["PASSWORD"] == DATABASE_PASSWORD and database["PORT"] == "" and hosts == of_module == [HOST]
-    assert domain is None and debug is False and media_url in ("", "/") and host == "/run/postgresql" and not left
+    assert database["PASSWORD"] == DATABASE_PASSWORD and database["PORT"] == "" and hosts == [HOST]
+    assert (
+        domain is None
+        and of_module is None
+        and debug is False
+        and media_url in ("", "/")
+        and host == "/run/postgresql"
+        and not left
+    )
     done = own.run(sys.executable, "-m", "coldframe.manage", "manage.py", "diffsettings", "--output=unified")
     assert "+ ROOT_URLCONF = 'bakery.urls'" in done.stdout and f"'{HOST}'" in done.stdout, done.stderr
     assert "SESSION_COOKIE_DOMAIN: '.bakery.test' -> None" in "\n".join(own.report())
@@ -255,7 +267,7 @@ def test_server_for_email_is_laid_over_where_the_inventory_names_one(site):
 
 REFUSED = {
     "another database": (
-        'DATABASES = {"default": {"ENGINE": "django.db.backends.mysql", "NAME": "a", "HOST": "db", "PASSWORD": "hidden1"}}',
+        'DATABASES = {"default": {"ENGINE": "django.db.backends.mysql", "NAME": "a", "HOST": "db", "PASSWORD": "hidden1"}}',  # pragma: allowlist secret
         "DATABASES['default'] in refused.settings is django.db.backends.mysql a at db, and the deployment has PostgreSQL.",
     ),
     "a module of something else": ("answer = 42", "refused.settings has no settings, which are names in upper case."),

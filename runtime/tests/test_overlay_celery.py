@@ -113,7 +113,7 @@ say([[legacy.conf.broker_url, legacy.conf.broker_read_url, legacy.conf.task_acks
      os.environ.get("CELERY_BROKER_URL")])
 """,
     )
-    assert legacy == ["amqp://me:hidden1@rabbit.example.com//"] * 2 + [False]
+    assert legacy == ["amqp://me:hidden1@rabbit.example.com//"] * 2 + [False]  # pragma: allowlist secret
     assert "credential_provider=coldframe" in ours and left is None
 
 
@@ -300,7 +300,7 @@ BROKER = "rediss://10.0.0.41:6379/0?credential_provider=coldframe.credentials.Re
         "redis://:pw@redis:6379/1": True,
         "redis://[::1]/0": True,
         "redis+socket:///tmp/redis.sock": True,
-        "rediss://cache:pw@10.0.0.41:6380/0": True,
+        "rediss://cache:pw@10.0.0.41:6380/0": True,  # pragma: allowlist secret
         "sentinel://host.docker.internal:26379;sentinel://b:26379": True,
         "db+sqlite:///results.sqlite3": True,
         "db+postgresql://u:p@localhost/results": True,

@@ -6,7 +6,7 @@ from coldframe.overlay.deployment import Deployment
 from coldframe.overlay.record import Settings
 
 BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-PASSWORD = "EMAIL_HOST_PASSWORD"  # the secret in app_secrets that is the password  # noqa: S105
+PASSWORD = "EMAIL_HOST_PASSWORD"  # the secret in app_secrets that is the password  # noqa: S105  # pragma: allowlist secret
 FROM = ("DEFAULT_FROM_EMAIL", "SERVER_EMAIL")
 
 

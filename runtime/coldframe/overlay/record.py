@@ -41,6 +41,8 @@ def shown(value: Any, name: str = "") -> str:
     """
     if value and SECRET.search(name):
         return HIDDEN
+    if "PERMISSIONS" in name and isinstance(value, int):
+        return oct(value)
     return settings_check.shown(str(value) if isinstance(value, PurePath) else cleaned(value))
 
 
