@@ -52,6 +52,7 @@ def _filters(name: str) -> Any:
 
 VARIABLES, TABLE = _filters("inventory"), _filters("queues")
 ASGI = "app_asgi" in VARIABLES.specs(str(ROOT))
+SERVES_ASGI = "uvicorn[standard]"
 ASGI_SERVERS = {"channels", "daphne", "hypercorn", "uvicorn"}
 
 
@@ -147,7 +148,7 @@ def choose_asgi(project: Project, packages: set[str]) -> list[str]:
     if not ASGI or not served or not ("app_wsgi" not in project.found or packages & ASGI_SERVERS):
         return []
     project.found["app_asgi"] = served
-    return ["uvicorn[standard]"]
+    return [SERVES_ASGI]
 
 
 def current(made: Plan, text: str) -> bool:

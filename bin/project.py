@@ -487,10 +487,10 @@ class Reader:
         file = self.files.module(module, self.places)
         for path in self.files.paths:
             tree = self.files.tree(path) if path.name == "__init__.py" else None
-            for each in statements(tree.body) if tree else ():
-                if isinstance(each, ast.ImportFrom) and self.files.imported(path, each, self.places) == file:
-                    if any(a.name == name for a in each.names):
-                        return True
+            imports = [each for each in statements(tree.body) if isinstance(each, ast.ImportFrom)] if tree else []
+            of_it = (each for each in imports if self.files.imported(path, each, self.places) == file)
+            if any(alias.name == name for each in of_it for alias in each.names):
+                return True
         return False
 
     def read_celery(self, path: Path, name: str, reads: ast.Call | None) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 import debian_packages
 import locking
 from connections import ROOT, ansible, environment_of, environments, inventory_of, variables_of
-from newinventory import WHEELS, choose_asgi
+from newinventory import SERVES_ASGI, WHEELS
 from packaging.utils import canonicalize_name
-from project import RefusedError, read
+from project import RefusedError
 
-SOURCE = ("app_source", "app_repository", "app_version", "app_repository_folder", "app_lock_file")
+SOURCE = ("app_source", "app_repository", "app_version", "app_repository_folder", "app_lock_file", "app_asgi")
 
 
 @dataclass
@@ -107,8 +107,7 @@ def beside(given: dict[str, str]) -> Beside:
     except ValueError as error:
         raise RefusedError(str(error)) from error
     target = locking.Target(debian, before.machine if before else "x86_64")
-    more = choose_asgi(read(folder, str(folder), {}), source.names())
-    return Beside(inventory, path, text, source, target, more)
+    return Beside(inventory, path, text, source, target, [SERVES_ASGI] if said["app_asgi"] else [])
 
 
 def changes(before: str, after: dict[str, str]) -> str:

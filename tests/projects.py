@@ -305,7 +305,46 @@ def src(root: Path) -> Path:
         build-backend = "setuptools.build_meta"
         """,
     )
+    locked = {
+        "django": "5.2.18",
+        "celery": "5.6.3",
+        "kombu": "5.6.2",
+        "redis": "6.4.0",
+        "gunicorn": "27.0.1",
+        "pytest": "9.0.0",
+    }
+    put(
+        root / "uv.lock",
+        'version = 1\nrevision = 3\nrequires-python = ">=3.12"\n\n' + "".join(map(uv_package, locked.items())),
+    )
+    with (root / "uv.lock").open("a") as lock:
+        lock.write(UV_PROJECT)
     return root
+
+
+UV_PROJECT = """[[package]]
+name = "ledger"
+version = "1"
+source = { editable = "." }
+dependencies = [{ name = "celery", extra = ["redis"] }, { name = "django" }]
+
+[package.dev-dependencies]
+dev = [{ name = "pytest" }]
+production = [{ name = "gunicorn" }]
+"""
+
+
+def uv_package(package: tuple[str, str]) -> str:
+    """A package of uv.lock."""
+    name, version = package
+    needs = {"celery": 'dependencies = [{ name = "kombu", extra = ["redis"] }]\n'}.get(name, "")
+    extra = {
+        "kombu": '\n[package.optional-dependencies]\nredis = [{ name = "redis" }]\n',
+        "celery": '\n[package.optional-dependencies]\nredis = [{ name = "redis" }]\n',
+    }.get(name, "")
+    sdist = f'sdist = {{ url = "https://index.example.org/{name}-{version}.tar.gz", hash = "sha256:{"0" * 64}", size = 1 }}\n'
+    index = 'source = { registry = "https://index.example.org/simple" }\n'
+    return f'[[package]]\nname = "{name}"\nversion = "{version}"\n{index}{needs}{sdist}{extra}\n'
 
 
 def poetry(root: Path) -> Path:
