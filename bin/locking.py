@@ -456,9 +456,14 @@ class Maker:
             found = self.wheel(name[1]) if name else ""
             if name and found:
                 self.source.lines.append(Line(f"{name[1]}=={found}", line.where))
-            else:
+            elif name:
                 self.result.missing.append(line.text)
                 self.result.said.append(f"{line.where} requires {line.text}, which is in no package index.")
+            else:
+                self.result.problems.append(
+                    f"{line.where}: {line.text!r} is in no package index, and names no package. Write 'NAME @ {line.text}' for an "
+                    "address, or move the code of a folder into the project."
+                )
 
     def wheel(self, name: str) -> str:
         """Return the version of a package that was built; empty when there is none."""

@@ -194,9 +194,11 @@ def questions(made: Plan) -> list[str]:
             exact = re.fullmatch(r"[\d.]+", spec)
             wanted = SpecifierSet(f"=={'.'.join(spec.split('.')[:2])}.*" if exact else spec)
             if not wanted.contains(debian_packages.PYTHON[made.target.debian]):
+                fits = [release for release, python in debian_packages.PYTHON.items() if wanted.contains(python)]
+                other = f", or set DEBIAN={fits[0]} if your servers are that" if fits and not made.sandbox else ""
                 asked.append(
-                    f"{found.where} says Python {text}, and Debian {made.target.debian} has {made.target.python}: the packages are locked "
-                    "for that one. Run the project's tests with it."
+                    f"{found.where} says Python {text}, and Debian {made.target.debian} has {made.target.python}: the packages "
+                    f"are locked for that one. Run the project's tests with it{other}."
                 )
                 break
     if "django.contrib.gis" in project.installed:
@@ -356,6 +358,8 @@ def servers(text: str) -> list[Server]:
             raise RefusedError(f"HOST is {text!r}: {each!r} is no name or address of a server.")
         label = address.split(".")[0].lower()
         name = label if re.fullmatch(r"[a-z][a-z0-9-]*", label) else f"server{len(found) + 1}"
+        if name in (*GROUPS, "all", "ungrouped", "localhost"):
+            name += "1"  # a host must not have the name of a group
         if name in [server.name for server in found]:
             name = f"server{len(found) + 1}"
         found.append(Server(name, address, private))
@@ -576,12 +580,13 @@ def free_ports() -> dict[str, int]:
     return chosen
 
 
-def try_yml(inventory: Path, app: Path, ports: dict[str, int]) -> str:
+def try_yml(inventory: Path, app: Path, suite: str, ports: dict[str, int]) -> str:
     """Write group_vars/all/try.yml: what is this sandbox host's own."""
     lines = [
         "# The sandbox host of one project, made by make try. Its ports were free when it was chosen.",
         line("try_app", str(app)),
         line("sandbox_name", f"coldframe-{inventory.name}"),
+        line("sandbox_suite", suite),
         *(line(f"sandbox_{name}_port", port) for name, port in ports.items()),
         line("sandbox_state", "{{ inventory_dir }}/.host"),
     ]
@@ -595,13 +600,15 @@ def prepare(given: dict[str, str]) -> Plan:
     """
     app = Path(given.get("APP", "")).expanduser().resolve()
     inventory = tried(app) if "APP" in given else SANDBOX / "app"
-    suite = os.environ.get("SANDBOX_SUITE", "trixie")
-    debian = next((release for release, name in debian_packages.SUITE.items() if name == suite), "13")
+    own = inventory / "group_vars/all/try.yml"
+    said = yaml.safe_load(own.read_text()) if own.exists() else {}
+    suite = said.get("sandbox_suite") or os.environ.get("SANDBOX_SUITE") or "trixie"
+    debian = next((release for release, name in debian_packages.SUITE.items() if name == suite), suite)
     made = plan(given | {"DEBIAN": debian}, str(inventory), sandbox=True, wheels=inventory / WHEELS)
-    ports = {} if (inventory / "group_vars/all/try.yml").exists() else free_ports()
+    ports = {} if own.exists() else free_ports()
     files = {
         "hosts.yml": (ROOT / "inventories/sandbox/hosts.yml").read_text(),
-        "group_vars/all/try.yml": try_yml(inventory, app, ports) if ports else "",
+        "group_vars/all/try.yml": try_yml(inventory, app, suite, ports) if ports else "",
         "group_vars/all/app.yml": app_yml(made),
     }
     lock = write_lock(made)

@@ -116,6 +116,11 @@ def test_packages_without_wheels_are_named_all_at_once(tmp_path):
     assert result.text == ""
 
 
+def test_a_requirement_that_names_no_package_is_refused(tmp_path):
+    requirements(tmp_path, "django\ncelery\n./libs/money\n")
+    assert "requirements.txt:3: './libs/money' is in no package index" in made(tmp_path).problems[0]
+
+
 def test_wheels_that_were_built_are_taken(tmp_path):
     requirements(tmp_path, "django\ncelery\nreports\nlocal @ git+https://git.example.com/local.git\n")
     (tmp_path / "built").mkdir()

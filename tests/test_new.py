@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import inventory
+import locking
 import newinventory
 import package_index
 import projects
@@ -168,6 +169,43 @@ def test_files_that_are_there_are_kept_and_what_they_lack_is_told(tmp_path):
     assert "app_celery is 'bakery.tasks:mine' there, and 'bakery.celery:app' in bakery/celery.py:6." in told
 
 
+def test_a_lock_file_of_the_projects_own_that_has_everything_is_used_as_it_is(tmp_path):
+    app = projects.startproject(tmp_path / "mysite")
+    source = locking.find(app, app)
+    locked = locking.Maker(source, locking.Target("13", "x86_64")).run()
+    (app / "requirements.txt").write_text(re.sub(r"^#.*\n", "", locked.text, flags=re.MULTILINE))
+    newinventory.new(words(tmp_path, app), None)
+    assert values_of(tmp_path / "ops")["app_lock_file"] == "requirements.txt"
+    assert not (tmp_path / "ops/requirements.txt").exists()
+
+
+CHECK = """
+- hosts: all
+  connection: local
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_tasks: tasks/variables.yml
+"""
+
+
+@pytest.mark.parametrize("change, problem", [("", ""), ("app_web: {workers: none}\n", "app_web.workers is 'none'")])
+def test_variables_are_those_that_a_deploy_accepts(tmp_path, change, problem):
+    """By the task that a deploy begins with."""
+    newinventory.new(words(tmp_path, projects.environ(tmp_path / "mysite")), None)
+    with (tmp_path / "ops/group_vars/all/app.yml").open("a") as file:
+        file.write(change)
+    (tmp_path / "project/playbooks").mkdir(parents=True)
+    (tmp_path / "project/roles").symlink_to(ROOT / "roles")
+    for path in (ROOT / "playbooks").iterdir():
+        (tmp_path / "project/playbooks" / path.name).symlink_to(path)
+    (tmp_path / "project/playbooks/check.yml").write_text(CHECK)
+    around = os.environ | {"ANSIBLE_STRATEGY": "linear", "ANSIBLE_NOCOLOR": "1"}
+    command = ["ansible-playbook", "-i", tmp_path / "ops", tmp_path / "project/playbooks/check.yml"]
+    done = subprocess.run(command, cwd=ROOT, env=around, capture_output=True, text=True, check=False)
+    assert done.returncode == (2 if problem else 0) and problem in done.stdout + done.stderr, done.stdout + done.stderr
+    assert "WARNING" not in done.stderr
+
+
 def refused(tmp_path, app, **said):
     with pytest.raises(RefusedError) as error:
         newinventory.new(words(tmp_path, app, **said), None)
@@ -273,6 +311,16 @@ def test_questions_are_asked_on_a_terminal_alone(tmp_path):
 def sandbox(tmp_path, monkeypatch):
     monkeypatch.setattr(newinventory, "SANDBOX", tmp_path / "sandbox")
     return tmp_path / "sandbox"
+
+
+def test_a_sandbox_host_keeps_its_debian(tmp_path, sandbox, monkeypatch):
+    app = projects.startproject(tmp_path / "mysite")
+    monkeypatch.setenv("SANDBOX_SUITE", "bookworm")
+    newinventory.prepare({"APP": str(app)})
+    monkeypatch.delenv("SANDBOX_SUITE")
+    newinventory.prepare({"APP": str(app)})
+    assert "Debian 12 (Python 3.11" in (sandbox / "mysite/requirements.txt").read_text()
+    assert "sandbox_suite: bookworm" in (sandbox / "mysite/group_vars/all/try.yml").read_text()
 
 
 def ports(folder):
