@@ -104,6 +104,7 @@ def startproject(root: Path) -> Path:
         """,
     )
     put(root / "orders/__init__.py", "")
+    put(root / ".copy/bakery/celery.py", CELERY.format(settings="bakery.settings", package="bakery"))
     put(root / "requirements.txt", "Django>=5.2,<6\ncelery\npsycopg2==2.9.9  # as always\n")
     return root
 
@@ -242,6 +243,7 @@ def cookiecutter(root: Path) -> Path:
         """,
     )
     put(root / "field_notes/__init__.py", "")
+    put(root / "field_notes/config.py", "")  # of the name that a package at the top has
     put(root / "field_notes/users/__init__.py", "")
     put(
         root / "field_notes/users/tasks.py",
