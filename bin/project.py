@@ -10,25 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pages import telling_page
 from static import UNKNOWN, Files, Place, Value, evaluate, keyword, name_of, statements, variable
+from task_queues import Queue, QueueReader
 
 # The settings module for servers, by the last part of its name or a word of it.
 PRODUCTION = re.compile(r"(^|_)(production|prod|live)(_|$)")
 DEVELOPMENT = re.compile(r"(^|_)(local|dev|develop|development|test|tests|testing|ci|debug)(_|$)")
-# Pages that tell whether an application works, the most telling first. Those of the second line only at the top.
-HEALTH = ("readyz", "healthz", "readiness", "health", "healthcheck", "health_check", "ht", "livez", "liveness")
-TOP = ("ready", "status", "live", "heartbeat", "alive", "ping", "up")
-SENDERS = {
-    "task",
-    "shared_task",
-    "apply_async",
-    "set",
-    "send_task",
-    "signature",
-    "subtask",
-    "periodic_task",
-    "Signature",
-}
 NAME = re.compile(r"[a-z][a-z0-9]{0,19}")
 COMMON = {"app", "apps", "backend", "code", "django", "project", "server", "site", "source", "src", "web", "www"}
 # Celery's settings before version 4, which it still reads.
@@ -57,15 +45,6 @@ class Found:
 
     value: Any
     where: str
-
-
-@dataclass
-class Queue:
-    """A queue that the project names: where, and the longest time limit and delay of its tasks, in seconds."""
-
-    where: str
-    time_limit: int = 0
-    countdown: int = 0
 
 
 @dataclass
@@ -139,7 +118,6 @@ class Reader:
         self.namespace: str | None = None
         self.celery_file: Path | None = None
         self.settings_files: list[Path] = []
-        self.dynamic: list[str] = []  # places that name a queue by an expression
 
     # What is told
 
@@ -173,7 +151,7 @@ class Reader:
         self.wsgi()
         self.celery()
         self.python_path()
-        self.read_queues()
+        QueueReader(self).read()
         self.read_pages()
         self.read_environment()
         self.find_files()
@@ -523,178 +501,19 @@ class Reader:
         names = [f"{self.namespace}_{name}".upper().lstrip("_"), OLD.get(name, "")]
         return next((value for each in names if (value := self.setting(each))), None)
 
-    # Queues
-
-    def queue(self, name: Any, where: str, time_limit: Any = 0, countdown: Any = 0) -> None:
-        """Keep a queue that is named somewhere."""
-        if not isinstance(name, str) or not name:
-            self.dynamic.append(where)
-            return
-        queue = self.project.queues.setdefault(name, Queue(where))
-        if isinstance(time_limit, (int, float)) and time_limit > queue.time_limit:
-            queue.time_limit = int(time_limit)
-        if isinstance(countdown, (int, float)) and countdown > queue.countdown:
-            queue.countdown = int(countdown)
-
-    def routed(self, value: Any, where: str) -> None:
-        """Keep the queues of routes: a mapping, or a list of mappings, pairs and functions."""
-        if isinstance(value, dict):
-            for target in value.values():
-                self.queue_of(target, where)
-        elif isinstance(value, list):
-            for each in value:
-                if isinstance(each, list) and len(each) == 2 and isinstance(each[0], str):
-                    self.queue_of(each[1], where)
-                elif each is UNKNOWN or isinstance(each, str):
-                    self.ask(f"{where} routes tasks by code: add each queue that it chooses to celery_queues.")
-                else:
-                    self.routed(each, where)
-        elif value is UNKNOWN or isinstance(value, str):
-            self.ask(f"{where} routes tasks by code: add each queue that it chooses to celery_queues.")
-
-    def queue_of(self, target: Any, where: str) -> None:
-        """Keep the queue of one route: its name, or a mapping with `queue`."""
-        if isinstance(target, dict):
-            if "queue" in target:
-                inner = target["queue"]
-                self.queue(inner["queue"] if isinstance(inner, dict) and "queue" in inner else inner, where)
-        else:
-            self.queue(target, where)
-
-    def read_queues(self) -> None:
-        """Find every queue that settings, tasks and callers name, and the longest time limits."""
-        if (default := self.celery_setting("task_default_queue")) and isinstance(default.value, str):
-            self.project.default_queue = default.value
-            self.find("default queue", default.value, self.at(default.place))
-        standard = self.project.default_queue or "default"
-        self.project.queues[standard] = Queue("the default queue")
-        if routes := self.celery_setting("task_routes"):
-            self.routed(routes.value, self.at(routes.place))
-        if queues := self.celery_setting("task_queues"):
-            named = queues.value
-            for each in (
-                [{"queue": name} for name in named]
-                if isinstance(named, dict)
-                else named
-                if isinstance(named, list)
-                else []
-            ):
-                self.queue_of(each, self.at(queues.place))
-        if schedule := self.celery_setting("beat_schedule"):
-            entries = schedule.value.values() if isinstance(schedule.value, dict) else []
-            for options in (entry.get("options") for entry in entries if isinstance(entry, dict)):
-                if isinstance(options, dict) and "queue" in options:
-                    self.queue(options["queue"], self.at(schedule.place))
-        if scheduler := self.celery_setting("beat_scheduler"):
-            self.find("celery_beat_scheduler", scheduler.value, self.at(scheduler.place))
-        for path in self.files.paths:
-            if path.name != "manage.py" and re.search(r"elery|queue|apply_async|countdown", self.files.text(path)):
-                self.read_tasks(path, standard)
-        if self.dynamic:
-            more = f" and {len(self.dynamic) - 5} more" if len(self.dynamic) > 5 else ""
-            self.ask(
-                f"Which queues are chosen in {', '.join(self.dynamic[:5])}{more}? Their names are not in the text: add what "
-                "celery_queues does not have."
-            )
-        if (limit := self.celery_setting("task_time_limit")) and isinstance(limit.value, (int, float)):
-            for queue in self.project.queues.values():
-                queue.time_limit = max(queue.time_limit, int(limit.value))
-            self.find("task time limit", int(limit.value), self.at(limit.place))
-
-    def read_tasks(self, path: Path, standard: str) -> None:
-        """Find the queues and limits that the tasks of a module have, and those that its calls name."""
-        names = {name: values[-1].value for name, values in self.settings.items()} | self.files.constants(
-            path, self.places
-        )
-        tree = self.files.tree(path)
-        for node in ast.walk(tree) if tree else ():
-            if isinstance(node, ast.ClassDef) and any("Task" in name_of(base) for base in node.bases):
-                own = {name_of(each.targets[0]): each for each in node.body if isinstance(each, ast.Assign)}
-                limit = evaluate(own["time_limit"].value, names) if "time_limit" in own else 0
-                if "queue" in own:
-                    self.queue(evaluate(own["queue"].value, names), f"{path}:{own['queue'].lineno}", limit)
-                elif limit:
-                    self.queue(standard, f"{path}:{node.lineno}", limit)
-            if not isinstance(node, ast.Call) or name_of(node.func).rpartition(".")[2] not in SENDERS:
-                continue
-            values = {each: keyword(node, each) for each in ("queue", "time_limit", "countdown", "default_retry_delay")}
-            known = {each: evaluate(value, names) for each, value in values.items() if value is not None}
-            delay = max(
-                (
-                    value
-                    for value in (known.get("countdown"), known.get("default_retry_delay"))
-                    if isinstance(value, (int, float))
-                ),
-                default=0,
-            )
-            limits = known.get("time_limit", 0)
-            if "queue" in known:
-                if known["queue"] is UNKNOWN and isinstance(values["queue"], ast.Name):
-                    continue  # an argument of a function, or a loop: its caller names it
-                self.queue(known["queue"], f"{path}:{node.lineno}", limits, delay)
-            elif isinstance(limits, (int, float)) and (limits or delay):
-                self.queue(standard, f"{path}:{node.lineno}", limits, delay)
-
     # Pages, files, environment
 
     def read_pages(self) -> None:
         """Find a page that shows whether the application works."""
         root = self.setting("ROOT_URLCONF")
-        file = self.files.module(str(root.value), self.places) if root else None
-        pages = list(self.pages(file, "", 0)) if file else []
-        rated = []
-        for page, place in pages:
-            *folders, last = page.strip("/").split("/")
-            word = re.sub(r"[^a-z_]", "", last.replace("-", "_")).strip("_")
-            known = (*HEALTH, *TOP) if folders in ([], ["api"]) else HEALTH
-            if word in known:
-                rated.append(((*HEALTH, *TOP).index(word), len(page), page, place))
-        if rated:
-            _, _, page, place = min(rated)
-            self.find("smoke_request", page, self.at(place))
-        elif front := next((place for page, place in pages if page == "/"), None):
-            self.find("smoke_request", "/", self.at(front))
-        elif login := next(((page, place) for page, place in pages if page.endswith("admin/")), None):
-            self.find("smoke_request", f"{login[0]}login/", self.at(login[1]))
+        found = telling_page(self.files, self.places, str(root.value)) if root else None
+        if found:
+            self.find("smoke_request", found[0], self.at(found[1]))
         else:
             self.ask(
-                "Which page shows that the application works? None was found in the URL configuration: smoke_request says '/' until "
-                "you name one."
+                "Which page shows that the application works? None was found in the URL configuration: smoke_request says '/' "
+                "until you name one."
             )
-
-    def pages(self, file: Path, prefix: str, depth: int) -> Iterator[tuple[str, Place]]:
-        """Yield the pages of a URL configuration that have a fixed address."""
-        tree = self.files.tree(file)
-        if tree and depth < 6:
-            yield from self.pages_in(tree, file, prefix, depth)
-
-    def pages_in(self, node: ast.AST, file: Path, prefix: str, depth: int) -> Iterator[tuple[str, Place]]:
-        """Yield those of a part of a URL configuration."""
-        function = name_of(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
-        if not isinstance(node, ast.Call) or function not in ("path", "re_path", "url") or len(node.args) < 2:
-            for child in ast.iter_child_nodes(node):
-                yield from self.pages_in(child, file, prefix, depth)
-            return
-        route = evaluate(node.args[0], {})
-        if not isinstance(route, str):
-            return
-        if function != "path":
-            route = re.sub(r"/\?\$?$", "/", route.removeprefix("^")).removesuffix("$")
-        if re.search(r"[<(\\\[*+|?^]", route):
-            return
-        page, view = f"{prefix}/{route}".replace("//", "/"), node.args[1]
-        if not isinstance(view, ast.Call) or name_of(view.func).rpartition(".")[2] != "include" or not view.args:
-            yield page, Place(file, node.lineno)
-            return
-        inner = evaluate(view.args[0], {})
-        inner = inner[0] if isinstance(inner, list) and inner else inner
-        known = self.files.module(inner, self.places) if isinstance(inner, str) else None
-        if known:
-            yield from self.pages(known, page.rstrip("/") + "/", depth + 1)
-        elif isinstance(inner, str):
-            yield page, Place(file, node.lineno)  # a package's own, such as health_check.urls
-        else:
-            yield from self.pages_in(view.args[0], file, page.rstrip("/") + "/", depth + 1)
 
     def read_environment(self) -> None:
         """Find the environment variables that the settings read without a default."""

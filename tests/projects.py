@@ -104,7 +104,6 @@ def startproject(root: Path) -> Path:
         """,
     )
     put(root / "orders/__init__.py", "")
-    put(root / ".copy/bakery/celery.py", CELERY.format(settings="bakery.settings", package="bakery"))
     put(root / "requirements.txt", "Django>=5.2,<6\ncelery\npsycopg2==2.9.9  # as always\n")
     return root
 

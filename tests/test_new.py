@@ -16,6 +16,7 @@ import pytest
 import yaml
 from lock import lock_problems
 from project import RefusedError, read
+from static import Files
 
 ROOT = Path(__file__).parents[1]
 SAID = {"HOST": "web.example.com", "DOMAIN": "www.example.com"}
@@ -117,6 +118,20 @@ def test_what_is_told_names_the_file_and_line_that_say_it(tmp_path, layout):
     line = re.match(r"(\S+):(\d+)", found.found["app_celery"].where)
     name = found.found["app_celery"].value.partition(":")[2]
     assert (found.folder / line[1]).read_text().splitlines()[int(line[2]) - 1].startswith(name)
+
+
+def test_folders_that_hold_no_source_are_passed_over(tmp_path):
+    for name in (
+        ".copy/a.py",
+        "venv/pyvenv.cfg",
+        "venv/b.py",
+        "node_modules/x/c.py",
+        "{{ name }}/d.py",
+        "shop/tests/e.py",
+        "shop/f.py",
+    ):
+        projects.put(tmp_path / name, "")
+    assert Files(tmp_path).paths == [Path("shop/f.py")]
 
 
 def test_nothing_of_the_project_is_run(tmp_path):
