@@ -102,7 +102,7 @@ lock: .venv/.ready ## Lock the packages of the application of ENV again, if its 
 	@bin/lock $(call given,ENV UPGRADE DEBIAN REQUIREMENTS)
 
 wheels: tools ## Build the packages that have no wheel for the servers of ENV, in a container, and lock again
-	@bin/wheels $(call given,ENV)
+	@bin/wheels $(call given,ENV DEBIAN)
 
 HOSTS = $(if $(SANDBOX),sandbox,.venv/.ready)
 PLAYBOOK = ansible-playbook -i $(INVENTORY) $(if $(DRY_RUN),--check --diff)

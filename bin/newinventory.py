@@ -134,6 +134,8 @@ def plan(given: dict[str, str], environment: str, *, sandbox: bool = False, whee
         if not current(result, text):
             result.locked = locking.Maker(result.source, result.target, wheels, more).run(text)
             problems += result.locked.problems
+            if problems and result.locked.missing:
+                problems.append(without_wheels(result))
     except ValueError as error:
         problems.append(str(error))
     if problems:
@@ -167,6 +169,14 @@ def packages_of(made: Plan) -> dict[str, str]:
     file = made.inventory / LOCK
     locked, _ = locking.lock_filter.read(file.read_text() if file.is_file() else "")
     return {name: found[0] for name, found in locked.items()}
+
+
+def without_wheels(made: Plan) -> str:
+    """Say which packages have no wheel, and what to do."""
+    return (
+        f"There is no wheel for {made.target} of {', '.join(made.locked.missing if made.locked else [])}. Take versions that have "
+        f"one, or 'make wheels ENV={environment_of(made.inventory)}' builds them, once; then set app_packages_from: controller."
+    )
 
 
 def questions(made: Plan) -> list[str]:
@@ -207,10 +217,7 @@ def questions(made: Plan) -> list[str]:
             "an administrator of the database."
         )
     if made.locked and made.locked.missing:
-        asked.append(
-            f"There is no wheel for {made.target} of {', '.join(made.locked.missing)}. Take versions that have one, or "
-            f"'make wheels ENV={environment_of(made.inventory)}' builds them, once; then set app_packages_from: controller."
-        )
+        asked.append(without_wheels(made))
     return asked
 
 
@@ -540,7 +547,7 @@ def next_step(made: Plan) -> str:
     """Name the next command."""
     env = f"ENV={shlex.quote(environment_of(made.inventory))}"
     if made.locked and made.locked.missing:
-        return f"Next: make wheels {env}"
+        return f"Next: make wheels {env}" + (f" DEBIAN={made.target.debian}" if made.target.debian != "13" else "")
     if (made.inventory / "group_vars/all/vault.yml").exists():
         return f"Next: make deploy {env}"
     return f"Next: make secrets {env}, then make deploy {env}"

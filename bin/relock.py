@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -16,7 +17,15 @@ from newinventory import SERVES_ASGI, WHEELS
 from packaging.utils import canonicalize_name
 from project import RefusedError
 
-SOURCE = ("app_source", "app_repository", "app_version", "app_repository_folder", "app_lock_file", "app_asgi")
+SOURCE = (
+    "app_source",
+    "app_repository",
+    "app_version",
+    "app_repository_folder",
+    "app_lock_file",
+    "app_asgi",
+    "sandbox_suite",
+)
 
 
 @dataclass
@@ -97,7 +106,8 @@ def beside(given: dict[str, str]) -> Beside:
         raise RefusedError(f"app_source is {str(folder)!r}, which is no folder on this machine.")
     text = path.read_text() if path.is_file() else ""
     before = locking.target_of(text)
-    debian = given.get("DEBIAN", before.debian if before else "13")
+    sandbox = next((release for release, suite in debian_packages.SUITE.items() if suite == said["sandbox_suite"]), "")
+    debian = given.get("DEBIAN") or (before.debian if before else sandbox or "13")
     if debian not in debian_packages.PYTHON:
         raise RefusedError(f"DEBIAN is {debian!r}; it must be {' or '.join(debian_packages.PYTHON)}.")
     made_from = [name for name, _ in locking.lock_filter.MADE_FROM.findall(text) if (folder / name).is_file()]
@@ -106,7 +116,7 @@ def beside(given: dict[str, str]) -> Beside:
         source = locking.find(folder, top, given.get("REQUIREMENTS", made_from[0] if made_from else ""))
     except ValueError as error:
         raise RefusedError(str(error)) from error
-    target = locking.Target(debian, before.machine if before else "x86_64")
+    target = locking.Target(debian, before.machine if before else platform.machine() if sandbox else "x86_64")
     return Beside(inventory, path, text, source, target, [SERVES_ASGI] if said["app_asgi"] else [])
 
 

@@ -3,6 +3,7 @@
 import importlib.machinery
 import importlib.util
 import re
+import subprocess
 from pathlib import Path
 
 import locking
@@ -219,6 +220,44 @@ def test_lock_is_refused_where_it_has_nothing_to_do(ops, tmp_path):
     (ops / "group_vars/all/app.yml").write_text(yaml.safe_dump(values))
     with pytest.raises(RefusedError, match="a file of the application itself"):
         relock.lock({"ENV": str(ops)})
+
+
+def test_requirements_of_a_repository_are_those_of_the_version_to_deploy(ops, tmp_path):
+    app = tmp_path / "mysite"
+    git = ["git", "-C", app, "-c", "user.name=a", "-c", "user.email=a@example.com"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "x"], ["tag", "v1"]):
+        subprocess.run([*git, *command], check=True)
+    (app / "requirements.txt").write_text("celery==5.3.6\n")
+    values = {"app_repository": str(app), "app_version": "v1", "app_lock_file": "{{ inventory_dir }}/requirements.txt"}
+    (ops / "group_vars/all/app.yml").write_text(yaml.safe_dump(values))
+    assert "nothing to do" in relock.lock({"ENV": str(ops)})
+
+
+PODMAN = """#!/bin/sh
+echo "$@" > "$0.called"
+for each; do case $each in --volume=*) folder=${each#*=}; cp "$0".whl/*.whl "${folder%%:*}";; esac; done
+"""
+
+
+def test_wheels_are_built_with_the_servers_debian_and_then_locked(ops, tmp_path, monkeypatch, capsys):
+    """With a podman that only tells how it was called."""
+    programs = tmp_path / "coldframe/docker/host"
+    (programs / "podman.whl").mkdir(parents=True)
+    package_index.wheel(programs / "podman.whl", "docopt", "0.6.2", package_index.ANY, [])
+    package_index.wheel(programs / "podman.whl", "pylibmc", "1.6.3", "cp311-cp311-linux_x86_64", [])
+    for name, text in (("podman", PODMAN), ("build", "#!/bin/sh\necho image:$1\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    monkeypatch.setattr(relock, "ROOT", tmp_path / "coldframe")
+    (tmp_path / "mysite/requirements.txt").write_text("django\ncelery==5.6.3\nreports\npylibmc==1.6.3\n")
+    relock.build({"ENV": str(ops), "DEBIAN": "12"})
+    called = (programs / "podman.called").read_text()
+    assert "image:bookworm" in called and called.rstrip().endswith("build pylibmc==1.6.3 docopt==0.6.2")
+    assert f"--volume={ops}/.wheels:/wheels" in called and "python3-dev" in called
+    told = relock.lock({"ENV": str(ops), "DEBIAN": "12"})
+    assert "docopt 0.6.2 is new" in told and "pylibmc 1.6.3 is new" in told
+    relock.build({"ENV": str(ops)})
+    assert "nothing to build" in capsys.readouterr().out
 
 
 # What a deploy says of a lock file beside the inventory

@@ -221,6 +221,15 @@ def test_variables_are_those_that_a_deploy_accepts(tmp_path, change, problem):
     assert "WARNING" not in done.stderr
 
 
+def test_next_command_builds_what_has_no_wheel(tmp_path):
+    app = projects.startproject(tmp_path / "mysite")
+    (app / "requirements.txt").write_text("django\ncelery\npylibmc==1.6.3\n")
+    told = newinventory.new(words(tmp_path, app, DEBIAN="12"), None)
+    assert told.splitlines()[-1] == f"Next: make wheels ENV={tmp_path}/ops DEBIAN=12"
+    assert not (tmp_path / "ops/requirements.txt").exists(), "it would not be whole"
+    assert "There is no wheel for Debian 12 (Python 3.11, x86_64) of pylibmc==1.6.3." in told
+
+
 def refused(tmp_path, app, **said):
     with pytest.raises(RefusedError) as error:
         newinventory.new(words(tmp_path, app, **said), None)
@@ -229,12 +238,16 @@ def refused(tmp_path, app, **said):
 
 
 def test_everything_that_is_missing_is_told_at_once(tmp_path):
+    missing = projects.poetry(tmp_path / "other")
+    (missing / "requirements.txt").write_text("django\ncelery\ndocopt\n")
+    (missing / "poetry.lock").unlink()
     app = projects.startproject(tmp_path / "mysite")
     shutil.rmtree(app / "orders")
     (app / "bakery/celery.py").unlink()
     (app / "bakery/wsgi.py").unlink()
     (app / "bakery/settings.py").write_text("INSTALLED_APPS = []\n")
     (app / "requirements.txt").unlink()
+    assert "There is no wheel" in refused(tmp_path, missing, NAME="My-Site")[-1]
     problems = refused(tmp_path, app, HOST="", DOMAIN="", DEBIAN="11", USER="an ops")
     for text in (
         "DEBIAN is '11'; it must be 12 or 13.",
