@@ -30,7 +30,7 @@ SETTINGS = """
     from pathlib import Path
 
     BASE_DIR = Path(__file__).resolve().parent.parent
-    SECRET_KEY = "django-insecure-%(rest)s"
+    SECRET_KEY = "django-insecure-%(rest)s"  # pragma: allowlist secret
     DEBUG = True
     INSTALLED_APPS = ["django.contrib.admin", "django.contrib.staticfiles", %(apps)s]
     ROOT_URLCONF = "%(package)s.urls"
