@@ -38,6 +38,7 @@ GIVEN = re.compile(
     r"|(CELERY_)?BROKER_URL|CELERY_SETTINGS_FILE|CREDENTIALS_DIRECTORY|(DATABASE|REDIS|CACHE|LOCKS)_URL|REDIS_USERNAME"
     r"|RELEASE_ID|(STATIC|MEDIA)_ROOT|(POSTGRES|DB|DATABASE|SQL|PG)_?(DB|NAME|DATABASE|USER|USERNAME|PASSWORD|PASS|HOST|PORT)"
 )
+APP_MISSING = "APP is missing: set it to the folder of your project, such as APP=../mysite."
 SANDBOX = ROOT / ".sandbox"
 PORTS = {"ssh": 2300, "https": 8500, "http": 8100}  # from which ports are chosen for sandbox hosts of `make try`
 
@@ -116,7 +117,7 @@ def plan(given: dict[str, str], environment: str, *, sandbox: bool = False, whee
         problems.append(f"DEBIAN is {debian!r}; it must be {' or '.join(debian_packages.PYTHON)}.")
         debian = "13"
     if "APP" not in given:
-        raise RefusedError(*problems, "APP is missing: set it to the folder of your project, such as APP=../mysite.")
+        raise RefusedError(*problems, APP_MISSING)
     app = Path(given["APP"]).expanduser().resolve()
     try:
         project = read(app, given["APP"], given, asgi=ASGI)
@@ -482,9 +483,10 @@ def ask(given: dict[str, str], prompt: Callable[[str], str]) -> None:
         "USER": "SSH user, with sudo (empty: as your SSH configuration has it): ",
         "DOMAIN": "Domain of the site, such as www.example.com: ",
     }
-    for name, text in texts.items():
-        if name not in given and (answer := prompt(text).strip()):
-            given[name] = answer
+    with contextlib.suppress(EOFError):
+        for name, text in texts.items():
+            if name not in given and (answer := prompt(text).strip()):
+                given[name] = answer
 
 
 def new(arguments: list[str], prompt: Callable[[str], str] | None) -> str:
@@ -497,15 +499,18 @@ def new(arguments: list[str], prompt: Callable[[str], str] | None) -> str:
     given = words(arguments)
     environment = given.get("ENV", "")
     if not environment:
-        raise RefusedError(
-            "ENV is missing: a name for the inventory, such as ENV=production, or a folder for it, such as ENV=../mysite/deploy."
-        )
+        missing = "ENV is missing: a name for the inventory, such as ENV=production, or a folder, such as ENV=../mysite/deploy."
+        raise RefusedError(missing, *([] if "APP" in given else [APP_MISSING]))
     inventory = inventory_of(environment)
     needs_hosts = not (inventory / "hosts.yml").exists()
     needs_domain = not (inventory / "group_vars/all/app.yml").exists()
-    if prompt and (needs_hosts or needs_domain):
+    made, problems = None, []
+    try:
+        made = plan(given, environment, wheels=inventory / WHEELS)
+    except RefusedError as error:
+        problems += error.problems
+    if prompt and made and (needs_hosts or needs_domain):
         ask(given, prompt)
-    problems = []
     hosts: list[Server] = []
     if needs_hosts and "HOST" not in given:
         problems.append("HOST is missing: the name or address of your server, such as HOST=server1.example.com.")
@@ -525,11 +530,7 @@ def new(arguments: list[str], prompt: Callable[[str], str] | None) -> str:
                 "app_url", f"https://{given['DOMAIN']}", VARIABLES.schemas(str(ROOT))["app_url"]
             )
         ]
-    try:
-        made = plan(given, environment, wheels=inventory / WHEELS)
-    except RefusedError as error:
-        raise RefusedError(*error.problems, *problems) from error
-    if problems:
+    if problems or not made:
         raise RefusedError(*problems)
     if len(hosts) > 1 and not all(host.private for host in hosts):
         names = ", ".join(host.name for host in hosts if not host.private)

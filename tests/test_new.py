@@ -333,6 +333,11 @@ def test_questions_are_asked_on_a_terminal_alone(tmp_path):
     hosts = yaml.safe_load((tmp_path / "ops/hosts.yml").read_text())["all"]
     assert hosts["vars"] == {"ansible_user": "admin"} and list(hosts["hosts"]) == ["one", "two"]
     assert "Which addresses have one, two in the network between the servers?" in told
+    shutil.rmtree(app / "bakery")
+    with pytest.raises(RefusedError, match="No settings module"):
+        newinventory.new(
+            words(tmp_path, app, ENV=tmp_path / "other", HOST=""), lambda text: next(answers)
+        )  # asks nothing
 
 
 @pytest.fixture
