@@ -3,15 +3,29 @@ ENV ?= sandbox
 PYTHON ?= python3
 export PYTHON
 
-INVENTORY = inventories/$(ENV)
-$(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV): there is no $(INVENTORY). Set ENV to one of: $(notdir $(wildcard inventories/*))))
-STATE = .sandbox/$(SANDBOX_NAME)
-SECRETS = $(if $(filter sandbox,$(ENV)),$(STATE)/secrets.yml,$(ENV))
-# Targets for the sandbox host only. HOST counts only on the command line, because shells set it too.
-only_sandbox = $(if $(filter-out sandbox,$(ENV)),$(error ENV=$(ENV): make $@ is for the sandbox host only. Leave ENV out))
+# An inventory of this project is given by its name, one elsewhere by its path: it has a / in it, and is relative to this folder.
+INVENTORY := $(if $(findstring /,$(ENV)),$(patsubst $(CURDIR)/%,%,$(patsubst ~/%,$(HOME)/%,$(ENV:/=))),inventories/$(ENV))
+$(if $(wildcard $(INVENTORY))$(filter new,$(MAKECMDGOALS)),,$(error ENV=$(ENV): there is no $(INVENTORY). Set ENV to one of: $(notdir $(wildcard inventories/*)) $(patsubst %/hosts.yml,%,$(wildcard .sandbox/*/hosts.yml)), or to the folder of an inventory))
+# Whether it is a sandbox host's. That of another application than the example (make try) says its own name and ports.
+SANDBOX := $(wildcard $(INVENTORY)/group_vars/all/sandbox.yml)
+TRIED := $(wildcard $(INVENTORY)/group_vars/all/try.yml)
+STATE = $(if $(TRIED),$(INVENTORY)/.host,.sandbox/$(SANDBOX_NAME))
+SECRETS = $(if $(SANDBOX),$(STATE)/secrets.yml,$(ENV))
+# Targets for sandbox hosts only, and for that of the example only.
+only_sandbox = $(if $(SANDBOX),,$(error ENV=$(ENV): make $@ is for sandbox hosts only. Leave ENV out))
+only_example = $(if $(filter-out sandbox,$(ENV)),$(error ENV=$(ENV): make $@ is for the example on the sandbox host only. Leave ENV out))
+# Variables that count only on the command line, because the environment may have such names too.
+given = $(foreach name,$(1),$(if $(filter command%,$(origin $(name))),'$(name)=$(subst ','\'',$($(name)))'))
 host = $(if $(filter command%,$(origin HOST)),$(HOST))
 
 # The sandbox host's name and its ports on loopback.
+ifneq ($(TRIED),)
+its = $(shell sed -n 's/^sandbox_$(1): *//p' $(TRIED))
+SANDBOX_NAME := $(call its,name)
+SANDBOX_SSH_PORT := $(call its,ssh_port)
+SANDBOX_HTTPS_PORT := $(call its,https_port)
+SANDBOX_HTTP_PORT := $(call its,http_port)
+endif
 export SANDBOX_NAME ?= coldframe-sandbox
 export SANDBOX_SSH_PORT ?= 2222
 export SANDBOX_HTTPS_PORT ?= 8443
@@ -25,17 +39,22 @@ export ANSIBLE_STRATEGY ?= mitogen_linear
 export ANSIBLE_STRATEGY_PLUGINS ?= $(shell echo $(CURDIR)/.venv/lib/python3*/site-packages/ansible_mitogen/plugins/strategy)
 
 # What decrypts the secrets of ENV, where `make secrets` made it; or name a file of your own.
-ifneq ($(wildcard .vault/$(ENV)),)
-export ANSIBLE_VAULT_PASSWORD_FILE ?= $(CURDIR)/.vault/$(ENV)
+VAULT_PASSWORD := $(if $(filter inventories/%,$(INVENTORY)),.vault/$(notdir $(INVENTORY)),$(INVENTORY)/.vault_pass)
+ifneq ($(wildcard $(VAULT_PASSWORD)),)
+export ANSIBLE_VAULT_PASSWORD_FILE ?= $(abspath $(VAULT_PASSWORD))
+endif
+# The packages that `make wheels` built, for app_packages_from: controller.
+ifneq ($(wildcard $(INVENTORY)/.wheels),)
+export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(abspath $(INVENTORY)/.wheels))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser system tools image sandbox sandbox-down deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test bench-deploy
 
 help: ## Print this help
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 	@echo
-	@echo "  ENV=sandbox             which of inventories/ (the default boots a host on this machine)"
+	@echo "  ENV=sandbox             which of inventories/ (the default boots a host on this machine), or a folder: ENV=../mysite/deploy"
 	@echo "  DRY_RUN=1               with deploy, site, rollback: print what would change, and change nothing"
 	@echo "  THOROUGH=1              with test, test-hosts: also run slow tests that add little coverage"
 	@echo "  ARGS='...'              further arguments of ansible-playbook, such as --check --diff or --limit"
@@ -65,12 +84,27 @@ image: system ## Build the image of the sandbox host
 	@docker/host/build >/dev/null
 
 sandbox: tools ## Boot the sandbox host, without deploying
-	@$(only_sandbox)bin/sandbox-is-up || ansible-playbook -i inventories/sandbox playbooks/sandbox.yml
+	@$(only_sandbox)bin/sandbox-is-up $(STATE) || ansible-playbook -i $(INVENTORY) playbooks/sandbox.yml
 
 sandbox-down: .venv/.ready ## Remove the sandbox host with all its data
-	@$(only_sandbox)ansible-playbook -i inventories/sandbox playbooks/sandbox_down.yml
+	@$(only_sandbox)ansible-playbook -i $(INVENTORY) playbooks/sandbox_down.yml
 
-HOSTS = $(if $(filter sandbox,$(ENV)),sandbox,.venv/.ready)
+try: .venv/.ready ## Deploy a project, APP=../mysite, to a sandbox host of its own
+	@bin/try $(call given,APP NAME SETTINGS WSGI CELERY REQUIREMENTS)
+
+try-down: .venv/.ready ## Remove the sandbox host of APP=../mysite with all its data
+	@bin/try down $(call given,APP)
+
+new: .venv/.ready ## Write the inventory ENV=production for a project, APP=../mysite; asks for HOST, USER and DOMAIN
+	@bin/new $(call given,ENV APP HOST USER DOMAIN NAME SETTINGS WSGI CELERY REQUIREMENTS DEBIAN)
+
+lock: .venv/.ready ## Lock the packages of the application of ENV again, if its requirements changed; UPGRADE=1 takes the newest
+	@bin/lock $(call given,ENV UPGRADE DEBIAN REQUIREMENTS)
+
+wheels: tools ## Build the packages that have no wheel for the servers of ENV, in a container, and lock again
+	@bin/wheels $(call given,ENV DEBIAN)
+
+HOSTS = $(if $(SANDBOX),sandbox,.venv/.ready)
 PLAYBOOK = ansible-playbook -i $(INVENTORY) $(if $(DRY_RUN),--check --diff)
 
 deploy: $(HOSTS) ## Bring the servers of ENV up to date, and test that they work
@@ -147,7 +181,7 @@ test-versions: .venv/.ready ## Run the tests of the runtime with the older versi
 	@bin/test-runtime molecule/versions/*.txt
 
 test-app: sandbox ## Run the example application's own tests, against PostgreSQL and Redis on the sandbox host
-	@$(only_sandbox)ansible-playbook -i inventories/sandbox playbooks/test_app.yml
+	@$(only_example)ansible-playbook -i inventories/sandbox playbooks/test_app.yml
 
 # Scenarios run in parallel: prefix each line with the name of its scenario.
 log_as = 2>&1 | sed -u 's/^/$(1): /' | tee -a .cache/scenario-$(1).log

@@ -10,9 +10,38 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# The password of a vault beside the inventory, outside of this project.
+VAULT_PASSWORD = ".vault_pass"  # noqa: S105
 # What Ansible itself is told of a connection, each as ansible_NAME.
 VARIABLES = ("host", "port", "user", "ssh_private_key_file", "ssh_common_args", "ssh_extra_args", "connection")
 ANSWER = re.compile(r"^(\S+) \| SUCCESS => (\{.*?^\})", re.M | re.S)
+
+
+def inventory_of(environment: str, root: Path = ROOT) -> Path:
+    """Return the folder of the inventory that ENV names: one of inventories/, or any by its path, relative to this project."""
+    if "/" not in environment:
+        return root / "inventories" / environment
+    return Path(os.path.normpath(root / Path(environment).expanduser()))
+
+
+def environment_of(inventory: Path, root: Path = ROOT) -> str:
+    """Return the ENV that names an inventory."""
+    if inventory.parent == root / "inventories":
+        return inventory.name
+    return str(inventory.relative_to(root) if inventory.is_relative_to(root) else inventory)
+
+
+def vault_password_of(inventory: Path, root: Path = ROOT) -> Path:
+    """Return the file with the password of an inventory's vault, unless ANSIBLE_VAULT_PASSWORD_FILE names another."""
+    if inventory.parent == root / "inventories":
+        return root / ".vault" / inventory.name
+    return inventory / VAULT_PASSWORD
+
+
+def environments(root: Path = ROOT) -> str:
+    """Name the inventories of this project, and those of `make try`."""
+    tried = [path.parent for path in sorted(root.glob(".sandbox/*/hosts.yml"))]
+    return " ".join(environment_of(path, root) for path in [*sorted(root.glob("inventories/*")), *tried])
 
 
 def ansible(*command: str) -> str:
@@ -31,7 +60,15 @@ def ansible(*command: str) -> str:
 
 def connections(inventory: str, hosts: str = "all") -> dict[str, dict[str, str]]:
     """Map each of these hosts to its `VARIABLES`, templates worked out; empty texts where nothing is said."""
-    asked = ", ".join(f"'{each}': ansible_{each} | default('') | string" for each in VARIABLES)
+    return variables_of(inventory, hosts, {each: f"ansible_{each}" for each in VARIABLES})
+
+
+def variables_of(inventory: str, hosts: str, names: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Map each of these hosts to texts, templates worked out: name to the value of a variable, or empty.
+
+    :param names: name to the variable.
+    """
+    asked = ", ".join(f"'{name}': {variable} | default('') | string" for name, variable in names.items())
     message = f"msg={{{{ {{{asked}}} | to_json }}}}"
     found = {}
     for name, answer in ANSWER.findall(

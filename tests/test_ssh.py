@@ -24,8 +24,7 @@ def ssh(tmp_path):
     def run(hosts, *arguments, command=""):
         (tmp_path / "hosts.yml").write_text(hosts)
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": "/home/me", "COLDFRAME_COMMAND": command}
-        inventory = os.path.relpath(tmp_path / "hosts.yml", ROOT / "inventories")
-        program = [ROOT / "bin/ssh", inventory, *arguments]
+        program = [ROOT / "bin/ssh", str(tmp_path / "hosts.yml"), *arguments]
         return subprocess.run(
             program, env=os.environ | environment, input="", capture_output=True, text=True, check=False
         )

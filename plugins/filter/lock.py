@@ -6,11 +6,15 @@ version lacks is printed.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import os
 import re
+import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 # The processes of a release read the same tables. Ansible does not know the runtime as a package.
 if TYPE_CHECKING:
@@ -28,12 +32,116 @@ WHY = {
 }
 # What the units start, and what they cannot do without. kombu imports packaging from 5.5 on.
 NEEDED = ("celery", "kombu", "billiard", "django", "django-celery-beat", "gunicorn", "redis", "packaging")
-PYTHON = {6: (3, 12)}  # Django's major version, and the least Python that it runs on
 # Where projects keep what they require besides.
 KEPT = [f"requirements/{name}.{kind}" for kind in ("in", "txt") for name in ("production", "prod", "base")]
 MADE_BY = re.compile(r"^#[ \t]+(?:uv pip compile|pip-compile)[ \t](.*)$", re.M)
 INCLUDED = re.compile(r"^(?:-r|--requirement)[ \t=]+(\S+)", re.M)
+# What `make lock` writes into the first lines of a lock file: for which servers it is, and from which files.
+MADE_FOR = re.compile(r"^# Made by 'make lock' for Debian (\d+) \(Python ([\d.]+), (\w+)\)", re.M)
+MADE_FROM = re.compile(r"^# from (\S.*) sha256:([0-9a-f]{64})$", re.M)
+PROJECT = Path(__file__).resolve().parents[2]
 LINE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)[ \t]*(?:\[[^]]*\])?[ \t]*(==)?[ \t]*([^\s;\\,#]*)", re.M)
+
+
+class Pythons(NamedTuple):
+    """Versions of Django that start on some versions of Python only, and what to do with another."""
+
+    django: versions.Range
+    pythons: versions.Range
+    what: str
+    debian: str
+    write: str
+
+
+# Tried with Debian's Pythons. Django's own page lists fewer; what it lists besides works.
+PYTHONS = (
+    Pythons(
+        versions.Range((0,), (4, 1)),
+        versions.Range((3,), (3, 13)),
+        "does not start with Python 3.13",
+        "12",
+        "django>=4.1",
+    ),
+    Pythons(versions.Range((6,), (7,)), versions.Range((3, 12), (4,)), "needs Python 3.12", "13", "django<6"),
+)
+
+
+def _for_another_python(django: str, python: str) -> Pythons | None:
+    """Return why a version of Django does not run with a version of Python; None if it does."""
+    for each in PYTHONS:
+        if python and each.django.has(versions.parsed(django)) and not each.pythons.has(versions.parsed(python)[:2]):
+            return each
+    return None
+
+
+def python_problems(packages: Mapping[str, str], python: str, place: Callable[[str], str]) -> list[str]:
+    """Say which packages do not run with the servers' Python, for `make lock`.
+
+    :param packages: name to version.
+    :param python: such as 3.13.
+    :param place: tells where the project names a package.
+    """
+    found = _for_another_python(packages["django"], python) if "django" in packages else None
+    return (
+        [
+            f"{place('django') or 'django'}: django=={packages['django']} {found.what}, and Debian's is {python}. "
+            f"Set DEBIAN={found.debian} if your servers are that, or write '{found.write}'."
+        ]
+        if found
+        else []
+    )
+
+
+def digest(path: str | Path) -> str:
+    """Digest what a file says of an application's packages: all of it, but of pyproject.toml only the tables that count.
+
+    :returns: 64 hexadecimal digits.
+
+    Raises OSError when the file cannot be read.
+    """
+    content = Path(path).read_bytes()
+    if Path(path).name == "pyproject.toml":
+        try:
+            told = tomllib.loads(content.decode())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+            told = {}
+        project, tool = told.get("project", {}), told.get("tool", {})
+        poetry = tool.get("poetry", {})
+        tables = [
+            {name: project.get(name) for name in ("dependencies", "optional-dependencies", "requires-python")},
+            told.get("dependency-groups"),
+            {name: poetry.get(name) for name in ("dependencies", "group", "extras", "source")},
+            {name: tool.get("uv", {}).get(name) for name in ("sources", "index")},
+        ]
+        content = json.dumps(tables, sort_keys=True, default=str).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _environment(lock_file: str) -> str:
+    """Return the ENV of the inventory that a lock file is beside."""
+    folder = Path(lock_file).parent
+    if folder.parent == PROJECT / "inventories":
+        return folder.name
+    return str(folder.relative_to(PROJECT) if folder.is_relative_to(PROJECT) else folder)
+
+
+def _outdated(source: str, lock_file: str, text: str, python: str) -> list[str]:
+    """Say why a lock file of `make lock` is not the application's, or not the host's."""
+    problems = []
+    command = f"make lock ENV={_environment(lock_file)}"
+    for name, made in MADE_FROM.findall(text):
+        path = Path(source, name)
+        if not path.is_file() or digest(path) != made:
+            what = "has changed since" if path.is_file() else "is gone, and"
+            problems.append(
+                f"{name} of the application {what} {lock_file} was made from it: '{command}' makes it again."
+            )
+    made_for = MADE_FOR.search(text)
+    if made_for and python and versions.parsed(python)[:2] != versions.parsed(made_for[2]):
+        debian = {"3.11": "12", "3.13": "13"}.get(versions.shown(versions.parsed(python)[:2]))
+        remedy = f"'{command} DEBIAN={debian}' makes it for this one" if debian else "take a host with Debian 12 or 13"
+        problems.append(f"{lock_file} is for Python {made_for[2]}, and this host has {python}: {remedy}.")
+    return problems
 
 
 def _name(name: str) -> str:
@@ -103,11 +211,10 @@ def version_problems(text: str, locked: dict[str, list[str]], python: str) -> li
         for problem in versions.problems(locked)
     ]
     for django in locked.get("django", ()):
-        least = PYTHON.get(versions.parsed(django)[0])
-        if least and python and versions.parsed(python)[:2] < least:
+        if found := _for_another_python(django, python):
             problems.append(
-                f"{_line(text, 'django', django)}, which needs Python {versions.shown(least)}, and this host has {python}. "
-                f"Take a host with Debian 13, or write 'django<{versions.parsed(django)[0]}'"
+                f"{_line(text, 'django', django)}, which {found.what}, and this host has {python}. "
+                f"Take a host with Debian {found.debian}, or write '{found.write}'"
             )
     return problems
 
@@ -116,7 +223,7 @@ def lock_warnings(source: str, lock_file: str) -> list[str]:
     """Say what the locked versions lack.
 
     :param source: the application's folder on the controller.
-    :param lock_file: `app_lock_file`, relative to it.
+    :param lock_file: `app_lock_file`, relative to it or beside the inventory.
     """
     text = Path(source, lock_file).read_text(errors="replace") if Path(source, lock_file).is_file() else ""
     locked, _ = read(text)
@@ -133,7 +240,7 @@ def lock_problems(source: str, lock_file: str, version: str = "", python: str = 
     """Refuse an application without a hash-locked requirements file that has what the units start, in versions that were tried.
 
     :param source: the application's folder on the controller.
-    :param lock_file: `app_lock_file`, relative to it.
+    :param lock_file: `app_lock_file`, relative to it or beside the inventory.
     :param version: `app_version`, when the folder was checked out from `app_repository`.
     :param python: the version of the host's Python.
     """
@@ -141,6 +248,8 @@ def lock_problems(source: str, lock_file: str, version: str = "", python: str = 
         return [f"app_source is {source!r}, which is not a folder on the controller."]
     place = f"app_version {version!r} of app_repository" if version else f"app_source ({source})"
     text = Path(source, lock_file).read_text(errors="replace") if Path(source, lock_file).is_file() else ""
+    if os.path.isabs(lock_file):
+        return _beside_problems(source, lock_file, text, python)
     folder = "" if version else f"{source}/"
     inside = _inside(source, lock_file, text)
     there = Path(source, inside).is_file()
@@ -159,25 +268,61 @@ def lock_problems(source: str, lock_file: str, version: str = "", python: str = 
             f"names {', '.join(sorted(loose)[:5])} without a version" if loose else f"names {', '.join(included)} alone"
         )
         return [f"{lock_file} {what}, so it is no lock file. Make one{move or ':'} {command}."]
-    kombu = [versions.parsed(text) for text in locked.get("kombu", ["5.5"])]
     problems = [
         f"{lock_file} does not lock {package!r}: {WHY.get(package, f'add {package} to {inside} and')} lock again, {command}."
-        for package in NEEDED
-        if package not in locked and not (package == "packaging" and all(old < (5, 5) for old in kombu))
+        for package in _missing(locked)
     ]
     problems += [
         f"{lock_file}, {problem} in {inside} and lock again, {command}."
         for problem in version_problems(text, locked, python)
     ]
-    problems += [
-        f"This host has Python {problem.version}, {problem.reason}: the runtime needs Python {problem.wanted}. "
-        "Take a host with Debian 12 or 13."
-        for problem in versions.problems({"python": [python]} if python else {})
-    ]
+    problems += _python_problems(python)
     if "--hash=" not in text:
         move = "" if there else f"'mv {folder}{lock_file} {folder}{inside}', then "
         problems.append(f"{lock_file} has no hashes: make it with {move}{command}.")
     return problems
+
+
+def _missing(locked: dict[str, list[str]]) -> list[str]:
+    """List the packages that the units need and that are not locked."""
+    kombu = [versions.parsed(text) for text in locked.get("kombu", ["5.5"])]
+    return [
+        package
+        for package in NEEDED
+        if package not in locked and not (package == "packaging" and all(old < (5, 5) for old in kombu))
+    ]
+
+
+def _python_problems(python: str) -> list[str]:
+    """Refuse a host's Python that the runtime was not tried with."""
+    return [
+        f"This host has Python {problem.version}, {problem.reason}: the runtime needs Python {problem.wanted}. "
+        "Take a host with Debian 12 or 13."
+        for problem in versions.problems({"python": [python]} if python else {})
+    ]
+
+
+def _beside_problems(source: str, lock_file: str, text: str, python: str) -> list[str]:
+    """Refuse a lock file beside the inventory: one that `make lock` did not make, or made for something else."""
+    command = f"'make lock ENV={_environment(lock_file)}'"
+    if not os.path.isfile(lock_file):
+        return [f"app_lock_file is {lock_file!r}, and there is no such file: {command} makes it."]
+    locked, loose = read(text)
+    if not locked or loose or "--hash=" not in text:
+        return [f"{lock_file} is no list of packages with versions and hashes: {command} makes it."]
+    inside = next((name for name, _ in MADE_FROM.findall(text) if Path(source, name).is_file()), "its requirements")
+    problems = _outdated(source, lock_file, text, python)
+    problems += [f"{lock_file} does not lock {package!r}: {command} adds it." for package in _missing(locked)]
+    # What is made for another Python, or from other files, is made anew anyway.
+    problems += (
+        []
+        if problems
+        else [
+            f"{lock_file}, {problem} in {inside} of the application, then {command}."
+            for problem in version_problems(text, locked, python)
+        ]
+    )
+    return problems + _python_problems(python)
 
 
 class FilterModule:

@@ -1,0 +1,663 @@
+"""Writes the inventory of a project: `make new`, and for a sandbox host `make try`."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+try:
+    import ansible  # noqa: F401
+    import debian_packages
+    import locking
+    import yaml
+    from connections import ROOT, environment_of, inventory_of
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+    from project import Found, Project, RefusedError, python_wanted, read
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"{error}: run it by make, such as 'make new', or 'make setup' once and then .venv/bin/python {' '.join(sys.argv)}"
+    )
+
+WORDS = ("ENV", "APP", "HOST", "USER", "DOMAIN", "NAME", "SETTINGS", "WSGI", "CELERY", "REQUIREMENTS", "DEBIAN")
+GROUPS = ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")
+LOCK = "requirements.txt"
+WHEELS = ".wheels"
+# Environment variables that the deployment gives (docs/settings.md); the runtime has the names of a database's parts.
+GIVEN = {
+    *(
+        prefix + name
+        for prefix in ("", "DJANGO_")
+        for name in ("SECRET_KEY", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "DEBUG")
+    ),
+    *(
+        "DATABASE_URL",
+        "REDIS_URL",
+        "CACHE_URL",
+        "LOCKS_URL",
+        "REDIS_USERNAME",
+        "CELERY_BROKER_URL",
+        "CELERY_SETTINGS_FILE",
+    ),
+    *("DJANGO_SETTINGS_MODULE", "CREDENTIALS_DIRECTORY", "RELEASE_ID", "STATIC_ROOT", "MEDIA_ROOT"),
+    *(
+        name
+        for statement in ast.parse((ROOT / "runtime/coldframe/overlay/environment.py").read_text()).body
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "DATABASE"
+        for names in ast.literal_eval(statement.value).values()
+        for name in names
+    ),
+}
+APP_MISSING = "APP is missing: set it to the folder of your project, such as APP=../mysite."
+SANDBOX = ROOT / ".sandbox"
+PORTS = {"ssh": 2300, "https": 8500, "http": 8100}  # from which ports are chosen for sandbox hosts of `make try`
+
+
+def _filters(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"coldframe_{name}", ROOT / f"plugins/filter/{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+VARIABLES, TABLE = _filters("inventory"), _filters("queues")
+ASGI = "app_asgi" in VARIABLES.specs(str(ROOT))
+SERVES_ASGI = "uvicorn[standard]"
+ASGI_SERVERS = {"channels", "daphne", "hypercorn", "uvicorn"}
+
+
+@dataclass
+class Plan:
+    """What is to be written for a project."""
+
+    environment: str
+    inventory: Path
+    app: Path
+    given: dict[str, str]
+    project: Project
+    source: locking.Source | None = None
+    target: locking.Target = field(default_factory=lambda: locking.Target("13", "x86_64"))
+    locked: locking.Locked | None = None
+    sandbox: bool = False
+    questions: list[str] = field(default_factory=list)
+
+    @property
+    def inside(self) -> str:
+        """Return the application's own lock file, where it serves as it is; empty where another is made."""
+        if not self.source or not self.locked or self.source.path.suffix != ".txt" or len(self.source.files) != 1:
+            return ""
+        name = self.source.shown(self.source.path)
+        if name.startswith("..") or self.locked.missing or self.locked.said or self.locked.problems:
+            return ""
+        python = debian_packages.PYTHON[self.target.debian]
+        return "" if locking.lock_filter.lock_problems(str(self.project.folder), name, python=python) else name
+
+
+def words(arguments: list[str], known: Iterable[str] = WORDS) -> dict[str, str]:
+    """Read the command line, whose words are as `make` has them: NAME=value. Empty values count as not given.
+
+    Raises RefusedError for an unknown one.
+    """
+    given = {}
+    for word in arguments:
+        name, equal, value = word.partition("=")
+        if not equal or name not in known:
+            raise RefusedError(f"{word!r} is unknown. Known: {', '.join(f'{each}=' for each in known)}.")
+        if value.strip():
+            given[name] = value.strip()
+    return given
+
+
+def plan(given: dict[str, str], environment: str, *, sandbox: bool = False, wheels: Path | None = None) -> Plan:
+    """Read a project and lock its packages; nothing is written.
+
+    Raises RefusedError with all that is wrong.
+    """
+    problems = []
+    if re.search(r"\s", environment):
+        problems.append(f"ENV is {environment!r}: make cannot take a path with a space in it.")
+    elif "/" not in environment and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", environment):
+        problems.append(
+            f"ENV is {environment!r}; it must be a name of letters, digits and _.-, or a path with a / in it."
+        )
+    elif environment in ("sandbox", "single", "cluster"):
+        problems.append(f"ENV is {environment!r}, which comes with Coldframe: choose another name.")
+    if (debian := given.get("DEBIAN", "13")) not in debian_packages.PYTHON:
+        problems.append(f"DEBIAN is {debian!r}; it must be {' or '.join(debian_packages.PYTHON)}.")
+        debian = "13"
+    if "APP" not in given:
+        raise RefusedError(*problems, APP_MISSING)
+    app = Path(given["APP"]).expanduser().resolve()
+    try:
+        project = read(app, given["APP"], given, asgi=ASGI)
+    except RefusedError as error:
+        raise RefusedError(*problems, *error.problems) from error
+    machine = platform.machine() if sandbox else "x86_64"
+    result = Plan(environment, inventory_of(environment), app, given, project, sandbox=sandbox)
+    result.target = locking.Target(debian, machine)
+    problems += project.problems
+    try:
+        result.source = locking.find(project.folder, app, given.get("REQUIREMENTS", ""))
+        more = choose_asgi(project, result.source.names())
+        before = result.inventory / LOCK
+        text = before.read_text() if before.is_file() else ""
+        if not current(result, text):
+            result.locked = locking.Maker(result.source, result.target, wheels, more).run(text)
+            problems += result.locked.problems
+            if problems and result.locked.missing:
+                problems.append(without_wheels(result))
+    except ValueError as error:
+        problems.append(str(error))
+    if problems:
+        raise RefusedError(*problems)
+    result.questions = questions(result)
+    return result
+
+
+def choose_asgi(project: Project, packages: set[str]) -> list[str]:
+    """Choose whether ASGI is served; return what serves it."""
+    served = project.found.get("ASGI application")
+    if not ASGI or not served or not ("app_wsgi" not in project.found or packages & ASGI_SERVERS):
+        return []
+    project.found["app_asgi"] = served
+    return [SERVES_ASGI]
+
+
+def current(made: Plan, text: str) -> bool:
+    """Whether a lock file is there and is of the requirements as they are."""
+    source = made.source
+    if not source or locking.target_of(text) != made.target:
+        return False
+    files = {source.shown(path): locking.lock_filter.digest(path) for path in source.files}
+    return dict(locking.lock_filter.MADE_FROM.findall(text)) == files
+
+
+def packages_of(made: Plan) -> dict[str, str]:
+    """Return the packages of the lock file, name to version."""
+    if made.locked:
+        return made.locked.packages
+    file = made.inventory / LOCK
+    locked, _ = locking.lock_filter.read(file.read_text() if file.is_file() else "")
+    return {name: found[0] for name, found in locked.items()}
+
+
+def without_wheels(made: Plan) -> str:
+    """Say which packages have no wheel, and what to do."""
+    return (
+        f"There is no wheel for {made.target} of {', '.join(made.locked.missing if made.locked else [])}. Take versions that have "
+        f"one, or 'make wheels ENV={environment_of(made.inventory)}' builds them, once; then set app_packages_from: controller."
+    )
+
+
+def questions(made: Plan) -> list[str]:
+    """List what the project does not say."""
+    project, asked = made.project, []
+    pattern = VARIABLES.schemas(str(ROOT))["celery_queues"]["propertyNames"]
+    for name, queue in project.queues.items():
+        if not re.fullmatch(pattern["pattern"], name):
+            asked.append(
+                f"The queue {name!r} ({queue.where}) cannot be in celery_queues: a name must be {pattern['title']}. Call it otherwise."
+            )
+    missing = {name: where for name, where in project.environment.items() if name not in GIVEN}
+    if missing:
+        shown = ", ".join(f"{name} ({where})" for name, where in missing.items())
+        asked.append(
+            f"The settings read variables that have no default: {shown}. Set those that are needed in app_environment, and secrets in "
+            "app_secrets of the vault."
+        )
+    asked += project.questions
+    folders = [project.folder, *([made.app] if made.app != project.folder else [])]
+    for found in python_wanted(folders):
+        with contextlib.suppress(InvalidSpecifier):
+            text = str(found.value)
+            spec = re.sub(r"\^\s*([\d.]+)", r">=\1", text)
+            exact = re.fullmatch(r"[\d.]+", spec)
+            wanted = SpecifierSet(f"=={'.'.join(spec.split('.')[:2])}.*" if exact else spec)
+            if not wanted.contains(debian_packages.PYTHON[made.target.debian]):
+                fits = [release for release, python in debian_packages.PYTHON.items() if wanted.contains(python)]
+                other = f", or set DEBIAN={fits[0]} if your servers are that" if fits and not made.sandbox else ""
+                asked.append(
+                    f"{found.where} says Python {text}, and Debian {made.target.debian} has {made.target.python}: the packages "
+                    f"are locked for that one. Run the project's tests with it{other}."
+                )
+                break
+    if "django.contrib.gis" in project.installed:
+        asked.append(
+            "The project uses GeoDjango: PostGIS is a package of PostgreSQL's host (postgresql_packages), and its extension is created by "
+            "an administrator of the database."
+        )
+    if made.locked and made.locked.missing:
+        asked.append(without_wheels(made))
+    return asked
+
+
+# Texts
+
+
+def scalar(value: Any) -> str:
+    """Write a value as YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True).strip()
+    return text.removesuffix("\n...").removesuffix("...").strip()
+
+
+def line(name: str, value: Any, why: str = "") -> str:
+    """Write a variable, and where it is from."""
+    text = f"{name}: {scalar(value)}"
+    return f"{text}   # {why}" if why else text
+
+
+def path_from(made: Plan) -> str:
+    """Write app_source: relative to the inventory where both move together, else as it is."""
+    path, inventory = made.project.folder, made.inventory
+    beside = inventory.is_relative_to(ROOT) and path.is_relative_to(ROOT.parent)
+    if not beside and not inventory.is_relative_to(made.app):
+        return str(path)
+    relative = os.path.relpath(path, inventory)
+    return f"{{{{ (inventory_dir ~ '/{relative}') | ansible.builtin.realpath }}}}"
+
+
+def queue_lines(project: Project) -> list[str]:
+    """Write celery_queues: limits only where the project has higher ones than the profile."""
+    pattern = VARIABLES.schemas(str(ROOT))["celery_queues"]["propertyNames"]["pattern"]
+    lines = ["celery_queues:"]
+    for name, queue in project.queues.items():
+        if not re.fullmatch(pattern, name):
+            lines.append(f"  # {scalar(name)}: {{}}   # {queue.where}; not a valid name, see below")
+            continue
+        table = TABLE.celery_queue_table({name: {}})[name]
+        wanted = {"time_limit": queue.time_limit, "longest_countdown": queue.countdown}
+        options = {option: value for option, value in wanted.items() if value > table[option]}
+        lines.append(f"  {line(name, options, queue.where)}")
+    return lines
+
+
+def commented(text: str, width: int = 118) -> list[str]:
+    """Write a text as comments."""
+    import textwrap
+
+    return [f"# {each}" for each in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)]
+
+
+def app_yml(made: Plan) -> str:
+    """Write group_vars/all/app.yml."""
+    project, found = made.project, made.project.found
+    lines = [
+        f"# The application, as make {'try' if made.sandbox else 'new'} found it. This file is yours: it is never written again.",
+        "# docs/variables.md has every variable. What the project does not say is at the end.",
+        line("app_name", project.name, found["app_name"].where),
+        line("app_source", path_from(made)),
+    ]
+    if made.inventory.is_relative_to(project.folder):
+        lines.append(line("app_exclude", [str(made.inventory.relative_to(project.folder))], "this inventory"))
+    lock = made.inside or f"{{{{ inventory_dir }}}}/{LOCK}"
+    lines.append(
+        line(
+            "app_lock_file",
+            lock,
+            f"from {made.source.shown(made.source.path)}" if made.source and not made.inside else "",
+        )
+    )
+    for name in ("app_python_path", "app_settings_module", "app_wsgi", "app_asgi", "app_celery"):
+        if name in found:
+            lines.append(line(name, found[name].value, found[name].where))
+    lines.append(
+        line(
+            "app_url",
+            "https://localhost:{{ sandbox_https_port }}" if made.sandbox else f"https://{made.given['DOMAIN']}",
+        )
+    )
+    lines += ["", *queue_lines(project)]
+    if project.default_queue and project.default_queue != "default":
+        lines.append(line("celery_default_queue", project.default_queue, found["default queue"].where))
+    if scheduler := found.get("celery_beat_scheduler"):
+        value = str(scheduler.value)
+        if ":" not in value and "." in value:
+            value = ":".join(value.rsplit(".", 1))
+    if scheduler and value != VARIABLES.specs(str(ROOT))["celery_beat_scheduler"]["default"]:
+        lines.append(line("celery_beat_scheduler", value, scheduler.where))
+    if media := found.get("nginx_media_url"):
+        lines += ["", line("nginx_media_url", media.value, media.where)]
+    if needs := system_packages(made):
+        default = VARIABLES.specs(str(ROOT))["base_packages"]["default"]
+        names = list(dict.fromkeys([*default, *(name for each in needs.values() for name in each)]))
+        lines += ["", line("base_packages", names, ", ".join(needs))]
+    smoke = found.get("smoke_request")
+    lines += ["", "# The page that shows after a deploy that the application works.", "smoke_request:"]
+    lines.append(
+        f"  {line('path', smoke.value if smoke else '/', smoke.where if smoke else 'no page was found: see below')}"
+    )
+    if made.sandbox:
+        lines += ["", line("secrets_place", f"{environment_of(made.inventory)}/.host/secrets.yml")]
+    lines += ["", "# What the project does not say:"]
+    for number, question in enumerate(made.questions, 1):
+        lines += commented(f"{number}. {question}")
+    if not made.sandbox:
+        lines += commented(
+            f"{len(made.questions) + 1}. Which certificate? Without an answer a self-signed one is made. Let's Encrypt's, whose terms you accept so:"
+        )
+        lines += ["# nginx_acme: true", "# nginx_acme_terms_agreed: true", "# or your own files on the server:"]
+        lines += [
+            f"# nginx_tls_certificate: /etc/ssl/{project.name}/fullchain.pem",
+            f"# nginx_tls_key: /etc/ssl/{project.name}/privkey.pem",
+        ]
+    elif not made.questions:
+        lines.append("# nothing.")
+    return "\n".join(lines) + "\n"
+
+
+def system_packages(made: Plan) -> dict[str, list[str]]:
+    """Map what needs packages of Debian to these packages."""
+    built = [path.name.split("-")[0].replace("_", "-").lower() for path in (made.inventory / WHEELS).glob("*.whl")]
+    needs = debian_packages.to_run([*packages_of(made), *built], made.target.debian, built)
+    if "django.contrib.gis" in made.project.installed:
+        needs["django.contrib.gis"] = [debian_packages.GEODJANGO]
+    return needs
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server: its name in the inventory, its address, and that in the private network."""
+
+    name: str
+    address: str
+    private: str = ""
+
+
+def servers(text: str) -> list[Server]:
+    """Read HOST: names or addresses, several with spaces or commas between, each NAME or NAME=PRIVATE_ADDRESS.
+
+    Raises RefusedError.
+    """
+    found: list[Server] = []
+    for each in re.split(r"[\s,]+", text.strip()):
+        address, _, private = each.partition("=")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.:-]*", address):
+            raise RefusedError(f"HOST is {text!r}: {each!r} is no name or address of a server.")
+        label = address.split(".")[0].lower()
+        name = label if re.fullmatch(r"[a-z][a-z0-9-]*", label) else f"server{len(found) + 1}"
+        if name in (*GROUPS, "all", "ungrouped", "localhost"):
+            name += "1"  # a host must not have the name of a group
+        if name in [server.name for server in found]:
+            name = f"server{len(found) + 1}"
+        found.append(Server(name, address, private))
+    return found
+
+
+def hosts_yml(hosts: list[Server], user: str) -> str:
+    """Write hosts.yml: the first server has Redis, PostgreSQL and Flower, and all of them the rest."""
+    several = len(hosts) > 1
+    lines = ["# The servers, and what runs on which. docs/design.md, 'Topology', has the groups."]
+    lines += ["all:"]
+    if user:
+        lines += ["  vars:", f"    {line('ansible_user', user, 'an account with sudo or root, reached by SSH key')}"]
+    lines.append("  hosts:")
+    for host in hosts:
+        lines += [f"    {host.name}:", f"      {line('ansible_host', host.address)}"]
+        if several:
+            why = "" if host.private else "its address in the network of the servers is needed: docs/variables.md"
+            lines.append(f"      {line('app_private_address', host.private, why)}")
+    lines.append("  children:")
+    for group in GROUPS:
+        members = hosts[:1] if group in ("redis", "postgresql", "flower") else hosts[:2] if group == "beat" else hosts
+        lines.append(f"    {group}: {{hosts: {{{', '.join(f'{host.name}: {{}}' for host in members)}}}}}")
+    return "\n".join(lines) + "\n"
+
+
+# Writing
+
+
+def write(made: Plan, files: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Write the files that are not there; return their names, and those of the files that were kept."""
+    written, kept = [], []
+    for name, text in files.items():
+        path = made.inventory / name
+        if path.exists():
+            kept.append(name)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        written.append(name)
+    return written, kept
+
+
+def write_lock(made: Plan) -> str:
+    """Write the lock file, where it is made anew; say what was done."""
+    if made.inside or not made.locked or not made.locked.text:
+        return ""
+    path = made.inventory / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    same = path.is_file() and path.read_text() == made.locked.text
+    path.write_text(made.locked.text)
+    return "" if same else f"{len(made.locked.packages)} packages, locked for {made.target}"
+
+
+def differences(made: Plan) -> list[str]:
+    """Say what the project says now and an app.yml that was kept does not."""
+    path = made.inventory / "group_vars/all/app.yml"
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError):
+        return []
+    told = []
+    for name in ("app_settings_module", "app_wsgi", "app_asgi", "app_celery", "app_python_path"):
+        found = made.project.found.get(name)
+        if found and isinstance(values, dict) and values.get(name) != found.value:
+            told.append(f"{name} is {values.get(name)!r} there, and {found.value!r} in {found.where}.")
+    queues = values.get("celery_queues") if isinstance(values, dict) else None
+    for name, queue in made.project.queues.items():
+        if isinstance(queues, dict) and name not in queues and queue.where != "the default queue":
+            told.append(f"celery_queues there does not have {name!r} ({queue.where}).")
+    return told
+
+
+def report(made: Plan, written: list[str], kept: list[str], lock: str) -> str:
+    """Say what was found and where, what was written, and what is open."""
+    folder = environment_of(made.inventory)
+    folder = folder if "/" in folder else f"inventories/{folder}"
+    lines = [f"{made.project.name}: {made.project.folder}"]
+    for name, found in made.project.found.items():
+        lines.append(f"  {name:<22} {shown(found)}")
+    for name, queue in made.project.queues.items():
+        lines.append(f"  {'queue':<22} {name:<32} {queue.where}")
+    if made.source:
+        lines.append(f"  {'packages':<22} {made.source.shown(made.source.path)}")
+    for name, needs in system_packages(made).items():
+        lines.append(f"  {'Debian packages':<22} {' '.join(needs):<32} for {name}")
+    if written or lock:
+        lines.append(f"Written in {folder}:")
+        lines += [f"  {name}" for name in written]
+        lines += [f"  {LOCK}: {lock}"] if lock else []
+    if kept:
+        lines.append(f"Kept in {folder}: {', '.join(kept)}")
+        lines += [f"  {each}" for each in differences(made)]
+    lines += made.locked.said if made.locked else []
+    if made.questions:
+        lines.append("What the project does not say (also at the end of group_vars/all/app.yml):")
+        lines += [f"  {number}. {question}" for number, question in enumerate(made.questions, 1)]
+    return "\n".join(lines)
+
+
+def shown(found: Found) -> str:
+    """Write a value and where it is from."""
+    return f"{found.value!s:<32} {found.where}"
+
+
+# make new
+
+
+def ask(given: dict[str, str], prompt: Callable[[str], str]) -> None:
+    """Ask for what was not given, on a terminal."""
+    texts = {
+        "HOST": "Server (name or address; several with spaces between, each NAME=PRIVATE_ADDRESS): ",
+        "USER": "SSH user, with sudo (empty: as your SSH configuration has it): ",
+        "DOMAIN": "Domain of the site, such as www.example.com: ",
+    }
+    with contextlib.suppress(EOFError):
+        for name, text in texts.items():
+            if name not in given and (answer := prompt(text).strip()):
+                given[name] = answer
+
+
+def new(arguments: list[str], prompt: Callable[[str], str] | None) -> str:
+    """Write an inventory; return what to tell.
+
+    :param prompt: asks the person at the terminal; None where there is none.
+
+    Raises RefusedError with all that is wrong; then nothing is written.
+    """
+    given = words(arguments)
+    environment = given.get("ENV", "")
+    if not environment:
+        missing = "ENV is missing: a name for the inventory, such as ENV=production, or a folder, such as ENV=../mysite/deploy."
+        raise RefusedError(missing, *([] if "APP" in given else [APP_MISSING]))
+    inventory = inventory_of(environment)
+    needs_hosts = not (inventory / "hosts.yml").exists()
+    needs_domain = not (inventory / "group_vars/all/app.yml").exists()
+    made, problems = None, []
+    try:
+        made = plan(given, environment, wheels=inventory / WHEELS)
+    except RefusedError as error:
+        problems += error.problems
+    if prompt and made and (needs_hosts or needs_domain):
+        ask(given, prompt)
+    hosts: list[Server] = []
+    if needs_hosts and "HOST" not in given:
+        problems.append("HOST is missing: the name or address of your server, such as HOST=server1.example.com.")
+    elif needs_hosts:
+        try:
+            hosts = servers(given["HOST"])
+        except RefusedError as error:
+            problems += error.problems
+    if "USER" in given and not re.fullmatch(r"[a-z_][a-z0-9_.-]*", given["USER"]):
+        problems.append(f"USER is {given['USER']!r}; it must be the name of an account on the servers.")
+    if needs_domain and "DOMAIN" not in given:
+        problems.append("DOMAIN is missing: the name of the site, such as DOMAIN=www.example.com.")
+    elif needs_domain:
+        problems += [
+            f"DOMAIN is {given['DOMAIN']!r}: {problem.partition('; ')[2]}"
+            for problem in VARIABLES.value_problems(
+                "app_url", f"https://{given['DOMAIN']}", VARIABLES.schemas(str(ROOT))["app_url"]
+            )
+        ]
+    if problems or not made:
+        raise RefusedError(*problems)
+    if len(hosts) > 1 and not all(host.private for host in hosts):
+        names = ", ".join(host.name for host in hosts if not host.private)
+        made.questions.append(
+            f"Which addresses have {names} in the network between the servers? Write them as app_private_address into hosts.yml."
+        )
+    files = {"hosts.yml": hosts_yml(hosts, given.get("USER", ""))} if needs_hosts else {"hosts.yml": ""}
+    files["group_vars/all/app.yml"] = app_yml(made) if needs_domain else ""
+    lock = write_lock(made)
+    written, kept = write(made, files)
+    return f"{report(made, written, kept, lock)}\n{next_step(made)}"
+
+
+def next_step(made: Plan) -> str:
+    """Name the next command."""
+    env = f"ENV={shlex.quote(environment_of(made.inventory))}"
+    if made.locked and made.locked.missing:
+        return f"Next: make wheels {env}" + (f" DEBIAN={made.target.debian}" if made.target.debian != "13" else "")
+    if (made.inventory / "group_vars/all/vault.yml").exists():
+        return f"Next: make deploy {env}"
+    return f"Next: make secrets {env}, then make deploy {env}"
+
+
+# make try
+
+
+def tried(app: Path) -> Path:
+    """Return the inventory of a project's sandbox host: the one that is there, or a new one named after its folder."""
+    root = SANDBOX
+    for path in sorted(root.glob("*/group_vars/all/try.yml")):
+        if str(app) == (yaml.safe_load(path.read_text()) or {}).get("try_app"):
+            return path.parents[2]
+    names = [re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in (app.name, app.parent.name)]
+    stem = next((name for name in names if name and name not in ("backend", "src", "app")), "app")
+    numbered = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
+    return root / next(
+        name for name in numbered if name not in ("sandbox", "coldframe-sandbox") and not (root / name).exists()
+    )
+
+
+def free_ports() -> dict[str, int]:
+    """Choose ports on loopback that nobody listens on and no other sandbox host has."""
+    taken = set()
+    for path in SANDBOX.glob("*/group_vars/all/try.yml"):
+        taken |= {value for value in (yaml.safe_load(path.read_text()) or {}).values() if isinstance(value, int)}
+    chosen = {}
+    for name, first in PORTS.items():
+        for port in range(first, first + 200):
+            with socket.socket() as probe:
+                if port not in taken and probe.connect_ex(("127.0.0.1", port)):
+                    chosen[name] = port
+                    break
+        else:
+            raise RefusedError(f"None of the ports {first} to {first + 199} is free on this machine.")
+    return chosen
+
+
+def try_yml(inventory: Path, app: Path, suite: str, ports: dict[str, int]) -> str:
+    """Write group_vars/all/try.yml: what is this sandbox host's own."""
+    lines = [
+        "# The sandbox host of one project, made by make try. Its ports were free when it was chosen.",
+        line("try_app", str(app)),
+        line("sandbox_name", f"coldframe-{inventory.name}"),
+        line("sandbox_suite", suite),
+        *(line(f"sandbox_{name}_port", port) for name, port in ports.items()),
+        line("sandbox_state", "{{ inventory_dir }}/.host"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def prepare(given: dict[str, str]) -> Plan:
+    """Write the inventory of a project's sandbox host, and print what was found.
+
+    Raises RefusedError with all that is wrong; then nothing is written.
+    """
+    app = Path(given.get("APP", "")).expanduser().resolve()
+    inventory = tried(app) if "APP" in given else SANDBOX / "app"
+    own = inventory / "group_vars/all/try.yml"
+    said = yaml.safe_load(own.read_text()) if own.exists() else {}
+    suite = said.get("sandbox_suite") or os.environ.get("SANDBOX_SUITE") or "trixie"
+    debian = next((release for release, name in debian_packages.SUITE.items() if name == suite), suite)
+    made = plan(given | {"DEBIAN": debian}, str(inventory), sandbox=True, wheels=inventory / WHEELS)
+    ports = {} if own.exists() else free_ports()
+    files = {
+        "hosts.yml": (ROOT / "inventories/sandbox/hosts.yml").read_text(),
+        "group_vars/all/try.yml": try_yml(inventory, app, suite, ports) if ports else "",
+        "group_vars/all/app.yml": app_yml(made),
+    }
+    lock = write_lock(made)
+    written, kept = write(made, files)
+    for name in ("sandbox.yml", "secrets.yml"):  # as of the example's sandbox host, whatever version this is
+        link = inventory / "group_vars/all" / name
+        if not link.is_symlink():
+            link.symlink_to(os.path.relpath(ROOT / "inventories/sandbox/group_vars/all" / name, link.parent))
+    print(report(made, written, [name for name in kept if name.endswith("app.yml")], lock), flush=True)
+    return made
+
+
+def refused(what: str, error: RefusedError) -> str:
+    """Write a refusal: every problem on a line of its own."""
+    if len(error.problems) == 1:
+        return f"make {what}: {error.problems[0]}"
+    return "\n".join(
+        [f"make {what}: {len(error.problems)} problems", *(f"  - {problem}" for problem in error.problems)]
+    )
+
+
+def terminal() -> Callable[[str], str] | None:
+    """Return what asks the person at the terminal; None where there is none."""
+    return input if sys.stdin.isatty() and sys.stdout.isatty() else None

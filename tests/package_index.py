@@ -1,0 +1,83 @@
+"""A package index on disk for uv: small packages with the names, versions and requirements of real ones."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+ANY = "py3-none-any"
+WHEELS = [
+    ("billiard", "4.2.2", ANY, []),
+    ("billiard", "4.3.2", ANY, []),
+    ("celery", "5.3.6", ANY, ["billiard", "kombu>=5.3.4"]),
+    ("celery", "5.6.3", ANY, ["billiard", "kombu>=5.6.0", "kombu[redis]; extra == 'redis'"]),
+    ("celery", "5.7.0", ANY, ["billiard", "kombu>=5.7,<5.8", "kombu[redis]; extra == 'redis'"]),
+    *(("django", version, ANY, []) for version in ("3.2.25", "5.2.18", "5.2.19")),
+    ("django", "6.0.8", ANY, ["Requires-Python: >=3.12"]),
+    ("django-celery-beat", "2.9.0", ANY, ["celery", "django"]),
+    ("django-environ", "0.13.0", ANY, []),
+    ("gunicorn", "27.0.1", ANY, []),
+    *(("kombu", version, ANY, ["redis; extra == 'redis'"]) for version in ("5.3.7", "5.6.1", "5.6.2", "5.7.0")),
+    ("packaging", "26.3", ANY, []),
+    ("psycopg", "3.3.4", ANY, ["psycopg-binary==3.3.4; extra == 'binary'", "psycopg-c==3.3.4; extra == 'c'"]),
+    *(("psycopg-binary", "3.3.4", f"{tag}-manylinux_2_28_x86_64", []) for tag in ("cp311-cp311", "cp313-cp313")),
+    ("psycopg2-binary", "2.9.9", "cp311-cp311-manylinux_2_17_x86_64", []),
+    ("psycopg2-binary", "2.9.11", "cp313-cp313-manylinux_2_17_x86_64", []),
+    ("python-magic", "0.4.27", ANY, []),
+    *(("redis", version, ANY, []) for version in ("5.0.8", "6.4.0", "8.1.0")),
+    ("reports", "1.0", ANY, ["docopt"]),
+    ("whitenoise", "6.9.0", ANY, []),
+    ("whitenoise", "6.10.0", ANY, []),
+]
+SDISTS = [("docopt", "0.6.2"), ("psycopg-c", "3.3.4"), ("psycopg2", "2.9.9"), ("pylibmc", "1.6.3")]
+
+
+def metadata(name: str, version: str, lines: list[str]) -> str:
+    """The metadata of a package."""
+    head = [line for line in lines if line.startswith("Requires-Python")]
+    needs = [f"Requires-Dist: {line}" for line in lines if line not in head]
+    extras = {line.split("'")[1] for line in needs if "extra ==" in line}
+    return "\n".join(
+        [
+            "Metadata-Version: 2.1",
+            f"Name: {name}",
+            f"Version: {version}",
+            *head,
+            *(f"Provides-Extra: {e}" for e in sorted(extras)),
+            *needs,
+            "",
+        ]
+    )
+
+
+def wheel(folder: Path, name: str, version: str, tag: str, lines: list[str]) -> Path:
+    """Write a wheel."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    path = folder / f"{stem}-{tag}.whl"
+    with zipfile.ZipFile(path, "w") as whole:
+        for file, text in {
+            "METADATA": metadata(name, version, lines),
+            "WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
+            "RECORD": "",
+        }.items():
+            whole.writestr(zipfile.ZipInfo(f"{stem}.dist-info/{file}"), text)
+    return path
+
+
+def write(folder: Path) -> Path:
+    """Write the index; return the configuration of uv that names it alone."""
+    index = folder / "index"
+    index.mkdir(parents=True)
+    for each in WHEELS:
+        wheel(index, *each)
+    for name, version in SDISTS:
+        text = metadata(name, version, []).encode()
+        with tarfile.open(index / f"{name.replace('-', '_')}-{version}.tar.gz", "w:gz") as tar:
+            member = tarfile.TarInfo(f"{name.replace('-', '_')}-{version}/PKG-INFO")
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text))
+    config = folder / "uv.toml"
+    config.write_text(f'cache-dir = "{folder}/cache"\n[pip]\nno-index = true\nfind-links = ["{index}"]\n')
+    return config

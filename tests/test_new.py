@@ -1,0 +1,441 @@
+"""`make new` reads projects of many kinds without running them, and writes an inventory that a deploy accepts."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import inventory
+import locking
+import newinventory
+import package_index
+import projects
+import pytest
+import yaml
+from lock import lock_problems
+from project import RefusedError, read
+from static import Files
+
+ROOT = Path(__file__).parents[1]
+SAID = {"HOST": "web.example.com", "DOMAIN": "www.example.com"}
+# What is in each layout, as its author would say it.
+EXPECTED = {
+    "startproject": {
+        "app_settings_module": "bakery.settings",
+        "app_wsgi": "bakery.wsgi:application",
+        "app_celery": "bakery.celery:app",
+        "celery_queues": {"default": {}, "labels": {"time_limit": 7200}, "ovens": {"longest_countdown": 900}},
+        "smoke_request": {"path": "/admin/login/"},
+    },
+    "environ": {
+        "app_settings_module": "clinic.settings",
+        "app_celery": "clinic.celery:app",
+        "celery_default_queue": "desk",
+        "celery_queues": {key: {"time_limit": 1800} for key in ("desk", "mail", "exports", "night")},
+        "smoke_request": {"path": "/internal/health/"},
+        "nginx_media_url": "/scans/",
+        "base_packages": ["ca-certificates", "libmagic1t64"],
+    },
+    "cookiecutter": {
+        "app_settings_module": "config.settings.production",
+        "app_wsgi": "config.wsgi:application",
+        "app_celery": "config.celery_app:app",
+        "celery_queues": {"default": {}},
+        "smoke_request": {"path": "/"},
+    },
+    "src": {
+        "app_python_path": "src",
+        "app_settings_module": "ledger.conf.settings",
+        "app_wsgi": "ledger.wsgi:application",
+        "app_celery": "ledger.queue:worker",
+        "celery_default_queue": "front",
+        "celery_queues": {"front": {}, "books": {}},
+    },
+    "poetry": {"app_settings_module": "museum.settings", "app_celery": "museum.celery:app"},
+    "pipenv": {"app_celery": "radio.jobs.main:celery_app", "celery_queues": {"default": {}, "air": {}, "archive": {}}},
+    "monorepo": {"app_settings_module": "core.settings", "app_wsgi": "core.wsgi:application"},
+    "split": {"app_settings_module": "press.settings_prod", "app_celery": "press.celery:app"},
+}
+REQUIREMENTS = {
+    "startproject": "requirements.txt",
+    "environ": "requirements.txt",
+    "cookiecutter": "requirements/production.txt",
+    "src": "uv.lock",
+    "poetry": "poetry.lock",
+    "pipenv": "Pipfile.lock",
+    "monorepo": "requirements.txt",
+    "split": "requirements-prod.txt",
+}
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    return package_index.write(tmp_path_factory.mktemp("index"))
+
+
+@pytest.fixture(autouse=True)
+def alone(index, monkeypatch):
+    """Have uv know no other packages."""
+    monkeypatch.setenv("UV_CONFIG_FILE", str(index))
+
+
+def words(tmp_path, app, **said):
+    return [f"{name}={value}" for name, value in ({"ENV": tmp_path / "ops", "APP": app} | SAID | said).items() if value]
+
+
+def values_of(folder):
+    return yaml.safe_load((folder / "group_vars/all/app.yml").read_text())
+
+
+@pytest.mark.parametrize("layout", projects.LAYOUTS)
+def test_what_a_project_has_is_found_and_may_be_deployed(tmp_path, layout):
+    app = projects.LAYOUTS[layout](tmp_path / "mysite")
+    told = newinventory.new(words(tmp_path, app), None)
+    values = values_of(tmp_path / "ops")
+    assert {name: values.get(name) for name in EXPECTED[layout]} == EXPECTED[layout]
+    assert ("app_python_path" in values) == (layout == "src")
+    assert f"packages               {REQUIREMENTS[layout]}\n" in told
+    plain = {name: value for name, value in values.items() if "{{" not in str(value)}
+    assert inventory.variable_problems(plain | {"app_lock_file": "x"}, str(ROOT)) == []
+    folder = Path(values["app_source"])
+    assert (folder / "manage.py").is_file()
+    assert lock_problems(str(folder), str(tmp_path / "ops/requirements.txt"), python="3.13.5") == []
+    assert told.splitlines()[-1] == f"Next: make secrets ENV={tmp_path}/ops, then make deploy ENV={tmp_path}/ops"
+
+
+@pytest.mark.parametrize("layout", projects.LAYOUTS)
+def test_what_is_told_names_the_file_and_line_that_say_it(tmp_path, layout):
+    app = projects.LAYOUTS[layout](tmp_path / "mysite")
+    found = read(app, str(app), {})
+    places = [each.where for each in found.found.values()] + [queue.where for queue in found.queues.values()]
+    named = [re.match(r"(\S+\.py):(\d+)", place) for place in places]
+    assert len([each for each in named if each]) >= 5
+    for each in filter(None, named):
+        lines = (found.folder / each[1]).read_text().splitlines()
+        assert 1 <= int(each[2]) <= len(lines)
+    line = re.match(r"(\S+):(\d+)", found.found["app_celery"].where)
+    name = found.found["app_celery"].value.partition(":")[2]
+    assert (found.folder / line[1]).read_text().splitlines()[int(line[2]) - 1].startswith(name)
+
+
+def test_folders_that_hold_no_source_are_passed_over(tmp_path):
+    for name in (
+        ".copy/a.py",
+        "venv/pyvenv.cfg",
+        "venv/b.py",
+        "node_modules/x/c.py",
+        "{{ name }}/d.py",
+        "shop/tests/e.py",
+        "shop/f.py",
+    ):
+        projects.put(tmp_path / name, "")
+    assert Files(tmp_path).paths == [Path("shop/f.py")]
+
+
+def test_nothing_of_the_project_is_run(tmp_path):
+    app = projects.startproject(tmp_path / "mysite")
+    for path in app.rglob("*.py"):
+        path.write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n{path.read_text()}")
+    (app / "setup.py").write_text("raise SystemExit('no')\n")
+    newinventory.new(words(tmp_path, app), None)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_ansible_reads_the_inventory_and_the_playbook_with_it(tmp_path):
+    app = projects.src(tmp_path / "mysite")
+    newinventory.new(
+        words(tmp_path, app, ENV=app / "deploy", HOST="a.example.com=10.0.0.1 10.9.9.9=10.0.0.2", USER="ops"), None
+    )
+
+    def run(*command):
+        around = os.environ | {"ANSIBLE_STRATEGY": "linear", "ANSIBLE_NOCOLOR": "1"}
+        done = subprocess.run(command, cwd=ROOT, env=around, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+        return done.stdout
+
+    listed = json.loads(run("ansible-inventory", "-i", app / "deploy", "--list"))
+    assert {group: listed[group]["hosts"] for group in newinventory.GROUPS} == {
+        **{key: ["a"] for key in ("redis", "postgresql", "flower")},
+        **{key: ["a", "server2"] for key in ("web", "workers", "beat", "edge")},
+    }
+    hosts = listed["_meta"]["hostvars"]
+    assert hosts["server2"]["ansible_host"] == "10.9.9.9" and hosts["server2"]["app_private_address"] == "10.0.0.2"
+    asked = run("ansible", "a", "-i", app / "deploy", "-m", "debug", "-a", "msg='{{ app_source }} {{ app_lock_file }}'")
+    assert f"{app} {app}/deploy/requirements.txt" in asked
+    assert values_of(app / "deploy")["app_exclude"] == ["deploy"]
+    run("ansible-playbook", "-i", app / "deploy", "playbooks/deploy.yml", "--syntax-check")
+
+
+def test_files_that_are_there_are_kept_and_what_they_lack_is_told(tmp_path):
+    app = projects.startproject(tmp_path / "mysite")
+    newinventory.new(words(tmp_path, app), None)
+    (tmp_path / "ops/hosts.yml").write_text("# mine\n")
+    path = tmp_path / "ops/group_vars/all/app.yml"
+    path.write_text(path.read_text().replace("bakery.celery:app", "bakery.tasks:mine"))
+    before = path.read_text()
+    (app / "orders/more.py").write_text(
+        "from celery import shared_task\n\n@shared_task(queue='crumbs')\ndef sweep(): ...\n"
+    )
+    told = newinventory.new(words(tmp_path, app, HOST="", DOMAIN=""), None)
+    assert path.read_text() == before and (tmp_path / "ops/hosts.yml").read_text() == "# mine\n"
+    assert "Kept in " in told and "celery_queues there does not have 'crumbs' (orders/more.py:3)." in told
+    assert "app_celery is 'bakery.tasks:mine' there, and 'bakery.celery:app' in bakery/celery.py:6." in told
+
+
+def test_a_lock_file_of_the_projects_own_that_has_everything_is_used_as_it_is(tmp_path):
+    app = projects.startproject(tmp_path / "mysite")
+    source = locking.find(app, app)
+    locked = locking.Maker(source, locking.Target("13", "x86_64")).run()
+    (app / "requirements.txt").write_text(re.sub(r"^#.*\n", "", locked.text, flags=re.MULTILINE))
+    newinventory.new(words(tmp_path, app), None)
+    assert values_of(tmp_path / "ops")["app_lock_file"] == "requirements.txt"
+    assert not (tmp_path / "ops/requirements.txt").exists()
+
+
+CHECK = """
+- hosts: all
+  connection: local
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_tasks: tasks/variables.yml
+"""
+
+
+@pytest.mark.parametrize("change, problem", [("", ""), ("app_web: {workers: none}\n", "app_web.workers is 'none'")])
+def test_variables_are_those_that_a_deploy_accepts(tmp_path, change, problem):
+    """By the task that a deploy begins with."""
+    newinventory.new(words(tmp_path, projects.environ(tmp_path / "mysite")), None)
+    with (tmp_path / "ops/group_vars/all/app.yml").open("a") as file:
+        file.write(change)
+    (tmp_path / "project/playbooks").mkdir(parents=True)
+    (tmp_path / "project/roles").symlink_to(ROOT / "roles")
+    for path in (ROOT / "playbooks").iterdir():
+        (tmp_path / "project/playbooks" / path.name).symlink_to(path)
+    (tmp_path / "project/playbooks/check.yml").write_text(CHECK)
+    around = os.environ | {"ANSIBLE_STRATEGY": "linear", "ANSIBLE_NOCOLOR": "1"}
+    command = ["ansible-playbook", "-i", tmp_path / "ops", tmp_path / "project/playbooks/check.yml"]
+    done = subprocess.run(command, cwd=ROOT, env=around, capture_output=True, text=True, check=False)
+    assert done.returncode == (2 if problem else 0) and problem in done.stdout + done.stderr, done.stdout + done.stderr
+    assert "WARNING" not in done.stderr
+
+
+def test_next_command_builds_what_has_no_wheel(tmp_path):
+    app = projects.startproject(tmp_path / "mysite")
+    (app / "requirements.txt").write_text("django\ncelery\npylibmc==1.6.3\n")
+    told = newinventory.new(words(tmp_path, app, DEBIAN="12"), None)
+    assert told.splitlines()[-1] == f"Next: make wheels ENV={tmp_path}/ops DEBIAN=12"
+    assert not (tmp_path / "ops/requirements.txt").exists(), "it would not be whole"
+    assert "There is no wheel for Debian 12 (Python 3.11, x86_64) of pylibmc==1.6.3." in told
+
+
+def refused(tmp_path, app, **said):
+    with pytest.raises(RefusedError) as error:
+        newinventory.new(words(tmp_path, app, **said), None)
+    assert not (tmp_path / "ops").exists()
+    return error.value.problems
+
+
+def test_everything_that_is_missing_is_told_at_once(tmp_path):
+    missing = projects.poetry(tmp_path / "other")
+    (missing / "requirements.txt").write_text("django\ncelery\ndocopt\n")
+    (missing / "poetry.lock").unlink()
+    app = projects.startproject(tmp_path / "mysite")
+    shutil.rmtree(app / "orders")
+    (app / "bakery/celery.py").unlink()
+    (app / "bakery/wsgi.py").unlink()
+    (app / "bakery/settings.py").write_text("INSTALLED_APPS = []\n")
+    (app / "requirements.txt").unlink()
+    assert "There is no wheel" in refused(tmp_path, missing, NAME="My-Site")[-1]
+    problems = refused(tmp_path, app, HOST="", DOMAIN="", DEBIAN="11", USER="an ops")
+    for text in (
+        "DEBIAN is '11'; it must be 12 or 13.",
+        "set WSGI=module:name",
+        "set CELERY=module:name",
+        "set REQUIREMENTS to the file",
+        "HOST is missing",
+        "DOMAIN is missing",
+        "USER is 'an ops'",
+    ):
+        assert [problem for problem in problems if text in problem], (text, problems)
+
+
+def test_a_folder_without_a_project_and_one_with_two_are_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "neither it nor a folder in it has a manage.py" in refused(tmp_path, tmp_path / "empty")[0]
+    assert "which is no folder" in refused(tmp_path, tmp_path / "absent")[0]
+    projects.startproject(tmp_path / "both/shop")
+    projects.environ(tmp_path / "both/intranet")
+    assert f"APP={tmp_path}/both/intranet or APP={tmp_path}/both/shop" in refused(tmp_path, tmp_path / "both")[0]
+
+
+def test_what_is_ambiguous_names_the_choices_and_the_variable_that_decides(tmp_path):
+    app = projects.cookiecutter(tmp_path / "mysite")
+    for name in ("wsgi", "asgi"):
+        path = app / f"config/{name}.py"
+        path.write_text(path.read_text().replace("production", "local"))
+    (app / "config/settings/live.py").write_text("from .base import *\n")
+    (app / "config/other.py").write_text((app / "config/celery_app.py").read_text())
+    (app / "config/__init__.py").write_text("")
+    settings, celery = refused(tmp_path, app)
+    assert "set SETTINGS=config.settings.live or SETTINGS=config.settings.production." in settings
+    assert "set CELERY=config.celery_app:app or CELERY=config.other:app." in celery
+    newinventory.new(
+        words(tmp_path, app, SETTINGS="config.settings.live", CELERY="config.other:app", NAME="notes"), None
+    )
+    values = values_of(tmp_path / "ops")
+    chosen = [values[name] for name in ("app_settings_module", "app_celery", "app_name")]
+    assert chosen == ["config.settings.live", "config.other:app", "notes"]
+
+
+def test_settings_for_development_alone_are_not_taken(tmp_path):
+    app = projects.cookiecutter(tmp_path / "mysite")
+    for name in ("wsgi", "asgi"):
+        path = app / f"config/{name}.py"
+        path.write_text(path.read_text().replace("production", "local"))
+    (app / "config/settings/production.py").unlink()
+    assert "config.settings.local, in config/wsgi.py:4, is for development" in refused(tmp_path, app)[0]
+
+
+def test_names_that_are_wrong_are_refused(tmp_path):
+    app = projects.startproject(tmp_path / "mysite")
+    problems = refused(tmp_path, app, NAME="My-Site", SETTINGS="bakery.absent", DOMAIN="http://x", HOST="a;b")
+    for name in ("NAME is 'My-Site'", "SETTINGS is 'bakery.absent'", "DOMAIN is 'http://x'", "HOST is 'a;b'"):
+        assert [problem for problem in problems if name in problem], (name, problems)
+    assert "'COLOUR=red' is unknown" in refused(tmp_path, app, COLOUR="red")[0]
+    assert "comes with Coldframe" in refused(tmp_path, app, ENV="single")[0]
+
+
+def test_a_queue_whose_name_cannot_be_is_a_question(tmp_path):
+    app = projects.startproject(tmp_path / "mysite")
+    (app / "orders/tasks.py").write_text(
+        "from celery import shared_task\n\n@shared_task(queue='High-Priority')\ndef a(): ...\n"
+    )
+    told = newinventory.new(words(tmp_path, app), None)
+    assert "The queue 'High-Priority' (orders/tasks.py:3) cannot be in celery_queues" in told
+    assert values_of(tmp_path / "ops")["celery_queues"] == {"default": {}}
+    assert "High-Priority" in (tmp_path / "ops/group_vars/all/app.yml").read_text()
+
+
+def test_what_the_settings_read_and_nobody_sets_is_a_question(tmp_path):
+    app = projects.environ(tmp_path / "mysite")
+    told = newinventory.new(words(tmp_path, app), None)
+    assert "SMS_GATEWAY_TOKEN (clinic/settings.py:6)" in told
+    assert "SECRET_KEY (" not in told and "REGION" not in told and "DATABASE_URL" not in told
+
+
+def test_variables_of_the_database_are_those_that_the_runtime_gives(tmp_path):
+    app = projects.environ(tmp_path / "mysite")
+    settings = app / "clinic/settings.py"
+    settings.write_text(settings.read_text() + 'env("DB_USER")\nenv("PGPASSWORD")\nenv("POSTGRES_USERNAME")\n')
+    asked = newinventory.new(words(tmp_path, app), None)
+    assert "POSTGRES_USERNAME (" in asked and "DB_USER (" not in asked and "PGPASSWORD (" not in asked
+
+
+def test_questions_are_asked_on_a_terminal_alone(tmp_path):
+    app = projects.startproject(tmp_path / "mysite")
+    answers = iter(["one.example.com two.example.com", "admin", "shop.example.com"])
+    told = newinventory.new(words(tmp_path, app, HOST="", DOMAIN=""), lambda text: next(answers))
+    assert values_of(tmp_path / "ops")["app_url"] == "https://shop.example.com"
+    hosts = yaml.safe_load((tmp_path / "ops/hosts.yml").read_text())["all"]
+    assert hosts["vars"] == {"ansible_user": "admin"} and list(hosts["hosts"]) == ["one", "two"]
+    assert "Which addresses have one, two in the network between the servers?" in told
+    shutil.rmtree(app / "bakery")
+    with pytest.raises(RefusedError, match="No settings module"):
+        newinventory.new(
+            words(tmp_path, app, ENV=tmp_path / "other", HOST=""), lambda text: next(answers)
+        )  # asks nothing
+
+
+@pytest.fixture
+def sandbox(tmp_path, monkeypatch):
+    monkeypatch.setattr(newinventory, "SANDBOX", tmp_path / "sandbox")
+    return tmp_path / "sandbox"
+
+
+def test_a_sandbox_host_keeps_its_debian(tmp_path, sandbox, monkeypatch):
+    app = projects.startproject(tmp_path / "mysite")
+    monkeypatch.setenv("SANDBOX_SUITE", "bookworm")
+    newinventory.prepare({"APP": str(app)})
+    monkeypatch.delenv("SANDBOX_SUITE")
+    newinventory.prepare({"APP": str(app)})
+    assert "Debian 12 (Python 3.11" in (sandbox / "mysite/requirements.txt").read_text()
+    assert "sandbox_suite: bookworm" in (sandbox / "mysite/group_vars/all/try.yml").read_text()
+
+
+def ports(folder):
+    said = yaml.safe_load((folder / "group_vars/all/try.yml").read_text())
+    return [said[f"sandbox_{name}_port"] for name in ("ssh", "https", "http")]
+
+
+def test_a_project_has_a_sandbox_host_of_its_own_and_keeps_it(tmp_path, sandbox, capsys):
+    mine = projects.startproject(tmp_path / "mysite")
+    other = projects.poetry(tmp_path / "elsewhere/mysite")
+    for app in (mine, other, mine):
+        newinventory.prepare({"APP": str(app)})
+    assert sorted(path.name for path in sandbox.iterdir()) == ["mysite", "mysite-2"]
+    assert len({*ports(sandbox / "mysite"), *ports(sandbox / "mysite-2"), 2222, 8443, 8080}) == 9
+    assert newinventory.tried(other) == sandbox / "mysite-2"
+    assert values_of(sandbox / "mysite")["app_url"] == "https://localhost:{{ sandbox_https_port }}"
+    assert "Kept in" in capsys.readouterr().out
+
+
+def test_inventory_of_a_sandbox_host_has_all_that_the_examples_has(tmp_path, sandbox):
+    newinventory.prepare({"APP": str(projects.src(tmp_path / "mysite"))})
+    (sandbox / "mysite/.host").mkdir()
+    shutil.copy(ROOT / "inventories/sandbox/hosts.yml", tmp_path / "hosts.yml")
+    assert (sandbox / "mysite/hosts.yml").read_text() == (tmp_path / "hosts.yml").read_text()
+    names = ["sandbox_name", "sandbox_state", "sandbox_ssh_port", "app_lock_file", "ansible_ssh_common_args"]
+    shown = " ".join(f"{{{{ {name} }}}}" for name in names)
+    command = ["ansible", "sandbox", "-i", sandbox / "mysite", "-m", "debug", "-a", f"msg='{shown}'"]
+    around = os.environ | {
+        "ANSIBLE_STRATEGY": "linear",
+        "SANDBOX_NAME": "coldframe-sandbox",
+        "SANDBOX_SSH_PORT": "2222",
+    }
+    done = subprocess.run(command, cwd=ROOT, env=around, capture_output=True, text=True, check=False)
+    state, port = f"{sandbox}/mysite/.host", ports(sandbox / "mysite")[0]
+    assert f"coldframe-mysite {state} {port} {sandbox}/mysite/requirements.txt -F {state}/ssh_config" in re.sub(
+        r"\s+", " ", done.stdout
+    )
+
+
+MAKE = """#!/bin/sh
+echo "make $*" >> "$LOG"
+exit ${CODE:-0}
+"""
+
+
+def test_try_deploys_and_try_down_removes_the_host_alone(tmp_path, sandbox):
+    """With a `make` that only tells how it was called."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/make").write_text(MAKE)
+    (tmp_path / "bin/make").chmod(0o755)
+    app = projects.startproject(tmp_path / "mysite")
+    program = tmp_path / "try.py"  # the program, with another folder for its sandbox hosts
+    program.write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'bin')!r})\nimport newinventory\nfrom pathlib import Path\n"
+        f"newinventory.SANDBOX = Path({str(sandbox)!r})\n"
+        + (ROOT / "bin/try").read_text().replace("from __future__ import annotations\n", "")
+    )
+
+    def run(*arguments, code=0):
+        around = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "LOG": str(tmp_path / "log"), "CODE": str(code)}
+        command = ["python", program, *arguments]
+        return subprocess.run(command, env=os.environ | around, capture_output=True, text=True, check=False)
+
+    assert "make try: APP is '" in run("down", f"APP={app}").stderr
+    first = run(f"APP={app}")
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout.splitlines()[-1] == f"Next, for your own servers: make new ENV=production APP={app}"
+    failed = run(f"APP={app}", code=2)
+    assert failed.returncode == 2 and f"then make try APP={app} again" in failed.stdout.splitlines()[-1]
+    assert run("down", f"APP={app}").returncode == 0 and (sandbox / "mysite/group_vars/all/app.yml").exists()
+    called = (tmp_path / "log").read_text().splitlines()
+    targets = [line.split()[2] for line in called]
+    assert targets == ["deploy", "deploy", "sandbox-down"] and all(
+        line.endswith(f"ENV={sandbox}/mysite") for line in called
+    )
+    refused = run(f"APP={tmp_path / 'bin'}")
+    assert refused.returncode == 1 and "which is no Django project" in refused.stderr
