@@ -49,7 +49,7 @@ export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(abspath $(INVENTORY)/.wheel
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test bench-deploy
 
 help: ## Print this help
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -209,7 +209,10 @@ test-faults: tools ## Run the scenario `faults` in full, with 20,000 orders (ORD
 	@$(MAKE) --no-print-directory scenario-faults
 	@$(if $(WITHOUT),,bench/faults)
 
-scenario-%: .venv/.ready ## Step of test-hosts and test-faults: run one Molecule scenario, such as scenario-default
+test-adopt: tools ## Deploy projects that know nothing of Coldframe, each to a sandbox host of its own; ADOPT=clinic,press chooses
+	@$(MAKE) --no-print-directory scenario-adopt
+
+scenario-%: .venv/.ready ## Step of test-hosts, test-faults and test-adopt: run one Molecule scenario, such as scenario-default
 	@mkdir -p .cache
 	@molecule test -s $* $(call log_as,$*)
 

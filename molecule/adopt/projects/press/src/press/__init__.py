@@ -1,0 +1,3 @@
+from press.queue import celery_app
+
+__all__ = ["celery_app"]
