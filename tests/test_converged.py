@@ -69,5 +69,5 @@ def test_what_the_preflight_finds_out_is_no_input():
     for path in [*ROOT.glob("roles/*/tasks/preflight.yml"), ROOT / "roles/app/tasks/state.yml"]:
         for task in yaml.safe_load(path.read_text()) or []:
             found |= {task.get("register"), *task.get("ansible.builtin.set_fact", {})} - {None}
-    assert {"app_state", "__base_sandbox", "__nginx_pair"} <= found
+    assert {"app_state", "__nginx_pair"} <= found
     assert converged_inputs(found, str(ROOT)) == []

@@ -1,8 +1,9 @@
-"""What else a host is used for: another application of Coldframe's, or services that Coldframe did not set up."""
+"""What a host is used for besides, how it is reached by SSH, and what a container of a host allows."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -11,6 +12,18 @@ from pathlib import Path
 from ansible.module_utils import coldframe
 
 ETC = Path("/etc")
+# Of what the units are given, what a container's own machine must allow: in LXC that is `nesting`.
+SANDBOX = {
+    "User": "nobody",
+    "PrivateUsers": "yes",
+    "PrivateTmp": "yes",
+    "PrivateDevices": "yes",
+    "PrivateNetwork": "yes",
+    "ProtectSystem": "strict",
+    "ProtectKernelTunables": "yes",
+    "ProtectProc": "invisible",
+    "LoadCredential": "probe:/etc/passwd",
+}
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -54,6 +67,44 @@ def foreign_services(run: Run) -> dict[str, str]:
     """
     found = {"edge": _sites(), "redis": _keys(run), "postgresql": _databases(run)}
     return {group: what for group, what in found.items() if what}
+
+
+def ssh_ports(run: Run) -> list[int]:
+    """List the TCP ports on which the SSH server listens, or systemd for it.
+
+    systemd listens for more than SSH: of its sockets only ssh.socket counts.
+    """
+    ports = [
+        line.split()[3].rpartition(":")[2]
+        for line in run(["sh", "-c", "ss -Hltnp"])[1].splitlines()
+        if '"sshd"' in line
+    ]
+    if not run(["systemctl", "is-active", "--quiet", "ssh.socket"])[0]:
+        listen = run(["systemctl", "show", "--property=Listen", "--value", "ssh.socket"])[1]
+        ports += re.findall(r":(\d+) \(Stream\)", listen)
+    return sorted({int(port) for port in ports})
+
+
+def key_login(run: Run) -> bool:
+    """Whether the journal has a login with a key of the account that deploys."""
+    account = os.environ.get("SUDO_USER") or "root"
+    accepted = f"^Accepted publickey for {re.escape(account)} from "
+    return bool(run(["journalctl", "--quiet", "--lines=1", f"--grep={accepted}"])[1].strip())
+
+
+def sandbox_error(run: Run) -> str:
+    """Say why a service with a sandbox of its own does not start in this container; empty if it does, or on no container."""
+    if run(["systemd-detect-virt", "--container", "--quiet"])[0]:
+        return ""
+    command = [
+        "systemd-run",
+        "--quiet",
+        "--wait",
+        "--collect",
+        *(f"--property={name}={value}" for name, value in SANDBOX.items()),
+    ]
+    code, _, errors = run([*command, "sh", "-c", 'test -s "$CREDENTIALS_DIRECTORY/probe" && ! test -w /usr'])
+    return f"rc {code}: {errors.strip()}" if code else ""
 
 
 def _sites() -> str:

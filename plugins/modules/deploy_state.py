@@ -14,11 +14,15 @@ options:
   app: {description: The application's name., type: str, required: true}
   root: {description: The application's folder., type: path, required: true}
   history: {description: How many of the last deploys to tell., type: int, default: 0}
+  surroundings:
+    description: Whether to find out too how the host is reached by SSH, and whether a container allows a unit's sandbox.
+    type: bool
+    default: false
 author: Coldframe
 """
 
 EXAMPLES = r"""
-- deploy_state: {app: shop, root: /srv/shop, history: 20}
+- deploy_state: {app: shop, root: /srv/shop, history: 20, surroundings: true}
 """
 
 RETURN = r"""
@@ -34,6 +38,12 @@ units: {description: "Instances that are not stopped or start at boot: unit, rel
 hostname: {description: The host's name., type: str, returned: always}
 others: {description: "Other applications of Coldframe on this host, name to when and by whom each was last deployed.", type: dict, returned: always}
 foreign: {description: "What services that Coldframe did not set up hold, inventory group to what.", type: dict, returned: always}
+ssh_ports: {description: "TCP ports on which the SSH server listens, or systemd for it.", type: list, returned: with C(surroundings)}
+key_login: {description: Whether the journal has a login of the account that deploys with a key., type: bool, returned: with C(surroundings)}
+sandbox_error:
+  description: Why a service with a sandbox does not start in this container. Empty if it does, and on a host that is no container.
+  type: str
+  returned: with C(surroundings)
 lock: {description: Who deploys now; empty when nobody does., type: dict, returned: always}
 deploys: {description: "The last deploys, the newest first.", type: list, returned: always}
 """
@@ -47,7 +57,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe import Application
-from ansible.module_utils.coldframe_host import foreign_services, other_applications
+from ansible.module_utils.coldframe_host import (
+    foreign_services,
+    key_login,
+    other_applications,
+    sandbox_error,
+    ssh_ports,
+)
 
 
 def meminfo(name: str, proc: Path = Path("/proc")) -> int:
@@ -128,15 +144,21 @@ def main() -> None:
             "app": {"type": "str", "required": True},
             "root": {"type": "path", "required": True},
             "history": {"type": "int", "default": 0},
+            "surroundings": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     host = Application(module, module.params["app"], module.params["root"])
     _, installed, _ = module.run_command(["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\\n"])
     lock = host.lock()
+    around: dict[str, object] = {}
+    if module.params["surroundings"]:
+        run = module.run_command
+        around = {"ssh_ports": ssh_ports(run), "key_login": key_login(run), "sandbox_error": sandbox_error(run)}
     module.exit_json(
         changed=False,
         ansible_facts=facts(module),
+        **around,
         current=host.current,
         previous=host.previous(),
         releases=host.releases(),
