@@ -1,4 +1,4 @@
-from press.settings.base import *  # noqa: F403
+from press.settings.base import *
 
-SECRET_KEY = "local"  # noqa: S105
+SECRET_KEY = "local"
 DEBUG = True

@@ -1,6 +1,6 @@
 import os
 
-from press.settings.base import *  # noqa: F403
+from press.settings.base import *
 
 SECRET_KEY = os.environ["SECRET_KEY"]
 DEBUG = False
