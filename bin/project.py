@@ -478,6 +478,7 @@ class Reader:
             namespace = evaluate(keyword(reads, "namespace"), names)
             self.namespace = namespace if isinstance(namespace, str) else ""
             self.find("Celery's namespace", self.namespace or "none", f"{path}:{reads.lineno}")
+            self.read_celery_config(path, reads)
         tree = self.files.tree(path)
         for node in ast.walk(tree) if tree else ():
             if isinstance(node, ast.Assign) and (key := name_of(node.targets[0])).startswith(f"{name}.conf."):
@@ -491,6 +492,41 @@ class Reader:
                 continue
             for setting, value in values.items():
                 self.celery_conf.setdefault(setting, []).append(Value(value, Place(path, node.lineno)))
+
+    def read_celery_config(self, path: Path, reads: ast.Call) -> None:
+        """Read the module or class of Celery's settings that `config_from_object` names, unless it is Django's settings."""
+        file, inner = self.celery_config(path, reads.args[0] if reads.args else keyword(reads, "obj"))
+        tree = self.files.tree(file) if file else None
+        if not file or not tree:
+            return
+        names = self.files.constants(file, self.places)
+        classes = {each.name: each.body for each in tree.body if isinstance(each, ast.ClassDef)}
+        prefix, new = f"{self.namespace}_" if self.namespace else "", {old: name for name, old in OLD.items()}
+        for each in statements(classes.get(inner, tree.body)):
+            if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name):
+                name = each.targets[0].id
+                names[name] = evaluate(each.value, names)
+                setting = new.get(name) or name.removeprefix(prefix).lower()
+                self.celery_conf.setdefault(setting, []).append(Value(names[name], Place(file, each.lineno)))
+
+    def celery_config(self, path: Path, named: ast.expr | None) -> tuple[Path | None, str]:
+        """Find the file of Celery's settings, and the class in it if it is one."""
+        if isinstance(named, ast.Constant):
+            module, _, inner = str(named.value).partition(":")
+            return self.files.module(module, self.places), inner
+        tree = self.files.tree(path)
+        for each in statements(tree.body) if tree else ():
+            if isinstance(each, ast.ClassDef) and each.name == name_of(named or each):
+                return path, each.name
+            for alias in each.names if isinstance(each, (ast.Import, ast.ImportFrom)) else ():
+                if name_of(named or each) != (alias.asname or alias.name):
+                    continue
+                if isinstance(each, ast.Import):
+                    return self.files.module(alias.name, self.places), ""
+                within = ast.ImportFrom(f"{each.module}.{alias.name}" if each.module else alias.name, [], each.level)
+                module_of_it = self.files.imported(path, within, self.places)
+                return module_of_it or self.files.imported(path, each, self.places), alias.name
+        return None, ""
 
     def celery_setting(self, name: str) -> Value | None:
         """Return one of Celery's settings, such as `task_routes`, from the settings or from its module."""

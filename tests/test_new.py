@@ -318,6 +318,31 @@ def test_a_queue_whose_name_cannot_be_is_a_question(tmp_path):
     assert "High-Priority" in (tmp_path / "ops/group_vars/all/app.yml").read_text()
 
 
+@pytest.mark.parametrize(
+    ("configured", "config"),
+    [
+        ('app.config_from_object("bakery.celeryconfig")', 'task_routes = {"orders.tasks.bake": "ovens"}'),
+        (
+            "from . import celeryconfig\napp.config_from_object(celeryconfig)",
+            'CELERY_ROUTES = {"orders.tasks.bake": {"queue": "ovens"}}',
+        ),
+        (
+            "from bakery.celeryconfig import Live as L\napp.config_from_object(L)",
+            'class Live:\n    task_routes = [("orders.*", "ovens")]',
+        ),
+        ('app.config_from_object("bakery.celeryconfig", namespace="JOB")', 'JOB_TASK_DEFAULT_QUEUE = "ovens"'),
+        ("class Own:\n    task_default_queue = 'ovens'\n\napp.config_from_object(Own)", ""),
+    ],
+)
+def test_celerys_settings_may_be_in_a_module_or_a_class_of_their_own(tmp_path, configured, config):
+    app = projects.startproject(tmp_path / "mysite")
+    (app / "orders/tasks.py").write_text("")
+    (app / "bakery/celery.py").write_text(f"from celery import Celery\n\napp = Celery('bakery')\n{configured}\n")
+    (app / "bakery/celeryconfig.py").write_text(config + "\n")
+    newinventory.new(words(tmp_path, app), None)
+    assert "ovens" in values_of(tmp_path / "ops")["celery_queues"]
+
+
 def test_what_the_settings_read_and_nobody_sets_is_a_question(tmp_path):
     app = projects.environ(tmp_path / "mysite")
     told = newinventory.new(words(tmp_path, app), None)

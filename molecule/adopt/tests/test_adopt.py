@@ -124,7 +124,7 @@ def test_files_of_the_project_are_unchanged(project):
 
 def test_each_queue_has_a_worker_and_beat_ticks(project):
     queues = set(project.deployment.celery_queues)
-    assert queues == {"clinic": {"celery", "mail", "reports"}, "press": {"celery", "render"}}[project.name]
+    assert queues == {"clinic": {"default", "mail", "reports"}, "press": {"default", "render"}}[project.name]
 
     def late() -> set[str]:
         printed = project.make("status").stdout
