@@ -518,7 +518,9 @@ class Reader:
         for each in statements(tree.body) if tree else ():
             if isinstance(each, ast.ClassDef) and each.name == name_of(named or each):
                 return path, each.name
-            for alias in each.names if isinstance(each, (ast.Import, ast.ImportFrom)) else ():
+            if not isinstance(each, (ast.Import, ast.ImportFrom)):
+                continue
+            for alias in each.names:
                 if name_of(named or each) != (alias.asname or alias.name):
                     continue
                 if isinstance(each, ast.Import):
