@@ -79,7 +79,12 @@ def test_all_that_is_wrong_is_reported(tmp_path):
     (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
     done = subprocess.run(
         ["ansible-playbook", "-i", str(tmp_path / "hosts.yml"), str(tmp_path / "play.yml"), "-e", json.dumps(values)],
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"},
+        env=os.environ
+        | {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+            "ANSIBLE_STRATEGY": "linear",
+        },
         capture_output=True,
         text=True,
         check=False,
