@@ -60,6 +60,15 @@ GIVEN = {
 }
 APP_MISSING = "APP is missing: set it to the folder of your project, such as APP=../mysite."
 SANDBOX = ROOT / ".sandbox"
+# What `make try` sets for a variable without a default, by the end of its name; "try" for others. An empty DSN sends no reports.
+PLACEHOLDERS = (
+    (r"ADMIN_(URL|PATH)", "admin/"),
+    (r"DSN", ""),
+    (r"URL|ENDPOINT", "https://example.invalid/"),
+    (r"HOST|DOMAIN", "example.invalid"),
+    (r"EMAIL|EMAIL_ADDRESS", "try@example.invalid"),
+    (r"PORT|TIMEOUT|SECONDS|DAYS|AGE|SIZE|COUNT|LIMIT", "1"),
+)
 PORTS = {"ssh": 2300, "https": 8500, "http": 8100}  # from which ports are chosen for sandbox hosts of `make try`
 
 
@@ -192,6 +201,16 @@ def packages_of(made: Plan) -> dict[str, str]:
     return {name: found[0] for name, found in locked.items()}
 
 
+def without_default(project: Project) -> dict[str, str]:
+    """Map the variables that the settings read without a default, and the deployment does not give, to where they are read."""
+    return {name: where for name, where in project.environment.items() if name not in GIVEN}
+
+
+def placeholder(name: str) -> str:
+    """Return a value with which settings that read a variable can be loaded on a sandbox host."""
+    return next((value for pattern, value in PLACEHOLDERS if re.search(rf"(^|_)({pattern})$", name)), "try")
+
+
 def without_wheels(made: Plan) -> str:
     """Say which packages have no wheel, and what to do."""
     return (
@@ -209,12 +228,15 @@ def questions(made: Plan) -> list[str]:
             asked.append(
                 f"The queue {name!r} ({queue.where}) cannot be in celery_queues: a name must be {pattern['title']}. Call it otherwise."
             )
-    missing = {name: where for name, where in project.environment.items() if name not in GIVEN}
-    if missing:
+    if missing := without_default(project):
         shown = ", ".join(f"{name} ({where})" for name, where in missing.items())
         asked.append(
-            f"The settings read variables that have no default: {shown}. Set those that are needed in app_environment, and secrets in "
-            "app_secrets of the vault."
+            f"The settings read variables that have no default: {shown}. "
+            + (
+                "app_environment has a value for each to try it with: set those that matter."
+                if made.sandbox
+                else "Set those that are needed in app_environment, and secrets in app_secrets of the vault."
+            )
         )
     asked += project.questions
     folders = [project.folder, *([made.app] if made.app != project.folder else [])]
@@ -332,6 +354,9 @@ def app_yml(made: Plan) -> str:
         default = VARIABLES.specs(str(ROOT))["base_packages"]["default"]
         names = list(dict.fromkeys([*default, *(name for each in needs.values() for name in each)]))
         lines += ["", line("base_packages", names, ", ".join(needs))]
+    if made.sandbox and (missing := without_default(project)):
+        lines += ["", "# Values to try it with: the settings have no default for these.", "app_environment:"]
+        lines += [f"  {line(name, placeholder(name), where)}" for name, where in missing.items()]
     smoke = found.get("smoke_request")
     lines += ["", "# The page that shows after a deploy that the application works.", "smoke_request:"]
     lines.append(

@@ -394,6 +394,21 @@ def ports(folder):
     return [said[f"sandbox_{name}_port"] for name in ("ssh", "https", "http")]
 
 
+def test_what_has_no_default_has_a_value_to_try_it_with(tmp_path, sandbox, capsys):
+    app = projects.environ(tmp_path / "mysite")
+    settings = app / "clinic/settings.py"
+    settings.write_text(
+        settings.read_text() + 'env("BACK_OFFICE_ADMIN_URL")\nenv("ERRORS_DSN")\nenv.int("CART_DAYS")\n'
+    )
+    newinventory.prepare({"APP": str(app)})
+    values = values_of(sandbox / "mysite")
+    tried = {"SMS_GATEWAY_TOKEN": "try", "BACK_OFFICE_ADMIN_URL": "admin/", "ERRORS_DSN": "", "CART_DAYS": "1"}
+    assert values["app_environment"] == tried
+    assert "app_environment has a value for each to try it with" in capsys.readouterr().out
+    newinventory.new(words(tmp_path, app), None)
+    assert "app_environment" not in values_of(tmp_path / "ops"), "on a server nobody makes one up"
+
+
 def test_a_project_has_a_sandbox_host_of_its_own_and_keeps_it(tmp_path, sandbox, capsys):
     mine = projects.startproject(tmp_path / "mysite")
     other = projects.poetry(tmp_path / "elsewhere/mysite")
