@@ -74,15 +74,16 @@ def facts(option: dict[str, Any]) -> str:
     """Say an option's type, whether it is a secret, and its default."""
     kind = f"`{option['type']}`" + (f" of `{option['elements']}`" if "elements" in option else "")
     secret = ", secret" if option.get("no_log") else ""
-    required = ", required" if option.get("required") else f", default {code(option.get('default', ''))}"
-    return f"{kind}{secret}{required}."
+    default = f", default {code(option['default'])}" if "default" in option else ""
+    return f"{kind}{secret}{', required' if option.get('required') else default}."
 
 
 def variable(name: str, option: dict[str, Any], schema: dict[str, Any]) -> list[str]:
     """Describe one variable under a heading of its own."""
     lines = [f"### {name}", "", paragraph(option["description"]), "", paragraph(facts(option), valid(schema)), ""]
     for part, each in option.get("options", {}).items():
-        text = paragraph(f"- `{part}`:", each["description"], facts(each), valid(schema["properties"][part]))
+        parts = schema.get("items", schema)["properties"]
+        text = paragraph(f"- `{part}`:", each["description"], facts(each), valid(parts[part]))
         lines += [text.replace("\n", "\n  ")]
     return lines + ([""] if "options" in option else [])
 

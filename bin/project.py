@@ -613,6 +613,12 @@ class Reader:
         media = self.project.found.get("MEDIA_URL")
         if media and re.fullmatch(r"/?[\w./-]+/", str(media.value)) and str(media.value).strip("/") != "media":
             self.find("nginx_media_url", f"/{str(media.value).strip('/')}/", media.where)
+        if private := self.settings.get("SENDFILE_ROOT"):
+            self.find("nginx_media_url", "", self.at(private[-1].place))
+            self.ask(
+                "Are some uploads public? The project sends private ones with django-sendfile2, so nginx_media_url is empty, and "
+                "uploads cannot be read at their paths. docs/edge.md shows how to have both."
+            )
         for name, where in self.configuration().items():
             self.ask(
                 f"{where} chooses a class of django-configurations: set app_environment: {{DJANGO_CONFIGURATION: {name}}}."

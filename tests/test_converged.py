@@ -50,6 +50,20 @@ def test_changed_variable_group_or_fact_is_another(project):
     assert len({digest(project), *others}) == 5
 
 
+def test_changed_file_that_a_variable_names_is_another(project, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inventory")
+    (folder / "errors").mkdir()
+    (project / "roles/nginx").mkdir()
+    for variable, path in (("nginx_snippet", "nginx.conf"), ("nginx_error_pages", "errors/502.html")):
+        value = str(folder / path.partition("/")[0])
+        seen = {digest(project)}
+        for text in ("", "one", "two"):
+            (folder / path).write_text(text)
+            seen.add(digest(project, **{variable: value}))
+        assert len(seen) == 4, variable
+    assert digest(project, nginx_error_pages="errors") == digest(project, nginx_error_pages="errors")
+
+
 @pytest.mark.parametrize(
     "variables",
     [

@@ -120,6 +120,15 @@ def test_what_is_told_names_the_file_and_line_that_say_it(tmp_path, layout):
     assert (found.folder / line[1]).read_text().splitlines()[int(line[2]) - 1].startswith(name)
 
 
+@pytest.mark.parametrize("root", ['BASE_DIR / "private"', 'env("PRIVATE_FILES")', "MEDIA_ROOT"])
+def test_private_uploads_are_not_made_public(tmp_path, root):
+    app = projects.environ(tmp_path / "mysite")
+    with (app / "clinic/settings.py").open("a") as settings:
+        settings.write(f'SENDFILE_BACKEND = "django_sendfile.backends.nginx"\nSENDFILE_ROOT = {root}\n')
+    told = newinventory.new(words(tmp_path, app), None)
+    assert values_of(tmp_path / "ops")["nginx_media_url"] == "" and "Are some uploads public?" in told
+
+
 def test_folders_that_hold_no_source_are_passed_over(tmp_path):
     for name in (
         ".copy/a.py",

@@ -12,7 +12,6 @@ from preflight import (
     interface_problems,
     postgresql_problems,
     private_addresses,
-    proxy_problems,
     smoke_problems,
     socket_group_problems,
     source_problems,
@@ -167,7 +166,8 @@ def test_every_queue_is_served_and_every_served_queue_is_known():
     assert "No host of the group 'workers' serves the queue 'b'" in problems[1]
 
 
-ACME = {"agreed": True, "directory": "https://acme.example.com:14000/dir", "certificate": "", "edges": ["one"]}
+ACME = {"agreed": True, "directory": "https://acme.example.com:14000/dir"}
+ACME |= {"certificate": "", "edges": ["one"], "others": []}
 
 
 def test_a_name_in_the_dns_gets_a_certificate_from_an_authority():
@@ -197,6 +197,16 @@ def test_a_name_that_no_authority_knows_is_refused(name):
 def test_what_no_authority_can_work_with_is_refused(wrong, message):
     (problem,) = acme_problems("www.example.com", **(ACME | wrong))
     assert message in problem
+
+
+def test_further_names_get_a_certificate_from_an_authority_too():
+    assert acme_problems("www.example.com", **(ACME | {"others": ["example.com", "a.example.org"]})) == []
+    (problem,) = acme_problems("www.example.com", **(ACME | {"others": ["example.com", "*.example.org"]}))
+    assert "'*.example.org' of app_aliases and nginx_redirect_names is no name" in problem
+    (problem,) = acme_problems(
+        "www.example.com", **(ACME | {"others": [f"a{number}.example.com" for number in range(100)]})
+    )
+    assert "would have 101 names; authorities allow 100" in problem
 
 
 def test_key_that_django_would_refuse_is_refused_before():
@@ -253,16 +263,6 @@ def test_modules_are_looked_for_before_a_host_is_touched(project, path, module, 
     problems = source_problems(project, path, "requirements.txt", {"app_wsgi": module})
     assert [said.format(project) in problem for problem in problems] == ([True] if said else [])
     assert source_problems(project + "/none", path, "requirements.txt", {"app_wsgi": module}) == []
-
-
-def test_networks_of_proxies():
-    assert proxy_problems(["10.0.7.0/24", "192.0.2.1", "2001:db8::/32"]) == []
-
-
-@pytest.mark.parametrize("proxy", ["0.0.0.0/0", "::/0", "10.0.7.1/24", "balancer", "10.0.7", ""])
-def test_proxies_that_are_no_network_or_everybody_are_refused(proxy):
-    (problem,) = proxy_problems(["10.1.0.0/16", proxy])
-    assert problem.startswith(f"nginx_trusted_proxies holds {proxy!r}")
 
 
 @pytest.mark.parametrize(

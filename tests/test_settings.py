@@ -42,7 +42,7 @@ def rendered(name, **variables):
     init_plugin_loader()
     filter_loader.add_directory(str(ROOT / "plugins/filter"))
     known = {
-        **trusted({"app_email_server": load("roles/app/vars/main.yml")["app_email_server"]}),
+        **trusted({name: load("roles/app/vars/main.yml")[name] for name in ("app_email_server", "app_port")}),
         **trusted(load("roles/release/vars/main.yml")),
         "app_name": "shop",
         "app_root": "/srv/shop",
@@ -52,12 +52,23 @@ def rendered(name, **variables):
         "app_database_socket": "/run/postgresql",
         "app_cache_socket": "/run/redis-cache/redis-server.sock",
         "app_broker_socket": "/run/redis-broker/redis-server.sock",
+        "app_aliases": [],
         "app_own_settings": [],
         "app_environment": {"CHANGED": "1"},
         "app_email": {},
         "app_addresses": {},
     }
     return Templar(DataLoader(), variables=known | variables).template(trust_as_template("{{ " + name + " }}"))
+
+
+@pytest.mark.parametrize("port", ["", ":8443"])
+def test_aliases_are_hosts_and_origins(port):
+    given = rendered(
+        "__release_environment", app_url=f"https://shop.example.org{port}", app_aliases=["a.example", "*.b.example"]
+    )
+    assert given["ALLOWED_HOSTS"] == "shop.example.org,a.example,.b.example"
+    origins = ["https://shop.example.org", "https://a.example", "https://*.b.example"]
+    assert given["CSRF_TRUSTED_ORIGINS"].split(",") == [origin + port for origin in origins]
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -83,7 +94,8 @@ def test_runtime_reads_what_a_release_has(several, tmp_path, monkeypatch):
     deployment = Deployment.read()
     assert deployment.given == {"CHANGED"} and deployment.own == set() and deployment.celery == "shop.celery:app"
     assert deployment.hosts == ["shop.example.org"] and deployment.origins == ["https://shop.example.org:8443"]
-    assert deployment.media_url == "/media/" and deployment.email["encryption"] == "starttls"
+    assert (deployment.media_url, deployment.private_url) == ("/media/", "/protected/")
+    assert deployment.email["encryption"] == "starttls"
     database, login = deployment.database, "cache:p%40ss%2Fword"
     assert (database["NAME"], database["USER"], database["PASSWORD"]) == ("shop", "shop_a", "secret1")
     if several:

@@ -13,6 +13,7 @@ from support.sandbox import SOCKETS, exposure
 
 pytestmark = [pytest.mark.one_host, pytest.mark.group("edge"), pytest.mark.changes]
 NAME = "www.example.test"
+ALIAS, REDIRECTED = "shop.example.test", "old.example.test"
 UNIT = "coldframe-acme.service"
 DIRECTORY = "https://localhost:14000/dir"
 CHALLENGE = "/.well-known/acme-challenge/"
@@ -139,12 +140,12 @@ def issued(authority, converge, acme):
     return authority
 
 
-def served(address, root=""):
+def served(address, root="", name=NAME):
     """The certificate that nginx shows; with a root it must follow from that and be for the name."""
     context = ssl.create_default_context(cadata=root) if root else ssl._create_unverified_context()
     with (
         socket.create_connection((address, 443), timeout=10) as raw,
-        context.wrap_socket(raw, server_hostname=NAME) as connection,
+        context.wrap_socket(raw, server_hostname=name) as connection,
     ):
         return connection.getpeercert(binary_form=True)
 
@@ -275,6 +276,32 @@ def test_certificate_that_is_good_for_long_is_left_alone(host, issued, address):
     host.check_output(f"systemctl start {UNIT}")
     assert host.check_output(f"systemctl show --property=Result --value {UNIT}") == "exec-condition"
     assert served(address) == before
+
+
+def test_further_name_is_added_to_the_certificate(host, issued, converge, acme, address):
+    """Until the new certificate is there the old one is served: with an alias that the authority cannot reach it stays."""
+    issued.start(days=90)
+    assert converge(**acme).returncode == 0
+    before, key = served(address), host.check_output(f"sha256sum /etc/nginx/tls/acme-{NAME}.key")
+    try:
+        result = converge(**acme, app_aliases=["nowhere.example.test"])
+        assert result.returncode != 0 and "nowhere.example.test" in result.stdout
+        assert served(address) == before and get(address, "/", name="nowhere.example.test")[0] == 301
+        host.check_output(f"echo 127.0.0.1 {ALIAS} {REDIRECTED} >>/etc/hosts")
+        result = converge(**acme, app_aliases=[ALIAS], nginx_redirect_names=[REDIRECTED])
+        assert result.returncode == 0, result.stdout
+        wait_for(lambda: served(address) != before, 10, "the new certificate is served")
+        for name in (NAME, ALIAS, REDIRECTED):
+            assert served(address, issued.root(), name), name
+        assert host.check_output(f"sha256sum /etc/nginx/tls/acme-{NAME}.key") == key
+        assert get(address, "/a?b", name=REDIRECTED)[0] == 301
+        host.check_output(f"systemctl start {UNIT}")
+        assert host.check_output(f"systemctl show --property=Result --value {UNIT}") == "exec-condition", (
+            "it is not due"
+        )
+    finally:
+        host.check_output(f"grep -v {ALIAS} /etc/hosts >/run/hosts; cat /run/hosts >/etc/hosts")
+        assert converge(**acme).returncode == 0
 
 
 def test_client_goes_when_it_is_switched_off(host, issued, converge):

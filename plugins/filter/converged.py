@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+# Variables with a path on the controller, of a file or a folder that roles copy.
+PATHS = ("nginx_snippet", "nginx_error_pages")
 FOLDERS = ("roles", "systemd", "plugins", "requirements", "runtime/coldframe")
 # What a run finds out (its other names begin with __), and what makes a release rather than a host (with all that begins
 # with release_).
@@ -38,9 +40,13 @@ def converged_digest(variables: Mapping[str, Any], groups: Mapping[str, list[str
     """
     root = Path(project)
     total = hashlib.sha256()
-    for path in sorted(path for folder in FOLDERS for path in (root / folder).rglob("*")):
+    files = [path for folder in FOLDERS for path in (root / folder).rglob("*")]
+    for named in (Path(variables[name]) for name in PATHS if variables.get(name, "").startswith("/")):
+        files += [named, *named.rglob("*")]
+    for path in sorted(files):
         if path.is_file() and "__pycache__" not in path.parts:
-            total.update(f"{path.relative_to(root)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+            name = path.relative_to(root) if path.is_relative_to(root) else path
+            total.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     total.update(json.dumps([variables, dict(groups), facts], sort_keys=True, default=str).encode())
     return total.hexdigest()
 

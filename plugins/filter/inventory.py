@@ -77,7 +77,7 @@ def _schema(option: dict[str, Any], valid: dict[str, Any]) -> dict[str, Any]:
     """Join an option of an argument spec and the schema of its valid values; the first keyword that fails is reported."""
     schema: dict[str, Any] = {"type": TYPES[option["type"]]}
     if schema["type"] == "array":
-        each = {"type": option["elements"], "choices": option.get("choices")}
+        each = {name: option[name] for name in ("choices", "options") if name in option} | {"type": option["elements"]}
         return schema | valid | {"items": _schema(each, valid.get("items", {}))}
     if option.get("choices"):
         schema["enum"] = option["choices"]
@@ -86,6 +86,7 @@ def _schema(option: dict[str, Any], valid: dict[str, Any]) -> dict[str, Any]:
     if "options" in option:
         inner = valid.get("properties", {})
         schema["properties"] = {name: _schema(each, inner.get(name, {})) for name, each in option["options"].items()}
+        schema["required"] = [name for name, each in option["options"].items() if each.get("required")]
         return valid | schema | {"additionalProperties": False}
     return schema | valid
 
@@ -112,7 +113,7 @@ def words(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
         return ", or ".join(words(each) for each in schema["anyOf"])
     if "enum" in schema:
-        *others, last = [each or "empty" for each in schema["enum"]]
+        *others, last = [str(each or "empty") for each in schema["enum"]]
         return f"{', '.join(others)} or {last}" if others else str(last)
     what: str = schema.get("title") or WORDS[schema["type"]]
     return f"{what} from {schema['minimum']} to {schema['maximum']}" if "minimum" in schema else what
@@ -177,6 +178,10 @@ def value_problems(name: str, value: Any, schema: Mapping[str, Any], secret: boo
             known = ", ".join(sorted(error.schema["properties"]))
             for unknown in (_place(where, [key]) for key in error.instance if key not in error.schema["properties"]):
                 problems[unknown] = f"{unknown} is unknown. Known options: {known}."
+        elif error.validator == "required":
+            for missing in (part for part in error.validator_value if part not in error.instance):
+                valid = words(error.schema["properties"][missing])
+                problems[f"{where}.{missing}"] = f"{where}.{missing} is missing; it must be {valid}."
         elif "propertyNames" in error.schema_path:
             noun, valid = error.schema.get("description", "name"), error.schema["title"]
             problems[f"{where}: {error.instance!r}"] = f"The {noun} {error.instance!r} in {where} must be {valid}."

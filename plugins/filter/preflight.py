@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -326,7 +326,9 @@ def _module(folder: Path, parts: list[str]) -> bool:
     return place.is_dir() or place.with_name(f"{place.name}.py").is_file()
 
 
-def acme_problems(name: str, agreed: bool, directory: str, certificate: str, edges: list[str]) -> list[str]:
+def acme_problems(
+    name: str, agreed: bool, directory: str, certificate: str, edges: list[str], others: list[str]
+) -> list[str]:
     """Refuse what no authority can make a certificate from by asking the host itself.
 
     :param name: `nginx_server_name`.
@@ -334,11 +336,24 @@ def acme_problems(name: str, agreed: bool, directory: str, certificate: str, edg
     :param directory: `nginx_acme_directory`.
     :param certificate: `nginx_tls_certificate`.
     :param edges: the hosts of the inventory's group `edge`.
+    :param others: `app_aliases` and `nginx_redirect_names`.
     """
     problems = []
-    if not re.fullmatch(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])", name):
+    in_dns = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])")
+    if not in_dns.fullmatch(name):
         problems.append(
             f"nginx_acme is on and nginx_server_name is {name!r}: it must be one name in the DNS, in lower case, such as www.example.com."
+        )
+    problems += [
+        f"nginx_acme is on, and {other!r} of app_aliases and nginx_redirect_names is no name that the authority can ask: write "
+        "each name out, such as www.example.org, or set nginx_tls_certificate and nginx_tls_key instead."
+        for other in others
+        if not in_dns.fullmatch(other)
+    ]
+    if len(others) > 99:
+        problems.append(
+            f"nginx_acme is on, and a certificate would have {len(others) + 1} names; authorities allow 100. Set "
+            "nginx_tls_certificate and nginx_tls_key instead."
         )
     if not agreed:
         problems.append(
@@ -357,26 +372,6 @@ def acme_problems(name: str, agreed: bool, directory: str, certificate: str, edg
             f"nginx_acme is on and the inventory group 'edge' has {len(edges)} hosts ({', '.join(edges)}): the authority "
             "asks any of them, and one alone has the answer. Set nginx_tls_certificate and nginx_tls_key instead."
         )
-    return problems
-
-
-def proxy_problems(proxies: list[str]) -> list[str]:
-    """Refuse proxies before the edge that are no networks, or that would let anybody be anybody.
-
-    :param proxies: `nginx_trusted_proxies`.
-    """
-    problems = []
-    for proxy in proxies:
-        try:
-            everybody = ip_network(proxy).prefixlen == 0
-        except ValueError as error:
-            problems.append(f"nginx_trusted_proxies holds {proxy!r}: {error}. Write a network such as 10.0.7.0/24.")
-            continue
-        if everybody:
-            problems.append(
-                f"nginx_trusted_proxies holds {proxy!r}, which is everybody: anybody could then say who they are. "
-                "Name the networks of your load balancers."
-            )
     return problems
 
 
@@ -405,5 +400,5 @@ class FilterModule:
         """Name the filters for Ansible."""
         checks = (host_problems, postgresql_version, postgresql_problems, secret_problems, topology_problems)
         hosts = (hostname_problems, occupied_problems, interface_problems)
-        more = (*hosts, source_problems, socket_group_problems, acme_problems, proxy_problems, smoke_problems)
+        more = (*hosts, source_problems, socket_group_problems, acme_problems, smoke_problems)
         return {filter_.__name__: filter_ for filter_ in (*checks, *more, private_addresses, host_port)}

@@ -46,14 +46,16 @@ class Site:
             "CSRF_TRUSTED_ORIGINS": f"https://{HOST}",
             "MEDIA_ROOT": MEDIA_ROOT,
         }
-        self.own, self.email, self.media_url, self.celery = [], {}, "/media/", celery
+        self.own, self.email, self.celery = [], {}, celery
+        self.media_url, self.private_url = "/media/", "/protected/"
         self.variables, self.path, self.environment = {}, folder, environment
 
     def unit(self):
         """Write what the deployment decides; return the environment of a unit."""
         file = self.folder / "overlay.json"
         values = {"own": self.own, "given": [*self.variables], "environment": self.given, "celery": self.celery}
-        file.write_text(json.dumps(values | {"media_url": self.media_url, "email": self.email}))
+        values |= {"media_url": self.media_url, "private_url": self.private_url, "email": self.email}
+        file.write_text(json.dumps(values))
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": f"{RUNTIME}:{self.path}",

@@ -191,6 +191,29 @@ def test_modules_that_name_their_settings_hard_get_the_deployments_all_the_same(
     assert "SESSION_COOKIE_DOMAIN: '.bakery.test' -> None" in "\n".join(own.report())
 
 
+@pytest.mark.parametrize(
+    ("said", "laid"),
+    [
+        ('"nginx", MEDIA_ROOT, "/files"', ["nginx", MEDIA_ROOT, "/protected"]),
+        ('"simple", MEDIA_ROOT / "a/b", None', ["nginx", f"{MEDIA_ROOT}/a/b", "/protected/a/b"]),
+        ('"xsendfile", f"{MEDIA_ROOT}/a/", "/x"', ["nginx", f"{MEDIA_ROOT}/a", "/protected/a"]),
+        ('"nginx", "/srv/own", "/files"', ["nginx", "/srv/own", "/files"]),
+    ],
+)
+def test_private_uploads_of_django_sendfile_are_sent_by_the_edge(site, said, laid):
+    files = dict(projects.ENVIRON)
+    files["notes/settings.py"] += f"""
+        SENDFILE_BACKEND, SENDFILE_ROOT, SENDFILE_URL = {said}
+        SENDFILE_BACKEND = "django_sendfile.backends." + SENDFILE_BACKEND
+    """
+    own = site(files, "notes.settings", "notes.celery:app")
+    own.variables = {"STRIPE_KEY": "s"}
+    backend, *rest = own.settings("SENDFILE_BACKEND", "SENDFILE_ROOT", "SENDFILE_URL")
+    assert [backend.removeprefix("django_sendfile.backends."), *rest] == laid
+    own.private_url = ""
+    assert "SENDFILE" not in "\n".join(own.report())
+
+
 def test_application_that_knows_the_deployment_has_what_it_had(site):
     own = site(projects.CONTRACT, "shop.settings", "shop.celery:app")
     code = """

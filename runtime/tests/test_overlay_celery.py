@@ -285,6 +285,7 @@ DEPLOYMENT = Deployment(
     environment={"CACHE_URL": "rediss://10.0.0.41:6380/0"},
     celery="a:b",
     media_url="",
+    private_url="",
     email={},
 )
 BROKER = "rediss://10.0.0.41:6379/0?credential_provider=coldframe.credentials.Redis"

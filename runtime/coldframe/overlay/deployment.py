@@ -28,6 +28,8 @@ class Deployment:
     """The Celery application (`app_celery`), such as `mysite.celery:app`."""
     media_url: str
     """Where the edge serves uploads (`nginx_media_url`); empty when it serves none."""
+    private_url: str
+    """The path by which the application has the edge send uploads (`nginx_private_media`); empty when there is none."""
     email: dict[str, Any]
     """The server for e-mail (`app_email`); empty when none is given."""
 
@@ -41,6 +43,7 @@ class Deployment:
             environment=values["environment"],
             celery=values["celery"],
             media_url=values["media_url"],
+            private_url=values["private_url"],
             email=values["email"],
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import PurePosixPath
 from typing import Any
 
 from coldframe.overlay.deployment import Deployment
@@ -11,6 +12,7 @@ from coldframe.overlay.record import Settings, shown
 STATIC_URL = "/static/"  # where the edge serves them
 # Storages that keep files elsewhere, and serve them there.
 REMOTE = ("storages.", "cloudinary_storage.", "django_minio_backend.", "minio_storage.", "django_gcloud_storage.")
+SENDFILE = "django_sendfile.backends."  # django-sendfile2, by which code has the web server send a private file
 GROUP_MAY_WRITE = 0o664  # web, workers, Beat and manage.py are in one group, and change each other's uploads
 
 
@@ -74,3 +76,16 @@ def lay_media(settings: Settings, deployment: Deployment) -> None:
         )
     elif not url or as_path(url) != deployment.media_url:
         settings.lay("media", "MEDIA_URL", deployment.media_url)
+    lay_sendfile(settings, deployment)
+
+
+def lay_sendfile(settings: Settings, deployment: Deployment) -> None:
+    """Have nginx send what django-sendfile2 sends, if its folder is the application's MEDIA_ROOT or in it."""
+    root, folder = (str(settings.own.get(name) or "") for name in ("MEDIA_ROOT", "SENDFILE_ROOT"))
+    used = str(settings.own.get("SENDFILE_BACKEND") or "").startswith(SENDFILE)
+    if not (used and root and deployment.private_url and PurePosixPath(folder).is_relative_to(root)):
+        return
+    below = PurePosixPath(folder).relative_to(root)
+    settings.lay("media", "SENDFILE_BACKEND", f"{SENDFILE}nginx")
+    settings.lay("media", "SENDFILE_ROOT", str(PurePosixPath(deployment.environment["MEDIA_ROOT"]) / below))
+    settings.lay("media", "SENDFILE_URL", str(PurePosixPath(deployment.private_url) / below))
