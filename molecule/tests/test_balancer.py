@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support.hosts import wait_for
 from support.playbooks import ansible
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.example, pytest.mark.group("edge")]
@@ -23,7 +24,7 @@ try:
     raw.sendall(first)
     connection = http.client.HTTPConnection("127.0.0.1")
     connection.sock = ssl._create_unverified_context().wrap_socket(raw) if port == 443 else raw
-    connection.putrequest("GET", sys.argv[5], skip_host=True)
+    connection.putrequest("GET", sys.argv[5], skip_host=True, skip_accept_encoding=True)
     for name, value in headers.items():
         connection.putheader(name, value)
     connection.endheaders()
@@ -36,14 +37,20 @@ PROXIED = "PROXY TCP4 203.0.113.7 192.0.2.1 51234 443\r\n"
 
 
 @pytest.fixture(scope="module")
-def converge(inventory, tmp_path_factory):
-    """Run the role with other variables; at the end with the inventory's."""
+def converge(host, inventory, tmp_path_factory):
+    """Run the role with other variables; at the end with the inventory's. When it returns, nginx has the new configuration."""
     playbook = tmp_path_factory.mktemp("balancer") / "nginx.yml"
     playbook.write_text(PLAYBOOK)
 
+    def serving():  # a process that ends after a reload has another title
+        return set(host.run("pgrep -fx 'nginx: worker process'").stdout.split())
+
     def run(**variables):
+        before = serving()
         result = ansible("ansible-playbook", "-i", inventory, str(playbook), "-e", json.dumps(variables))
         assert result.returncode == 0, result.stdout
+        if "Reload nginx" in result.stdout:
+            wait_for(lambda: not before & serving(), 30, "the processes before the reload take no more requests")
 
     yield run
     run()
