@@ -97,12 +97,13 @@ class Deployment:
     ) -> Answer:
         """Send a request to the application's address, without a check of the certificate; return the answer.
 
-        `data` makes it a POST, and is sent as JSON unless it is bytes. `login` is NAME:PASSWORD.
+        `data` makes it a POST, and is sent as JSON unless it is bytes, whose type is in `headers`. `login` is NAME:PASSWORD.
         """
         request = urllib.request.Request((url or self.app_url) + path, method=method, headers=headers or {})
         if data is not None:
             request.data = data if isinstance(data, bytes) else json.dumps(data).encode()
-            request.add_header("Content-Type", "application/json")
+            if not request.has_header("Content-type"):
+                request.add_header("Content-Type", "application/json")
         if login:
             request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
         opener = urllib.request.build_opener(
