@@ -440,6 +440,7 @@ def test_inventory_of_a_sandbox_host_has_all_that_the_examples_has(tmp_path, san
     command = ["ansible", "sandbox", "-i", sandbox / "mysite", "-m", "debug", "-a", f"msg='{shown}'"]
     around = os.environ | {
         "ANSIBLE_STRATEGY": "linear",
+        "ANSIBLE_FORCE_COLOR": "0",
         "SANDBOX_NAME": "coldframe-sandbox",
         "SANDBOX_SSH_PORT": "2222",
     }
