@@ -178,19 +178,20 @@ test-unit: .venv/.ready ## Run unit tests, house rules and the tests of the runt
 	@bin/test-runtime
 
 test-versions: .venv/.ready ## Run the tests of the runtime with the older versions of Celery and kombu
-	@bin/test-runtime molecule/versions/*.txt
+	@mkdir -p .cache
+	@bin/test-runtime molecule/versions/*.txt $(call log_as,versions)
 
 test-app: sandbox ## Run the example application's own tests, against PostgreSQL and Redis on the sandbox host
 	@$(only_example)ansible-playbook -i inventories/sandbox playbooks/test_app.yml
 
 # Scenarios run in parallel: prefix each line with the name of its scenario.
 log_as = 2>&1 | sed -u 's/^/$(1): /' | tee -a .cache/scenario-$(1).log
-test-hosts converged-release verified-release scenario-%: SHELL = /bin/bash
-test-hosts converged-release verified-release scenario-%: .SHELLFLAGS = -o pipefail -c
+test-hosts test-versions converged-release verified-release scenario-%: SHELL = /bin/bash
+test-hosts test-versions converged-release verified-release scenario-%: .SHELLFLAGS = -o pipefail -c
 
-test-hosts: tools browser ## Run all Molecule scenarios except `faults`; `release`, the load test, runs by itself
+test-hosts: tools browser ## Run the Molecule scenarios except `faults` and `adopt`; `release`, the load test, runs by itself
 	@mkdir -p .cache; rm -f .cache/scenario-*.log
-	@$(MAKE) --no-print-directory --jobs=2 scenario-default converged-release && $(MAKE) --no-print-directory verified-release || \
+	@$(MAKE) --no-print-directory --jobs=2 scenario-default converged-release $(BESIDE_DEFAULT) && $(MAKE) --no-print-directory verified-release || \
 		{ molecule destroy -s release >/dev/null 2>&1; \
 		echo "What failed:"; grep -hE '(FAILED|ERROR) .*\.py|fatal: \[|CRITICAL' .cache/scenario-*.log; exit 1; }
 	@molecule destroy -s release
@@ -216,7 +217,9 @@ scenario-%: .venv/.ready ## Step of test-hosts, test-faults and test-adopt: run 
 	@mkdir -p .cache
 	@molecule test -s $* $(call log_as,$*)
 
-test: check test-versions test-hosts ## Run check, test-versions and test-hosts
+# The older versions take their turn beside the longest scenario.
+test: export BESIDE_DEFAULT = test-versions
+test: check test-hosts ## Run check, test-versions and test-hosts
 
 bench-deploy: tools ## Measure deploys and rollbacks on hosts of their own, 1 to 8; writes bench/README.md
 	@bench/deploy
