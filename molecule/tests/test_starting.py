@@ -25,14 +25,15 @@ if os.path.exists("{media}/burn"):
     while time.process_time() < end:
         sum(range(1000))
 """
+# When a release is prepared, the same module is loaded without Gunicorn, and is in order.
 WSGI = """
-import os, time
+import os, sys, time
 
-if os.environ.get("AT_START") == "hang":
+if "gunicorn" in sys.modules and os.environ.get("AT_START") == "hang":
     def never_comes_to_an_end():
         time.sleep(600)
     never_comes_to_an_end()
-if os.environ.get("AT_START") == "raise":
+if "gunicorn" in sys.modules and os.environ.get("AT_START") == "raise":
     def read_the_map():
         os.listdir("/no/map")
     read_the_map()

@@ -23,6 +23,7 @@ from celery.local import Proxy
 from coldframe import seams, settings_check
 from coldframe.overlay.deployment import Deployment
 from coldframe.overlay.record import Line, shown
+from coldframe.sending import amqp
 
 # What would lead messages elsewhere, or change their form; here at Celery's defaults.
 NEUTRAL = {
@@ -104,7 +105,8 @@ class Changes(dict[str, Any]):
 
 
 def install() -> None:
-    """Have each application that is made from now on take the deployment's settings."""
+    """Have each application that is made from now on take the deployment's settings, and send tasks as the deployment does."""
+    amqp.install()  # a process that the application starts, such as manage.py, has not done so
     seams.put(Celery, "on_init", on_init)
 
 

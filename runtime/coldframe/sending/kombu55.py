@@ -9,6 +9,7 @@ The other modules extend the classes at the end of this file. From 5.6 on these 
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -79,8 +80,9 @@ Connection: Any = kombu.Connection if _kombu56 else Connection55
 Channel: Any = redis.Channel if _kombu56 else Channel55
 
 
+@functools.cache
 def install() -> None:
-    """Have the connections of this process log in."""
+    """Have the connections of this process log in. A second call changes nothing: a worker extends these classes further."""
     if not _kombu56:
         seams.use_transport(f"{__name__}:Transport55")
     if celery.VERSION < (5, 6):
