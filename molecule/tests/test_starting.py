@@ -29,11 +29,11 @@ if os.path.exists("{media}/burn"):
 WSGI = """
 import os, sys, time
 
-if "gunicorn" in sys.modules and os.environ.get("AT_START") == "hang":
+if "gunicorn.arbiter" in sys.modules and os.environ.get("AT_START") == "hang":
     def never_comes_to_an_end():
         time.sleep(600)
     never_comes_to_an_end()
-if "gunicorn" in sys.modules and os.environ.get("AT_START") == "raise":
+if "gunicorn.arbiter" in sys.modules and os.environ.get("AT_START") == "raise":
     def read_the_map():
         os.listdir("/no/map")
     read_the_map()
