@@ -33,31 +33,6 @@ WORDS = ("ENV", "APP", "HOST", "USER", "DOMAIN", "NAME", "SETTINGS", "WSGI", "CE
 GROUPS = ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")
 LOCK = "requirements.txt"
 WHEELS = ".wheels"
-# Environment variables that the deployment gives (docs/settings.md); the runtime has the names of a database's parts.
-GIVEN = {
-    *(
-        prefix + name
-        for prefix in ("", "DJANGO_")
-        for name in ("SECRET_KEY", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "DEBUG")
-    ),
-    *(
-        "DATABASE_URL",
-        "REDIS_URL",
-        "CACHE_URL",
-        "LOCKS_URL",
-        "REDIS_USERNAME",
-        "CELERY_BROKER_URL",
-        "CELERY_SETTINGS_FILE",
-    ),
-    *("DJANGO_SETTINGS_MODULE", "CREDENTIALS_DIRECTORY", "RELEASE_ID", "STATIC_ROOT", "MEDIA_ROOT"),
-    *(
-        name
-        for statement in ast.parse((ROOT / "runtime/coldframe/overlay/environment.py").read_text()).body
-        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "DATABASE"
-        for names in ast.literal_eval(statement.value).values()
-        for name in names
-    ),
-}
 APP_MISSING = "APP is missing: set it to the folder of your project, such as APP=../mysite."
 SANDBOX = ROOT / ".sandbox"
 # What `make try` sets for a variable without a default, by the end of its name; "try" for others. An empty DSN sends no reports.
@@ -81,6 +56,25 @@ def _filters(name: str) -> Any:
 
 
 VARIABLES, TABLE = _filters("inventory"), _filters("queues")
+# Environment variables that a process has: from systemd, from its unit, and for the settings (docs/settings.md). The runtime
+# has the names of a database's parts.
+GIVEN = {
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "INVOCATION_ID", "JOURNAL_STREAM", "RUNTIME_DIRECTORY"),
+    *VARIABLES.OWN_ENVIRONMENT,
+    *(
+        prefix + name
+        for prefix in ("", "DJANGO_")
+        for name in ("SECRET_KEY", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "DEBUG")
+    ),
+    *("DATABASE_URL", "REDIS_URL", "CACHE_URL", "LOCKS_URL", "CELERY_BROKER_URL", "MEDIA_ROOT"),
+    *(
+        name
+        for statement in ast.parse((ROOT / "runtime/coldframe/overlay/environment.py").read_text()).body
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "DATABASE"
+        for names in ast.literal_eval(statement.value).values()
+        for name in names
+    ),
+}
 ASGI = "app_asgi" in VARIABLES.specs(str(ROOT))
 SERVES_ASGI = "uvicorn[standard]"
 ASGI_SERVERS = {"channels", "daphne", "hypercorn", "uvicorn"}
@@ -238,6 +232,18 @@ def questions(made: Plan) -> list[str]:
                 else "Set those that are needed in app_environment, and secrets in app_secrets of the vault."
             )
         )
+    if project.missing_middleware:
+        checks = ", ".join(project.missing_middleware)
+        lacking = ", ".join(found.value for found in project.missing_middleware.values())
+        where = next(iter(project.missing_middleware.values())).where
+        asked.append(
+            f"MIDDLEWARE ({where}) does not have {lacking}, and a deploy refuses that ({checks}). "
+            + (
+                "To try the project, release_check_ignore has it. Add the class, or keep the line if that is intended."
+                if made.sandbox
+                else f"Add the class, or set release_check_ignore: [{checks}] if that is intended."
+            )
+        )
     asked += project.questions
     folders = [project.folder, *([made.app] if made.app != project.folder else [])]
     for found in python_wanted(folders):
@@ -357,6 +363,9 @@ def app_yml(made: Plan) -> str:
     if made.sandbox and (missing := without_default(project)):
         lines += ["", "# Values to try it with: the settings have no default for these.", "app_environment:"]
         lines += [f"  {line(name, placeholder(name), where)}" for name, where in missing.items()]
+    if made.sandbox and project.missing_middleware:
+        why = next(iter(project.missing_middleware.values())).where
+        lines += ["", line("release_check_ignore", list(project.missing_middleware), f"MIDDLEWARE in {why}, see below")]
     smoke = found.get("smoke_request")
     lines += ["", "# The page that shows after a deploy that the application works.", "smoke_request:"]
     lines.append(

@@ -39,6 +39,14 @@ class RefusedError(Exception):
         self.problems = list(problems)
 
 
+# Django's checks of MIDDLEWARE, with the class that each one asks for.
+MIDDLEWARE = {
+    "security.W001": "django.middleware.security.SecurityMiddleware",
+    "security.W002": "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "security.W003": "django.middleware.csrf.CsrfViewMiddleware",
+}
+
+
 @dataclass(frozen=True)
 class Found:
     """A value that was found, and the file and line that it is from."""
@@ -59,6 +67,9 @@ class Project:
     default_queue: str = ""
     installed: list[str] = field(default_factory=list)  # INSTALLED_APPS
     environment: dict[str, str] = field(default_factory=dict)  # variables without a default, and where they are read
+    missing_middleware: dict[str, Found] = field(
+        default_factory=dict
+    )  # checks of Django that fail for a class MIDDLEWARE lacks
     questions: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -154,6 +165,7 @@ class Reader:
         QueueReader(self).read()
         self.read_pages()
         self.read_environment()
+        self.read_middleware()
         self.find_files()
         return self.project
 
@@ -569,6 +581,16 @@ class Reader:
                     and read[0] not in given
                 ):
                     self.project.environment.setdefault(read[0], f"{file}:{getattr(node, 'lineno', 1)}")
+
+    def read_middleware(self) -> None:
+        """Find which of the classes that `check --deploy` asks for are not in MIDDLEWARE."""
+        value = self.setting("MIDDLEWARE")
+        if value and isinstance(value.value, list) and UNKNOWN not in value.value:
+            self.project.missing_middleware = {
+                check: Found(name, self.at(value.place))
+                for check, name in MIDDLEWARE.items()
+                if name not in value.value
+            }
 
     def python_path(self) -> None:
         """Say from which folder modules are imported, if it is not the top."""

@@ -407,15 +407,46 @@ def test_what_has_no_default_has_a_value_to_try_it_with(tmp_path, sandbox, capsy
     app = projects.environ(tmp_path / "mysite")
     settings = app / "clinic/settings.py"
     settings.write_text(
-        settings.read_text() + 'env("BACK_OFFICE_ADMIN_URL")\nenv("ERRORS_DSN")\nenv.int("CART_DAYS")\n'
+        settings.read_text()
+        + 'env("BACK_OFFICE_ADMIN_URL")\nenv("ERRORS_DSN")\nenv.int("CART_DAYS")\n'
+        + 'env("HOME")\nenv("PATH")\nenv("PYTHONPATH")\nenv("OVERLAY_FILE")\n'  # of each process
     )
     newinventory.prepare({"APP": str(app)})
     values = values_of(sandbox / "mysite")
     tried = {"SMS_GATEWAY_TOKEN": "try", "BACK_OFFICE_ADMIN_URL": "admin/", "ERRORS_DSN": "", "CART_DAYS": "1"}
     assert values["app_environment"] == tried
+    valid = newinventory.VARIABLES.schemas(str(ROOT))["app_environment"]
+    assert newinventory.VARIABLES.value_problems("app_environment", tried, valid) == []
     assert "app_environment has a value for each to try it with" in capsys.readouterr().out
     newinventory.new(words(tmp_path, app), None)
     assert "app_environment" not in values_of(tmp_path / "ops"), "on a server nobody makes one up"
+
+
+SECURITY, CSRF = "django.middleware.security.SecurityMiddleware", "django.middleware.csrf.CsrfViewMiddleware"
+
+
+@pytest.mark.parametrize(
+    ("more", "checks"),
+    [
+        (f'MIDDLEWARE = ["{SECURITY}", "{CSRF}"]', ["security.W002"]),
+        (f'MIDDLEWARE = ["{SECURITY}"]\nMIDDLEWARE += ["bakery.Own"]', ["security.W002", "security.W003"]),
+        (f'import os\nMIDDLEWARE = ["{CSRF}", os.environ["OWN_CLASS"]]', None),
+        ("", None),
+    ],
+    ids=["one", "two", "not known", "not set"],
+)
+def test_middleware_that_a_deploy_asks_for_is_a_question_and_left_out_to_try_it(
+    tmp_path, sandbox, capsys, more, checks
+):
+    app = projects.environ(tmp_path / "mysite")
+    settings = app / "clinic/settings.py"
+    settings.write_text(settings.read_text() + more + "\n")
+    newinventory.prepare({"APP": str(app)})
+    assert values_of(sandbox / "mysite").get("release_check_ignore") == checks
+    told = newinventory.new(words(tmp_path, app), None)
+    assert "release_check_ignore" not in values_of(tmp_path / "ops"), "on a server it is refused until somebody decides"
+    asked = f"set release_check_ignore: [{', '.join(checks or [])}] if that is intended"
+    assert (asked in told) == bool(checks), told
 
 
 def test_a_project_has_a_sandbox_host_of_its_own_and_keeps_it(tmp_path, sandbox, capsys):

@@ -46,9 +46,6 @@ def main() -> None:
     """Load the application as a release's processes do, and print the report."""
     os.environ["DJANGO_SETTINGS_MODULE"] = overlay.MODULE
     deployment = Deployment.read()
-    from coldframe.sending import amqp
-
-    amqp.install()
     import django
 
     django.setup()
