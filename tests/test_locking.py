@@ -20,15 +20,7 @@ ROOT = Path(__file__).parents[1]
 TRIXIE, BOOKWORM = locking.Target("13", "x86_64"), locking.Target("12", "x86_64")
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    return package_index.write(tmp_path_factory.mktemp("index"))
-
-
-@pytest.fixture(autouse=True)
-def alone(index, monkeypatch):
-    """Have uv know no other packages."""
-    monkeypatch.setenv("UV_CONFIG_FILE", str(index))
+pytestmark = pytest.mark.usefixtures("own_packages")
 
 
 def made(folder, target=TRIXIE, before="", top=None, **options):

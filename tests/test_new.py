@@ -10,7 +10,6 @@ from pathlib import Path
 import inventory
 import locking
 import newinventory
-import package_index
 import projects
 import pytest
 import yaml
@@ -70,15 +69,7 @@ REQUIREMENTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    return package_index.write(tmp_path_factory.mktemp("index"))
-
-
-@pytest.fixture(autouse=True)
-def alone(index, monkeypatch):
-    """Have uv know no other packages."""
-    monkeypatch.setenv("UV_CONFIG_FILE", str(index))
+pytestmark = pytest.mark.usefixtures("own_packages")
 
 
 def words(tmp_path, app, **said):

@@ -18,6 +18,16 @@ PLAIN = {
     "LC_ALL": "C.UTF-8",
 }
 Finished = subprocess.CompletedProcess[str]
+EDGE = [
+    {
+        "hosts": "edge",
+        "become": True,
+        "tasks": [
+            {"ansible.builtin.import_role": {"name": "app", "tasks_from": "state.yml"}},
+            {"ansible.builtin.import_role": {"name": "nginx"}},
+        ],
+    }
+]
 
 
 def ansible(*command: str, **environment: str) -> Finished:
@@ -44,6 +54,16 @@ def play(inventory: str | Path, playbook: str, *arguments: str) -> Finished:
 def deploy(inventory: str, *arguments: str, **variables: Any) -> Finished:
     """Deploy with variables that override the inventory's."""
     return play(inventory, "deploy", *arguments, "-e", json.dumps(variables))
+
+
+def converge_edge(inventory: str, folder: Path, **variables: Any) -> Finished:
+    """Run the role nginx with variables that override the inventory's.
+
+    :param folder: takes the playbook.
+    """
+    playbook = folder / "edge.yml"
+    playbook.write_text(json.dumps(EDGE))
+    return ansible("ansible-playbook", "-i", inventory, str(playbook), "-e", json.dumps(variables))
 
 
 def changed(result: Finished) -> int:

@@ -1,5 +1,6 @@
 """The edge's certificate from an authority: Pebble, Let's Encrypt's small one for tests, on the host itself."""
 
+import functools
 import http.client
 import json
 import socket
@@ -8,7 +9,7 @@ import threading
 
 import pytest
 from support.hosts import wait_for
-from support.playbooks import ansible
+from support.playbooks import converge_edge
 from support.sandbox import SOCKETS, exposure
 
 pytestmark = [pytest.mark.one_host, pytest.mark.group("edge"), pytest.mark.changes]
@@ -17,13 +18,6 @@ ALIAS, REDIRECTED = "shop.example.test", "old.example.test"
 UNIT = "coldframe-acme.service"
 DIRECTORY = "https://localhost:14000/dir"
 CHALLENGE = "/.well-known/acme-challenge/"
-PLAYBOOK = """
-- hosts: edge
-  become: true
-  tasks:
-    - ansible.builtin.import_role: {name: app, tasks_from: state.yml}
-    - ansible.builtin.import_role: {name: nginx}
-"""
 PEBBLE = "/run/coldframe-pebble"
 START = f"""
 mkdir -p {PEBBLE} && cd {PEBBLE}
@@ -94,13 +88,7 @@ def address(host):
 @pytest.fixture(scope="module")
 def converge(inventory, tmp_path_factory):
     """Run the role with other variables."""
-    playbook = tmp_path_factory.mktemp("acme") / "nginx.yml"
-    playbook.write_text(PLAYBOOK)
-
-    def run(**variables):
-        return ansible("ansible-playbook", "-i", inventory, str(playbook), "-e", json.dumps(variables))
-
-    return run
+    return functools.partial(converge_edge, inventory, tmp_path_factory.mktemp("acme"))
 
 
 @pytest.fixture(scope="module")

@@ -4,17 +4,10 @@ import json
 
 import pytest
 from support.hosts import wait_for
-from support.playbooks import ansible
+from support.playbooks import converge_edge
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.example, pytest.mark.group("edge")]
 BALANCER = "127.0.0.2"
-PLAYBOOK = """
-- hosts: edge
-  become: true
-  tasks:
-    - ansible.builtin.import_role: {name: app, tasks_from: state.yml}
-    - ansible.builtin.import_role: {name: nginx}
-"""
 # Asks port 80 or 443 from an address; prints the status and where it leads, or 0 if the connection is closed.
 ASK = """
 import http.client, json, socket, ssl, sys
@@ -39,15 +32,14 @@ PROXIED = "PROXY TCP4 203.0.113.7 192.0.2.1 51234 443\r\n"
 @pytest.fixture(scope="module")
 def converge(host, inventory, tmp_path_factory):
     """Run the role with other variables; at the end with the inventory's. When it returns, nginx has the new configuration."""
-    playbook = tmp_path_factory.mktemp("balancer") / "nginx.yml"
-    playbook.write_text(PLAYBOOK)
+    folder = tmp_path_factory.mktemp("balancer")
 
     def serving():  # a process that ends after a reload has another title
         return set(host.run("pgrep -fx 'nginx: worker process'").stdout.split())
 
     def run(**variables):
         before = serving()
-        result = ansible("ansible-playbook", "-i", inventory, str(playbook), "-e", json.dumps(variables))
+        result = converge_edge(inventory, folder, **variables)
         assert result.returncode == 0, result.stdout
         if "Reload nginx" in result.stdout:
             wait_for(lambda: not before & serving(), 30, "the processes before the reload take no more requests")
