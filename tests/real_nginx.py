@@ -91,6 +91,14 @@ def configuration(**variables):
     return evaluate("{{ lookup('ansible.builtin.template', 'nginx.conf.j2') }}", **variables)
 
 
+def keep_files_in(folder, text):
+    """Change a configuration so that what nginx receives and sends is kept in a folder, and not in that of an installed nginx."""
+    kept = "".join(
+        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    return text.replace("http {", f"http {{ {kept}", 1)
+
+
 def free_port():
     """Find a port that nobody listens on."""
     with socket.socket() as found:
@@ -148,9 +156,7 @@ class Edge:
         own = own.replace("/usr/lib/nginx/modules", str(root / "usr/lib/nginx/modules"))
         own = re.sub(r"listen 80\b", f"listen {self.http}", re.sub(r"listen 443\b", f"listen {self.https}", own))
         own = re.sub(r"access_log .*;", "access_log off;", own)
-        kept = "".join(f"{kind}_temp_path {self.folder}/{kind};" for kind in ("proxy", "fastcgi", "uwsgi", "scgi"))
-        own = own.replace("http {", f"http {{ client_body_temp_path {self.folder}/body; {kept}", 1)
-        (self.folder / "nginx.conf").write_text(own)
+        (self.folder / "nginx.conf").write_text(keep_files_in(self.folder, own))
         general = f"daemon off; pid {self.folder}/pid; error_log {self.log};"
         where = ["-p", str(self.folder), "-c", str(self.folder / "nginx.conf"), "-e", str(self.log), "-g", general]
         return [str(root / "usr/sbin/nginx"), *where, *more]

@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
 from edge import edge_problems, nginx_refusal
 from inventory import PROJECT, variable_problems
-from real_nginx import NAME, evaluate, nginx
+from real_nginx import NAME, evaluate, keep_files_in, nginx
 from strategies import ROOT
 
 GOOD = {
@@ -308,13 +309,12 @@ def run(found, **variables):
         evaluate(argv, **variables | own) if isinstance(argv, str) else [evaluate(word, **variables) for word in argv]
     )
     stdin = found["ansible.builtin.command"].get("stdin")
-    text = (
-        evaluate(stdin, **variables).replace("/etc/nginx/mime.types", f"{nginx()}/etc/nginx/mime.types")
-        if stdin
-        else None
-    )
     environment = os.environ | {"PATH": f"{nginx()}/usr/sbin:{os.environ['PATH']}"}
-    return subprocess.run(argv, input=text, env=environment, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:
+        text = stdin and keep_files_in(folder, evaluate(stdin, **variables)).replace(
+            "/etc/nginx/mime.types", f"{nginx()}/etc/nginx/mime.types"
+        )
+        return subprocess.run(argv, input=text, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
