@@ -1,7 +1,6 @@
 """What nginx does with the configuration that the role renders: nginx itself, real requests, a small application behind it."""
 
 import json
-import re
 import socket
 import ssl
 import subprocess
@@ -702,6 +701,14 @@ def test_everything_together_is_a_valid_configuration(certificate, tmp_path):
     assert Edge(certificate, **MAIN, app_addresses=several, nginx_locations=LOCATIONS).test() == ""
 
 
+def until(condition, what):
+    """Wait, for at most 10 seconds, until a condition is true."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, f"not in 10 seconds: {what}"
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("values", ["LEAST", "MOST"])
 def test_limits_of_what_is_valid_are_a_valid_configuration(certificate, values):
     limits = getattr(strategies, values)
@@ -715,15 +722,15 @@ def test_limits_of_what_is_valid_are_a_valid_configuration(certificate, values):
 def test_request_under_way_survives_a_reload(served, certificate):
     """A request under way survives a reload with other variables."""
     edge = Edge(certificate)
-    with Server(edge.socket), edge:
+    with Server(edge.socket) as application, edge:
         answers = []
         slow = threading.Thread(target=lambda: answers.append(edge.request("/?sleep=1").status))
         slow.start()
-        time.sleep(0.3)
+        until(lambda: application.seen, "the request has arrived")
         other = Edge(certificate, nginx_locations=[{"path": "/new/", "redirect": "/"}])
         other.folder, other.http, other.https, other.log = edge.folder, edge.http, edge.https, edge.log
         edge.text = other.text
         subprocess.run(edge.command("-s", "reload"), check=True, capture_output=True)
+        until(lambda: edge.request("/new/").get("Location"), "the new configuration serves")
         slow.join()
         assert answers == [200]
-        assert re.search(r"/$", edge.request("/new/").get("Location") or "")
