@@ -193,7 +193,7 @@ test-hosts: tools browser ## Run the Molecule scenarios except `faults` and `ado
 	@mkdir -p .cache; rm -f .cache/scenario-*.log
 	@$(MAKE) --no-print-directory --jobs=2 scenario-default converged-release $(BESIDE_DEFAULT) && $(MAKE) --no-print-directory verified-release || \
 		{ molecule destroy -s release >/dev/null 2>&1; \
-		echo "What failed:"; grep -hE '(FAILED|ERROR) .*\.py|fatal: \[|CRITICAL' .cache/scenario-*.log; exit 1; }
+		echo "What failed:"; sed 's/\x1b\[[0-9;]*m//g' .cache/scenario-*.log | grep -E '(FAILED|ERROR) .*\.py|fatal: \[|CRITICAL'; exit 1; }
 	@molecule destroy -s release
 
 # Its host is created while the other scenarios still run.
