@@ -138,6 +138,11 @@ def served(address, root="", name=NAME):
         return connection.getpeercert(binary_form=True)
 
 
+def processes(host):
+    """The processes of nginx that accept connections; while it reloads, those of the old configuration do too."""
+    return set(host.check_output("pgrep --full '^nginx: worker process$'").split())
+
+
 def get(address, path, name=NAME):
     """What port 80 answers: status, body and where it leads."""
     connection = http.client.HTTPConnection(address, 80, timeout=10)
@@ -175,7 +180,7 @@ def test_client_is_started_every_day(host, issued):
 
 
 def test_renewed_certificate_is_served_and_no_connection_cut(host, issued, deployment, address):
-    before = served(address)
+    before, old = served(address), processes(host)
     master = host.check_output("systemctl show --property=MainPID nginx")
     line = f"GET /healthz/ HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n".encode()
     done, answers = threading.Event(), []
@@ -201,7 +206,7 @@ def test_renewed_certificate_is_served_and_no_connection_cut(host, issued, deplo
     others.start()
     try:
         ask(lambda: host.check_output(f"systemctl start {UNIT}"))
-        wait_for(lambda: served(address) != before, 10, "the new certificate is served")
+        wait_for(lambda: not old & processes(host), 10, "nginx has reloaded")
     finally:
         done.set()
         others.join()
@@ -276,9 +281,11 @@ def test_further_name_is_added_to_the_certificate(host, issued, converge, acme, 
         assert result.returncode != 0 and "nowhere.example.test" in result.stdout
         assert served(address) == before and get(address, "/", name="nowhere.example.test")[0] == 301
         host.check_output(f"echo 127.0.0.1 {ALIAS} {REDIRECTED} >>/etc/hosts")
+        old = processes(host)
         result = converge(**acme, app_aliases=[ALIAS], nginx_redirect_names=[REDIRECTED])
         assert result.returncode == 0, result.stdout
-        wait_for(lambda: served(address) != before, 10, "the new certificate is served")
+        wait_for(lambda: not old & processes(host), 10, "nginx has reloaded")
+        assert served(address) != before
         for name in (NAME, ALIAS, REDIRECTED):
             assert served(address, issued.root(), name), name
         assert host.check_output(f"sha256sum /etc/nginx/tls/acme-{NAME}.key") == key
