@@ -49,7 +49,7 @@ export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(abspath $(INVENTORY)/.wheel
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy preflight check-app site rollback secrets rotate-secret status unlock remove-app verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test bench-deploy
 
 help: ## Print this help
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -112,6 +112,10 @@ deploy: $(HOSTS) ## Bring the servers of ENV up to date, and test that they work
 
 preflight: $(HOSTS) ## Check the servers and variables of ENV before a deploy, and change nothing
 	@$(PLAYBOOK) playbooks/preflight.yml $(ARGS)
+
+check-app: .venv/.ready ## Check the application of ENV on this machine, before any server is touched; DEBIAN=12 for its Python
+	@$(if $(SANDBOX),$(if $(wildcard $(SECRETS)),,mkdir -p $(STATE) && chmod 700 $(STATE) && bin/secrets make $(SECRETS) >/dev/null))
+	@$(PLAYBOOK) playbooks/check_app.yml $(if $(DEBIAN),-e check_debian=$(DEBIAN)) $(ARGS)
 
 site: $(HOSTS) ## Deploy, and converge every host: reverts manual changes
 	@$(PLAYBOOK) playbooks/site.yml $(ARGS)

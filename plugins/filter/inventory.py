@@ -321,12 +321,30 @@ def with_defaults(value: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: option["default"] for key, option in options.items()} | value
 
 
+def placeholders(secrets: Mapping[str, Any]) -> dict[str, str]:
+    """Return what stands for the secrets of a release where its code is only looked at, name to text.
+
+    :param secrets: `app_secrets`. Of each the form stays, so that code which parses it goes on: letters become `x`, digits
+        `1`, and all else is kept, such as the scheme of an address.
+    """
+    own = {name: (f"placeholder-of-{name}-" * 4)[:60] for name in OWN_SECRETS} | {"secret_key_fallbacks": ""}
+    return own | {name: _placeholder(str(value)) for name, value in secrets.items()}
+
+
+def _placeholder(value: str) -> str:
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        scheme, rest = "", value
+    return scheme + separator + re.sub(r"\d", "1", re.sub(r"[^\W\d_]", "x", rest))
+
+
 class FilterModule:
     """The filters."""
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
         return {
+            "placeholders": placeholders,
             "variable_problems": variable_problems,
             "variables_of_others": variables_of_others,
             "with_defaults": with_defaults,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from coldframe import places
 from coldframe.release.errors import Complete, is_own
 
 # The checks of Django itself, by the beginning of their ids: they do not read the application's tables.
@@ -47,7 +49,13 @@ def run(order: dict[str, Any], result: dict[str, Any], tables: bool) -> None:
     """
     messages, broken = ask(["default"] if tables else None)
     findings = [
-        {"id": m.id or type(m).__name__, "level": m.level, "text": about(m), "hint": m.hint or ""}
+        {
+            "id": m.id or type(m).__name__,
+            "level": m.level,
+            "text": about(m),
+            "hint": m.hint or "",
+            "place": place(m.obj),
+        }
         for m in messages
         if not m.is_silenced()
     ]
@@ -57,7 +65,7 @@ def run(order: dict[str, Any], result: dict[str, Any], tables: bool) -> None:
     result["ignored"] = sorted({f["id"] for f in findings if f["id"] in order["check_ignore"]} | set(result["ignored"]))
     level = getattr(logging, order["check_level"])  # the same numbers as Django's
     if failed := [f for f in findings if f["level"] >= level and f["id"] not in order["check_ignore"]]:
-        raise Failed(failed)
+        raise Failed(failed) from broken
     if broken:
         raise broken
 
@@ -75,6 +83,22 @@ def ask(databases: list[str] | None) -> tuple[list[Any], Exception | None]:
             with suppress(Exception):
                 messages.extend(check(app_configs=None, databases=databases))
         return messages, error
+
+
+def place(subject: Any) -> str:
+    """Return where the class of a finding's subject is in the application, as `file:line`; empty when it is not there."""
+    model = getattr(subject, "model", subject)  # of a field
+    return places.of_code(model if inspect.isclass(model) else type(model)) if model is not None else ""
+
+
+def changed(label: str, migrations: list[Any]) -> Any:
+    """Return the first model of an app that a migration would be made for; None if there is none."""
+    from django.apps import apps
+
+    for operation in (operation for migration in migrations for operation in migration.operations):
+        with suppress(LookupError):
+            return apps.get_model(label, getattr(operation, "model_name", None) or operation.name)
+    return None
 
 
 def about(message: Any) -> str:
@@ -109,6 +133,7 @@ def forgotten(result: dict[str, Any]) -> list[dict[str, Any]]:
                     "level": logging.ERROR,
                     "text": f"The models of {label} were changed and no migration does that: {operations}.",
                     "hint": hint,
+                    "place": place(changed(label, migrations)),
                 }
             )
         else:
