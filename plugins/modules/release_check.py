@@ -164,8 +164,8 @@ def advice(finding: dict[str, Any], parameters: dict[str, Any], wanted: str) -> 
     if module:
         return [about_module(module, Path(parameters["source"]), parameters["python_path"], parameters["lock_remedy"])]
     if "check" in finding:
-        known = [f"In the settings: {line}." for line in check_remedies([text])]
-        return [*known, f"If it is meant to be so: release_check_ignore: [{finding['check']}]."]
+        known = [f"In the settings: {line.partition(': ')[2]}." for line in check_remedies([text])]
+        return known + ([f"Or, if it is meant to be so: release_check_ignore: [{finding['check']}]."] if known else [])
     return remedies(text)
 
 
@@ -177,9 +177,11 @@ def about_module(module: str, source: Path, python_path: str, lock_remedy: str) 
                 f"{folder / module} is not in the release: git ignores it, or a release leaves its name out. "
                 f"Write app_include: [{(folder / module).relative_to(source)}]."
             )
-    found = sorted(path.parent for name in (module, f"{module}.py") for path in source.glob(f"*/{name}"))
-    if found := [folder for folder in found if not folder.name.startswith(".")]:
-        return f"It is in {found[0]}: set app_python_path to {found[0].name!r}."
+    found = {path.parents[1] for path in source.glob(f"*/{module}/*.py")} | {
+        path.parent for path in source.glob(f"*/{module}.py")
+    }
+    if folders := sorted(folder for folder in found if not folder.name.startswith(".")):
+        return f"It is in {folders[0]}: set app_python_path to {folders[0].name!r}."
     return f"If a package brings it, {lock_remedy}."
 
 

@@ -38,8 +38,8 @@ class Finding(str):
 
 
 def shown(file: str, line: int) -> str:
-    """Return a place as text; empty when the file is not the application's."""
-    path = Path(file).absolute()
+    """Return a place as text; empty when the file, an absolute path, is not the application's."""
+    path = Path(file)
     if not path.is_relative_to(Path.cwd()) or path.relative_to(Path.cwd()).parts[0] in (".venv", ".release"):
         return ""
     return f"{path.relative_to(Path.cwd())}:{line}"
@@ -78,7 +78,7 @@ def source(module: str) -> str:
     """Return the file of a module of the application; empty when it is none."""
     with suppress(ImportError, ValueError, AttributeError):
         spec = importlib.util.find_spec(module)
-        if spec and spec.origin and shown(spec.origin, 1):
+        if spec and spec.has_location and spec.origin and shown(spec.origin, 1):
             return spec.origin
     return ""
 

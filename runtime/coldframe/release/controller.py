@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,6 +26,7 @@ OF_DEBIAN = re.compile(
     r"shared object|\.so\b|librar|GLIBC|failed to find lib|executable must be|command not found|undefined symbol",
     re.IGNORECASE,
 )
+OURS = Path(__file__).parents[1]
 # What fails on a server in the same way, whatever the secrets are.
 CERTAIN = (ModuleNotFoundError, SyntaxError, NameError, offline.ReadOnlyError)
 
@@ -45,7 +47,7 @@ def examine(order: dict[str, Any], result: dict[str, Any]) -> None:
             return
         offline.without_database()
         loaded = [problem.of(prepare.load_wsgi, order), problem.of(report, order, result)]
-    if all(loaded):
+    if loaded[1]:
         problem.of(settings, order, result)
     if order["check"]:
         problem.of(django, order, result, problem)
@@ -117,6 +119,9 @@ class Problems:
         chained = [error]
         while following := chained[-1].__cause__ or chained[-1].__context__:
             chained.append(following)
+        called = traceback.extract_tb(error.__traceback__)[-1].filename
+        if isinstance(error, ImportError | AttributeError) and Path(called).is_relative_to(OURS):
+            return False  # a package that this one needs is not there, or of another version: the preflight tells it
         if isinstance(error, CERTAIN) or any(isinstance(each, offline.ReadOnlyError) for each in chained):
             return True
         if (
@@ -124,7 +129,7 @@ class Problems:
             or offline.ASKED
         ):
             return False
-        if isinstance(error, FileNotFoundError) and error.filename:
+        if isinstance(error, FileNotFoundError) and error.filename and called != subprocess.__file__:
             return Path(os.fsdecode(error.filename)).absolute().is_relative_to(Path.cwd())
         if isinstance(error, OSError) or OF_DEBIAN.search(str(error)):
             return False
@@ -143,13 +148,15 @@ class Problems:
             if module not in known:
                 text = f"ModuleNotFoundError: No module named {module!r}"
                 self.result["findings"].append({"place": place, "text": text, "module": module})
+            for finding in self.result["findings"]:
+                if finding.get("module") == module and not finding["place"]:  # the settings name it
+                    finding["place"], finding["text"] = place, finding["text"].splitlines()[-1]
 
 
 def is_of_a_variable(error: BaseException) -> bool:
     """Whether an error is that of a variable which is not set."""
-    return isinstance(error, KeyError) and any(
-        frame.filename == os.__file__ for frame in traceback.extract_tb(error.__traceback__)
-    )
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, KeyError) and any(frame.filename in (os.__file__, "<frozen os>") for frame in frames)
 
 
 def origin(error: BaseException) -> str:
