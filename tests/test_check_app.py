@@ -135,3 +135,10 @@ def test_missing_packages_are_told_with_the_lock_file(check):
 def test_variable_switches_it_off(check):
     code, said = check(FAULTS, "-e", '{"release_check_on_controller": false}')
     assert code == 0 and "MEDIA_ROOT" not in said, said
+
+
+def test_index_that_does_not_answer_leaves_it_to_the_hosts(check, tmp_path):
+    with (tmp_path / "desk/requirements.txt").open("a") as lock:
+        lock.write("acme==1.0 --hash=sha256:" + "0" * 64 + "\n")
+    code, said = check(FAULTS, "-e", "release_index_url=http://127.0.0.1:9/simple")
+    assert code == 0 and "Not checked on the controller, and left to the hosts: " in said, said

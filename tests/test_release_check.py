@@ -49,8 +49,9 @@ def parameters(tmp_path):
         "check_level": "WARNING",
         "check_ignore": [],
         "load_timeout": 20,
-        "credentials": placeholders({"STRIPE_KEY": "sk_live_51"}),
+        "placeholders": placeholders({"STRIPE_KEY": "sk_live_51"}),
         "own_secrets": ["STRIPE_KEY"],
+        "lock_file": "requirements.txt",
         "lock_remedy": "add it to requirements.in and lock again",
     }
 
@@ -83,6 +84,13 @@ def test_process_has_what_a_unit_has_and_answers_with_the_paths_of_a_host(load):
     assert result["order"]["writable"] == ["/srv/desk/shared", f"{here}/.release/static"]
     assert result["order"]["secrets"] and result["order"]["check"]
     assert result["secrets"]["STRIPE_KEY"] == "xx_xxxx_11" and len(result["secrets"]["secret_key"]) >= 50
+
+
+def test_files_of_the_application_are_named_as_in_the_application(load):
+    """In a traceback. What a setting says is as it would be on a host."""
+    line = """json.dump({"text": 'File "%s/desk/x.py", line 3: %s/media' % (os.getcwd(), os.getcwd())}, sys.stdout)"""
+    result, _ = load(line)
+    assert result["text"] == 'File "desk/x.py", line 3: /srv/desk/releases/0123456789ab/media'
 
 
 def test_process_has_nothing_else_of_the_controllers_environment(load, monkeypatch):
@@ -208,3 +216,39 @@ def test_lock_file_says_for_which_python_it_is_and_how_it_grows(tmp_path):
     assert inside.startswith(
         "add it to pyproject.toml and lock again, '.venv/bin/uv pip compile --universal --python-version 3.13 "
     )
+
+
+OLD = """/cache/0-3.11 was not built from its lock file: error: No solution found when resolving dependencies
+  cause: Because the current Python version (3.11.7) does not satisfy Python>=3.12 and django==6.0 depends on Python>=3.12,
+         we can conclude that django==6.0 cannot be used.
+If this host reaches no package index, set app_packages_from to 'controller'."""
+
+
+def test_package_that_the_hosts_python_does_not_run_is_refused(parameters):
+    problems, left = release_check.about_packages(OLD, parameters)
+    assert left == "" and len(problems) == 1
+    assert problems[0].startswith(
+        "requirements.txt locks django==6.0, which needs Python >=3.12, and the hosts have 3.11. "
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            "/cache/0 was not built from its lock file: there is no wheel for this host of docopt==0.6.2, and hosts build nothing. "
+            "Take packages that have wheels",
+            "there is no wheel for this machine of docopt==0.6.2",
+        ),
+        (
+            "There is no Python 3.13 on this machine, and uv can get none.",
+            "There is no Python 3.13 on this machine, and uv can get none.",
+        ),
+        (
+            "/cache/0 was not built from its lock file: error: Failed\n  cause: to fetch",
+            "error: Failed cause: to fetch",
+        ),
+    ],
+)
+def test_what_the_controller_lacks_is_left_to_the_hosts_in_one_line(parameters, error, line):
+    assert release_check.about_packages(error, parameters) == ([], line)

@@ -26,8 +26,9 @@ options:
   check_level: {description: As for M(release_prepare)., type: str, default: WARNING}
   check_ignore: {description: As for M(release_prepare)., type: list, elements: str, default: []}
   load_timeout: {description: Seconds in which the application must be loaded., type: int, default: 180}
-  credentials: {description: "Placeholders of the secrets, name to text.", type: dict, default: {}}
+  placeholders: {description: "What stands for the secrets, name to text.", type: dict, default: {}}
   own_secrets: {description: Names of the application's own secrets among them., type: list, elements: str, default: []}
+  lock_file: {description: "The lock file, for messages.", type: str, required: true}
   lock_remedy: {description: "What to do to add a package to the lock file, as a part of a sentence.", type: str, required: true}
 author: Coldframe
 """
@@ -41,6 +42,7 @@ EXAMPLES = r"""
     source: ../shop
     python: "3.13"
     celery: shop.celery:app
+    lock_file: requirements.txt
     lock_remedy: "add it to requirements.in, and lock again"
 """
 
@@ -67,8 +69,11 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe_failures import check_remedies, remedies
 
+SHOWN = 300  # characters of what uv says
 KEPT = 30 * 24 * 3600  # seconds for which an environment stays that no check has used
 ORDER = ("celery", "wsgi", "check_level", "check_ignore", "load_timeout")
+# What uv says of a package that does not run with a version of Python.
+OTHER_PYTHON = re.compile(r"does\s+not\s+satisfy\s+Python(\S+)\s+and\s+(\S+==\S+)\s+depends\s+on\s+Python")
 NEWER = re.compile(
     r"SyntaxError|cannot import name|No module named"
 )  # what an older Python says of code for a newer one
@@ -85,7 +90,7 @@ class Folder:
         self.release.parent.mkdir()
         for folder in ("shared/media", "credentials"):
             (self.root / folder).mkdir(parents=True)
-        for name, value in parameters["credentials"].items():
+        for name, value in parameters["placeholders"].items():
             (self.root / "credentials" / name).write_text(str(value))
         options: dict[str, Any] = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
         with tarfile.open(parameters["artifact"]) as archive:
@@ -120,7 +125,7 @@ class Folder:
     def told(self, text: str) -> str:
         """Return a text with the hosts' paths for those here; in tracebacks, paths of the application are relative to it."""
         text = text.replace(str(self.release), self.hosts).replace(str(self.root), self.parameters["root"])
-        return re.sub(rf'File "{re.escape(self.hosts)}/', 'File "', text)
+        return re.sub(rf'(File \\?"){re.escape(self.hosts)}/', r"\1", text)  # in JSON there is a \ before it
 
 
 def load(folder: Folder) -> tuple[dict[str, Any], str]:
@@ -185,6 +190,23 @@ def about_module(module: str, source: Path, python_path: str, lock_remedy: str) 
     return f"If a package brings it, {lock_remedy}."
 
 
+def about_packages(error: str, parameters: dict[str, Any]) -> tuple[list[str], str]:
+    """Tell a package that cannot be installed on a host either from what only the controller lacks.
+
+    :param error: why the environment was not built.
+    :returns: problems, and a line about what is left to the hosts; one of them is empty.
+    """
+    if found := OTHER_PYTHON.search(error):
+        wanted, package = found.groups()
+        return [
+            f"{parameters['lock_file']} locks {package}, which needs Python {wanted}, and the hosts have {parameters['python']}. "
+            "Take hosts with another Debian, or allow an older version of it in the requirements and lock again."
+        ], ""
+    line = re.split(r", and\s+hosts build nothing", error.strip())[0].replace("this host", "this machine")
+    line = " ".join(line.partition(" was not built from its lock file: ")[2].split()) or line
+    return [], line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
+
+
 def python_wanted(source: Path, python: str) -> str:
     """Return the versions of Python that a project asks for, if the hosts' is none of them; else empty."""
     try:
@@ -201,7 +223,7 @@ def written(finding: dict[str, Any], parameters: dict[str, Any], wanted: str) ->
     """Write a finding with its place and what to do."""
     first, *rest = finding["text"].splitlines()
     lines = [": ".join(filter(None, (finding["place"], first)))]
-    return "\n".join(lines + [f"    {line.strip()}" for line in [*rest, *advice(finding, parameters, wanted)]])
+    return "\n".join(lines + [f"    {line}" for line in [*rest, *advice(finding, parameters, wanted)]])
 
 
 def prune(venv: Path) -> None:
@@ -229,16 +251,17 @@ def main() -> None:
             "check_level": {"type": "str", "default": "WARNING"},
             "check_ignore": {"type": "list", "elements": "str", "default": []},
             "load_timeout": {"type": "int", "default": 180},
-            "credentials": {"type": "dict", "default": {}},
+            "placeholders": {"type": "dict", "default": {}},
             "own_secrets": {"type": "list", "elements": "str", "default": []},
+            "lock_file": {"type": "str", "required": True},
             "lock_remedy": {"type": "str", "required": True},
         },
         supports_check_mode=True,
     )
     parameters = module.params
     result: dict[str, Any] = {}
-    reason = parameters["venv_error"].strip().splitlines()[0] if parameters["venv_error"].strip() else ""
-    if not reason:
+    problems, reason = about_packages(parameters["venv_error"], parameters)
+    if not parameters["venv_error"]:
         prune(Path(parameters["venv"]))
         with tempfile.TemporaryDirectory(dir=module.tmpdir) as top:
             result, reason = load(Folder(parameters, top))
@@ -246,7 +269,7 @@ def main() -> None:
     left = [*result.get("left", []), *([reason] if reason else [])]
     module.exit_json(
         changed=False,
-        problems=[written(finding, parameters, wanted) for finding in result.get("findings", [])],
+        problems=problems + [written(finding, parameters, wanted) for finding in result.get("findings", [])],
         left=[f"Not checked on the controller, and left to the hosts: {line}" for line in left],
         settings=result.get("settings", ""),
     )

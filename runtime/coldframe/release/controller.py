@@ -23,9 +23,11 @@ from coldframe.release import checks, errors, missing, offline, prepare
 
 # Messages about programs and libraries, which are Debian packages on the servers.
 OF_DEBIAN = re.compile(
-    r"shared object|\.so\b|librar|GLIBC|failed to find lib|executable must be|command not found|undefined symbol",
+    r"shared object|\.so\b|(find|load|open|import|missing)\b.*\blibrar(y|ies)\b|GLIBC|failed to find lib|executable must be"
+    r"|command not found|undefined symbol",
     re.IGNORECASE,
 )
+OUR_ERROR = f"{offline.ReadOnlyError.__module__}.{offline.ReadOnlyError.__qualname__}"
 OURS = Path(__file__).parents[1]
 # What fails on a server in the same way, whatever the secrets are.
 CERTAIN = (ModuleNotFoundError, SyntaxError, NameError, offline.ReadOnlyError)
@@ -42,10 +44,9 @@ def examine(order: dict[str, Any], result: dict[str, Any]) -> None:
     offline.install(order["writable"])
     problem = Problems(order, result)
     with prepare.time_limit(order):
-        if not problem.of(prepare.set_up, order):
+        if not (problem.of(offline.without_database) and problem.of(prepare.set_up, order)):
             problem.missing()
             return
-        offline.without_database()
         loaded = [problem.of(prepare.load_wsgi, order), problem.of(report, order, result)]
     if loaded[1]:
         problem.of(settings, order, result)
@@ -102,14 +103,15 @@ class Problems:
 
     def note(self, error: BaseException) -> None:
         """Note an error, unless it was noted already: what fails in one application often fails in the other."""
-        line = traceback.format_exception_only(error)[-1].strip()
+        line = traceback.format_exception_only(error)[-1].strip().replace(OUR_ERROR, "OSError")
         place = origin(error)
         if line in self.told:
             return
         self.told.add(line)
         if self.is_certain(error):
-            text = line if isinstance(error, CERTAIN) and place else errors.error_of(error)["text"]
+            text = line if isinstance(error, CERTAIN) and place else described(error)
             module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+            module = "" if module and missing.exists(module) else module
             self.result["findings"].append({"place": place, "text": text, "module": module})
         else:
             self.result["left"].append(": ".join(filter(None, (place, line))))
@@ -120,7 +122,7 @@ class Problems:
         while following := chained[-1].__cause__ or chained[-1].__context__:
             chained.append(following)
         called = traceback.extract_tb(error.__traceback__)[-1].filename
-        if isinstance(error, ImportError | AttributeError) and Path(called).is_relative_to(OURS):
+        if isinstance(error, ImportError | AttributeError | KeyError | TypeError) and Path(called).is_relative_to(OURS):
             return False  # a package that this one needs is not there, or of another version: the preflight tells it
         if isinstance(error, CERTAIN) or any(isinstance(each, offline.ReadOnlyError) for each in chained):
             return True
@@ -151,6 +153,13 @@ class Problems:
             for finding in self.result["findings"]:
                 if finding.get("module") == module and not finding["place"]:  # the settings name it
                     finding["place"], finding["text"] = place, finding["text"].splitlines()[-1]
+
+
+def described(error: BaseException) -> str:
+    """Return the text of an error, and below it the lines of the application that it came through."""
+    text: str = errors.error_of(error)["text"]
+    last = traceback.format_exception_only(error)[-1].strip()
+    return f"{last}\n{text.removesuffix(last).rstrip()}" if text.startswith("Traceback") else text
 
 
 def is_of_a_variable(error: BaseException) -> bool:

@@ -37,7 +37,8 @@ def install(writable: list[str]) -> None:
 
     :param writable: folders that they may write to, besides the one for temporary files.
     """
-    allowed = [Path(folder).resolve() for folder in (*writable, tempfile.gettempdir(), "/dev")]
+    temporary = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108  # a unit has its own
+    allowed = [Path(folder).resolve() for folder in (*writable, *temporary, "/dev")]
     readable = Path.cwd().resolve()  # may be below the folder for temporary files
 
     def is_allowed(path: Any) -> bool:
