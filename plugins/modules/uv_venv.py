@@ -145,6 +145,7 @@ def build(module: AnsibleModule, path: Path, work: Path) -> None:
         **({"UV_CACHE_DIR": cache} if cache else {}),
         "UV_SYSTEM_CERTS": "1",  # a company's own authority counts where the host trusts it
         "UV_NO_PROGRESS": "1",
+        **({"UV_HTTP_RETRIES": "1"} if module.params["shared"] else {}),  # a person waits, and a host can do without it
         "UV_PYTHON_DOWNLOADS": "never",
         **({"PIP_CERT": str(AUTHORITIES)} if AUTHORITIES.exists() else {}),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",

@@ -14,8 +14,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from coldframe import seams
-
 ASKED: list[str] = []  # what was asked for that only a server has
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -67,6 +65,8 @@ def without_database() -> None:
     """Allow no connection to a database."""
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.utils import OperationalError
+
+    from coldframe import seams  # imports Celery, which may not be there
 
     def connect(self: Any) -> None:
         ASKED.append(f"the database {self.alias!r}")
