@@ -105,7 +105,7 @@ def interpreter(module: AnsibleModule, path: Path) -> str:
         code, found, _ = module.run_command(find, environ_update=environment)
     if code:
         module.fail_json(msg=f"There is no Python {python} on this machine, and uv can get none.")
-    return found.strip()
+    return str(found).strip()
 
 
 def fits(module: AnsibleModule, path: Path) -> bool:
