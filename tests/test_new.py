@@ -25,7 +25,7 @@ EXPECTED = {
         "app_settings_module": "bakery.settings",
         "app_wsgi": "bakery.wsgi:application",
         "app_celery": "bakery.celery:app",
-        "celery_queues": {"default": {}, "labels": {"time_limit": 7200}, "ovens": {"longest_countdown": 900}},
+        "celery_queues": {"default": {}, "labels": {"time_limit": 7200}, "ovens": {}},
         "smoke_request": {"path": "/admin/login/"},
     },
     "environ": {
