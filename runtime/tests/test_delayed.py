@@ -1,8 +1,14 @@
 """Tasks with a delay that is longer than their queue allows: stored in the database, and sent by Beat."""
 
 import json
+import os
+import shutil
+import signal
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import projects
 import pytest
@@ -51,11 +57,38 @@ def turn(everything=True):
 
 
 @pytest.fixture
-def own(site, server):
-    """A project with a database in a file."""
+def postgresql():
+    """The address of a PostgreSQL server, where this machine has the programs."""
+    programs = os.pathsep.join(["/usr/lib/postgresql/17/bin", "/usr/lib/postgresql/15/bin", os.environ["PATH"]])
+    if not shutil.which("initdb", path=programs):
+        pytest.skip("Debian's package postgresql is not installed")
+    user = "nobody" if os.geteuid() == 0 else None  # it refuses root
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if user:
+            shutil.chown(folder, user)
+        options = {"user": user, "cwd": folder, "env": {"PATH": programs}, "stdout": -3, "stderr": -3}
+        command = [f"--pgdata={folder}/data", "--auth=trust", "--username=shop_a", "--no-sync"]
+        subprocess.run([shutil.which("initdb", path=programs), *command], check=True, **options)
+        run = [shutil.which("postgres", path=programs), "-D", folder / "data", "-k", folder, "-h", "", "-F"]
+        process = subprocess.Popen(run, **options)
+        try:
+            wait_for((folder / ".s.PGSQL.5432").exists, 20, "it listens")
+            yield f"postgres://shop_a@/postgres?host={name.replace('/', '%2F')}"
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+
+
+@pytest.fixture
+def own(site, server, request):
+    """A project with a database in a file, or in PostgreSQL for a test that asks for that."""
     files = projects.CELERY_OF_THE_DOCUMENTATION | {"mysite/tasks.py": TASKS}
     own = site(files, "mysite.settings", "mysite.celery:app", start="mysite")
-    own.own = ["database"]
+    if "postgresql" in request.fixturenames:
+        own.given["DATABASE_URL"] = request.getfixturevalue("postgresql")
+    else:
+        own.own = ["database"]
     with (own.folder / "mysite/settings.py").open("a") as settings:
         settings.write("INSTALLED_APPS += ['mysite']\nCELERY_RESULT_BACKEND = 'redis://localhost'\n")
     change(own, task_longest_countdown={QUEUE: SHORT})
@@ -212,6 +245,26 @@ say(stored())
     assert ask(own, code, lines=True) == [2, "b", []]
 
 
+def test_of_several_senders_one_sends_it(postgresql, own, server):
+    code = """
+import threading
+for number in range(60):
+    word.apply_async(("a",), countdown=60, task_id=str(number))
+store.rows().update(due=0)
+with transaction.atomic():
+    locked = store.rows().select_for_update().get(task_id="7")
+    threads = [threading.Thread(target=Sender(app).send_due) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    say([row[0] for row in stored()])
+    transaction.set_rollback(True)
+"""
+    assert ask(own, code) == ["7"]
+    assert sorted(int(message["headers"]["id"]) for message in sent(server)) == [n for n in range(60) if n != 7]
+    assert ask(own, "say([turn(), stored()])") == [False, []]
+    assert len(sent(server)) == 60
+
+
 def test_beat_sends_it_in_time_with_retries_replacements_and_chains(own, server, run, tmp_path):
     (tmp_path / "run").mkdir()
     assert own.run(sys.executable, "-m", "coldframe.manage", "manage.py", "migrate").returncode == 0
@@ -240,7 +293,7 @@ say({{name: [call.result, call.date_done.timestamp()] for name, call in calls.it
     assert words == {"plain": "plain", "chain": "a b", "retry": "again", "replace": "replaced"}
     assert all(12 < done - began < 12 + 10 for _, done in results.values()), "it is executed when it is due"
     wait_for(
-        lambda: any("STATUS=ticking, 1 delayed tasks are stored, the next is due at 20" in each for each in said),
+        lambda: any("STATUS=ticking, stored tasks: 1, the next is due at 20" in each for each in said),
         20,
         "Beat tells of the rest",
     )

@@ -9,3 +9,12 @@ The row belongs to the caller's transaction, if there is one. It is deleted and 
 senders cannot publish it both, and nothing is lost. Only when Beat or the database fails between the publish and the commit,
 the task is sent again, with the same id.
 """
+
+APP = "coldframe.delayed"  # in INSTALLED_APPS
+
+
+def installed() -> bool:
+    """Whether this process has the table: Django is set up, and the application is installed."""
+    from django.apps import apps
+
+    return bool(apps.ready and apps.is_installed(APP))

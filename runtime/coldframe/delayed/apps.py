@@ -2,7 +2,7 @@
 
 from django.apps import AppConfig
 
-from coldframe.delayed.store import APP
+from coldframe.delayed import APP
 
 
 class DelayedConfig(AppConfig):

@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from coldframe import delayed
 from coldframe.delayed import store
 
 PATIENCE = 5.0  # seconds for which one turn sends
@@ -29,21 +30,20 @@ class Sender:
 
     def send_due(self) -> bool:
         """Send what is due, for some seconds at most; return whether more may be. Raises nothing."""
-        if not store.installed():
+        if not delayed.installed():
             return False
         from django.db import DEFAULT_DB_ALIAS, close_old_connections, connections
 
         until, failures = time.monotonic() + PATIENCE, 0
         try:
             close_old_connections()
-            while failures < FAILURES:
-                if time.monotonic() > until:
-                    return True
+            while failures < FAILURES and time.monotonic() < until:
                 sent = self.send_next()
                 if sent is None:
                     break
                 failures += not sent
             self.count()
+            return failures < FAILURES and time.monotonic() >= until
         except Exception as error:
             logger.warning("Tasks that are stored until they are due cannot be sent: %s", error)
             connections[DEFAULT_DB_ALIAS].close()
@@ -110,7 +110,7 @@ class Sender:
         self.status = ""
         if found["number"]:
             due = datetime.fromtimestamp(found["next"], UTC)
-            self.status = f"{found['number']} delayed tasks are stored, the next is due at {due:%Y-%m-%d %H:%M:%S} UTC"
+            self.status = f"stored tasks: {found['number']}, the next is due at {due:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def locked(rows: Any) -> Any:

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from kombu.serialization import dumps
 from kombu.utils import json
 
-APP = "coldframe.delayed"
+from coldframe import delayed
+
 AHEAD = (
     10.0  # seconds before its ETA at which a message is sent, if its queue allows that: a worker then begins it in time
 )
@@ -21,13 +22,6 @@ AHEAD = (
 LATER = {"retry", "retry_policy", "declare", "expiration"}
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
-
-
-def installed() -> bool:
-    """Whether this process has the table: Django is set up, and the application is installed."""
-    from django.apps import apps
-
-    return bool(apps.ready and apps.is_installed(APP))
 
 
 def rows() -> Any:
@@ -115,16 +109,18 @@ def revoke(ids: Iterable[str]) -> set[str]:
     events and in a chord, as it does with any revoked task.
     """
     wanted = set(ids)
-    if not wanted or not installed():
+    if not wanted or not delayed.installed():
         return set()
 
+    from django.db import DEFAULT_DB_ALIAS, transaction
+
     def mark() -> set[str]:
-        stored = rows().filter(task_id__in=wanted)
-        found = set(stored.values_list("task_id", flat=True))
-        # One that is being sent is locked. It is gone afterwards, and the command to the workers follows.
-        if found:
-            stored.update(revoked=True, due=0)
-        return found
+        with transaction.atomic(using=DEFAULT_DB_ALIAS):
+            # This waits for one that is being sent, which is gone then. The command to the workers reaches it.
+            found = dict(rows().select_for_update().filter(task_id__in=wanted).values_list("pk", "task_id"))
+            if found:
+                rows().filter(pk__in=found).update(revoked=True, due=0)
+        return set(found.values())
 
     return in_thread(mark)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coldframe import settings_check
-from coldframe.delayed.store import APP
+from coldframe.delayed import APP
 from coldframe.overlay.deployment import Deployment
 from coldframe.overlay.record import LINES, Line, Settings
 

@@ -7,12 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from coldframe import delayed
 from coldframe.release.errors import Complete, is_own
 
 # The checks of Django itself, by the beginning of their ids: they do not read the application's tables.
 DJANGO = {"admin", "async", "auth", "caches", "commands", "compatibility", "contenttypes", "fields", "files", "models"}
 DJANGO |= {"postgres", "security", "signals", "sites", "staticfiles", "templates", "translation", "urls"}
 FORGOTTEN = "coldframe.E001"
+NO_TABLE = "coldframe.E002"
 
 
 class Failed(Complete):
@@ -51,8 +53,7 @@ def run(order: dict[str, Any], result: dict[str, Any], tables: bool) -> None:
         for m in messages
         if not m.is_silenced()
     ]
-    if not tables:
-        findings += forgotten(result)
+    findings += missing() if tables else forgotten(result)
     result["checked"] = [written(f) for f in findings if f["id"] not in order["check_ignore"]]
     result["ignored"] = sorted({f["id"] for f in findings if f["id"] in order["check_ignore"]} | set(result["ignored"]))
     level = getattr(logging, order["check_level"])  # the same numbers as Django's
@@ -81,6 +82,27 @@ def about(message: Any) -> str:
     """Format the text of a finding, with its subject."""
     about = getattr(getattr(message.obj, "_meta", None), "label", None) or message.obj
     return f"{about}: {message.msg}" if about else str(message.msg)
+
+
+def missing() -> list[dict[str, Any]]:
+    """Find that the table of stored tasks is missing after the migrations: a router has kept it out of the database."""
+    from django.apps import apps
+    from django.db import connection
+
+    if not delayed.installed():
+        return []
+    if apps.get_model("coldframe", "DelayedTask")._meta.db_table in connection.introspection.table_names():
+        return []
+    return [
+        {
+            "id": NO_TABLE,
+            "level": logging.ERROR,
+            "text": "The default database has no table for tasks with a long delay, although the migrations have run: a router "
+            "in DATABASE_ROUTERS does not allow it.",
+            "hint": "Let its allow_migrate() return None for the application coldframe, and run 'manage.py migrate --fake "
+            "coldframe zero'. Or leave the section to the application, with app_own_settings: [apps].",
+        }
+    ]
 
 
 def forgotten(result: dict[str, Any]) -> list[dict[str, Any]]:

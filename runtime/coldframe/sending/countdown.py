@@ -12,6 +12,7 @@ import time
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
+from coldframe import delayed
 from coldframe.delayed import store
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def producer(real: Any, name: str, headers: dict[str, Any], queue: str, longest:
     wait = due - time.time()
     if wait <= longest:
         return real
-    if store.installed():
+    if delayed.installed():
         return store.Producer(real, queue, due - min(store.AHEAD, longest))
     wrong = (
         f"{name} is to wait {wait:.0f} s, and a task of the queue {queue} may wait {longest} s: it would be delivered twice. "
