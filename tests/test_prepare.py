@@ -197,7 +197,7 @@ def test_model_changed_without_a_migration_is_refused_unless_left_out(project):
 
 
 def test_table_of_stored_tasks_that_a_router_keeps_away_is_refused(project):
-    conf = PROJECT["conf.py"].replace('"library"]', '"library", "coldframe.delayed"]')
+    conf = PROJECT["conf.py"].replace('"library"]', '"library", "coldframe.delayed"]').rstrip() + "\n"
     write(project, {"conf.py": conf})
     assert prepare(project)[1] == ""
     (project / "library.db").unlink()
