@@ -119,8 +119,8 @@ site: $(HOSTS) ## Deploy, and converge every host: reverts manual changes
 rollback: .venv/.ready ## Roll back to the previous release, or to RELEASE=id
 	@$(PLAYBOOK) playbooks/rollback.yml $(if $(RELEASE),-e release_rollback_to=$(RELEASE)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(ARGS)
 
-secrets: .venv/.ready ## Create the secrets of ENV, random and encrypted; existing ones are kept
-	@bin/secrets make $(SECRETS)
+secrets: .venv/.ready ## Create the secrets of ENV, random and encrypted; existing ones are kept. One of your own: SET=NAME, UNSET=, SHOW=
+	@bin/secrets make $(SECRETS) $(call given,SET UNSET SHOW)
 
 rotate-secret: $(HOSTS) ## Change a secret while everything runs: NAME=database_password, redis_web, ..., all
 	@$(if $(DRY_RUN),$(error DRY_RUN=1: the change of a secret cannot be tried. Leave DRY_RUN out))

@@ -52,6 +52,14 @@ OWN_ENVIRONMENT |= {
     "NOTIFY_SOCKET",
     "LISTEN_FDS",
 }
+# What the programs of any process depend on. In app_environment an operator may mean them, such as LD_PRELOAD.
+PROCESS_ENVIRONMENT = """PATH HOME USER LOGNAME SHELL PWD IFS ENV BASH_ENV TERM TZ TMPDIR LANG LANGUAGE LC_ALL LC_CTYPE
+    LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT LD_DEBUG LD_BIND_NOW GCONV_PATH LOCPATH MALLOC_ARENA_MAX OPENSSL_CONF
+    SSL_CERT_FILE SSL_CERT_DIR PYTHONHOME PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE PYTHONHASHSEED PYTHONWARNINGS
+    PYTHONBREAKPOINT PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED PYTHONIOENCODING PYTHONUTF8 PYTHONUSERBASE
+    PYTHONNOUSERSITE PYTHONSAFEPATH GUNICORN_CMD_ARGS WEB_CONCURRENCY LISTEN_PID LISTEN_FDNAMES MAINPID
+    INVOCATION_ID JOURNAL_STREAM WATCHDOG_PID WATCHDOG_USEC RUNTIME_DIRECTORY STATE_DIRECTORY CACHE_DIRECTORY
+    LOGS_DIRECTORY CONFIGURATION_DIRECTORY"""
 EMAIL_SECRET = "EMAIL_HOST_PASSWORD"  # of app_email, in app_secrets  # noqa: S105  # pragma: allowlist secret
 OWN_SECRETS = {"secret_key", "secret_key_fallbacks", "database_password", "cache_password", "redis_password"}
 
@@ -214,11 +222,22 @@ def _reserved_problems(values: Mapping[str, Any], users: Mapping[str, Any]) -> l
             problems.append(
                 f"app_secrets.{name} has the name of a variable that the units set themselves: choose another name."
             )
+        elif name in PROCESS_ENVIRONMENT.split():
+            problems.append(
+                f"app_secrets.{name} has the name of a variable that the programs of a process depend on: choose another name."
+            )
         elif len(value.encode(errors="replace")) > 2**16:
             problems.append(
                 f"app_secrets.{name} is larger than 65536 bytes: make it a file of the application, or a shorter secret."
             )
     return problems
+
+
+def secret_name_problems(name: str, value: str) -> list[str]:
+    """Say what is wrong with an entry of `app_secrets`, in the words of `variable_problems`; never the value."""
+    entry, project = {name: value}, str(PROJECT)
+    found = value_problems("app_secrets", entry, schemas(project)["app_secrets"], secret=True)
+    return found or _reserved_problems({"app_secrets": entry}, redis_users(project))
 
 
 def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], users: Mapping[str, Any]) -> list[str]:
