@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import cache, partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,44 @@ def variables_of_others(variables: Mapping[str, Any]) -> list[str]:
     return names
 
 
+def secrets_once(variables: Mapping[str, Any], project: str) -> dict[str, Any]:
+    """Work out the secrets of a host, so that the command of a lookup runs once and not wherever the secret is used.
+
+    :param variables: of one host, such as its entry of Ansible's hostvars.
+    :param project: the project's folder.
+    :returns: name to value; nothing for those that cannot be worked out, which `variable_problems` names.
+    """
+    found = {}
+    for name in (name for name, option in specs(project).items() if option.get("no_log") and name in variables):
+        with suppress(Exception):  # whatever Ansible makes of a template that cannot be worked out
+            found[name] = _plain(variables[name])
+    return found
+
+
+def _failing(where: str, read: Callable[[], Any], error: Exception) -> list[tuple[str, Exception]]:
+    """Name the parts of a value that cannot be worked out, with the error of each."""
+    try:
+        value = read()
+    except Exception as own:
+        return [(where, own)]
+    if not isinstance(value, Mapping):
+        return [(where, error)]
+    found = []
+    for key in value:
+        try:
+            _plain(value[key])
+        except Exception as inner:
+            found += _failing(_place(where, [key]), partial(value.__getitem__, key), inner)
+    return found or [(where, error)]
+
+
+def _cause(error: Exception, secret: bool) -> str:
+    """Say why a value cannot be worked out. What is said of a secret has nothing of its value, nor its command."""
+    if ended := re.search(r"lookup_plugin\.pipe\(.*\) returned (-?\d+)", str(error), re.S):
+        return f": the command that prints it ended with the status {ended[1]}. Run it by hand to see why"
+    return f": {error}" if not secret or str(error).endswith("is undefined") else ""
+
+
 def variable_problems(variables: Mapping[str, Any], project: str, others: Mapping[str, Any] | None = None) -> list[str]:
     """Say which variables of a host are unknown, missing, of the wrong type or not valid, and what would be valid.
 
@@ -316,8 +355,8 @@ def variable_problems(variables: Mapping[str, Any], project: str, others: Mappin
         try:
             value = _plain(others[name] if others and name in others else variables[name])
         except Exception as error:  # whatever Ansible makes of a template that cannot be worked out
-            why = f": {error}" if not secret or str(error).endswith("is undefined") else ""
-            problems.append(f"{name} cannot be worked out{why}.")
+            failing = _failing(name, partial(variables.__getitem__, name), error)
+            problems += [f"{where} cannot be worked out{_cause(why, secret)}." for where, why in failing]
             continue
         if isinstance(value, str) and valid[name]["type"] == ["array", "string"]:
             value = value.split(",")
@@ -348,5 +387,6 @@ class FilterModule:
         return {
             "variable_problems": variable_problems,
             "variables_of_others": variables_of_others,
+            "secrets_once": secrets_once,
             "with_defaults": with_defaults,
         }
