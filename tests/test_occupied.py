@@ -5,7 +5,7 @@ import json
 import pytest
 from ansible.module_utils import coldframe, coldframe_host
 from ansible.module_utils.coldframe_host import foreign_services, other_applications
-from preflight import hostname_problems, occupied_problems
+from preflight import hostname_problems, occupied_problems, port_problems
 
 
 @pytest.fixture
@@ -108,3 +108,19 @@ def test_hosts_of_one_name_are_refused():
     assert hostname_problems("c", states) == []
     assert "This host and b have the host name 'debian'" in hostname_problems("a.example", states)[0]
     assert "hostnamectl set-hostname a'" in hostname_problems("a.example", states)[0]
+
+
+def test_a_port_that_another_program_has_is_refused():
+    edge = ["edge", "redis", "web"]
+    listeners = {"22": "sshd", "80": "apache2", "443": "nginx", "6379": "memcached", "8000": "python3"}
+    (problem,) = port_problems(listeners, edge, {}, True)
+    assert (
+        "'edge', and 'apache2' listens on port 80, which nginx needs" in problem and "ss -ltnp 'sport = :80'" in problem
+    )
+    ports = {"redis": 6379, "postgresql": 5432, "web": 8000}
+    said = port_problems(listeners, edge, ports, True)
+    assert [part in each for part, each in zip(("port 80", "port 6379", "port 8000"), said, strict=True)] == [True] * 3
+    assert len(port_problems(listeners, edge, ports, False)) == 2, "a release of ours may listen on 8000"
+    assert port_problems(listeners, ["web"], {}, True) == [], "on one host it is a socket"
+    own = {"80": "nginx", "443": "", "6379": "redis-server", "5432": "postgres"}
+    assert port_problems(own, [*edge, "postgresql"], ports, True) == [], "who listens is not known, or it is ours"

@@ -85,6 +85,23 @@ def ssh_ports(run: Run) -> list[int]:
     return sorted({int(port) for port in ports})
 
 
+def listeners(run: Run) -> dict[str, str]:
+    """Map each TCP port that others may reach to the name of the process that listens on it; "systemd" for a socket unit, "" if unknown."""
+    found = {}
+    for line in run(["sh", "-c", "ss -Hltnp"])[1].splitlines():
+        address, _, port = line.split()[3].rpartition(":")
+        if not address.startswith(("127.", "[::1]")):
+            name = re.search(r'users:\(\("([^"]*)"', line)
+            found[port] = name[1] if name else ""
+    return found
+
+
+def synchronized(run: Run) -> bool:
+    """Whether the kernel's clock is synchronized, or a container has its machine's."""
+    code, answer, _ = run(["timedatectl", "show", "--property=NTPSynchronized", "--value"])
+    return bool(code) or answer.strip() == "yes"
+
+
 def key_login(run: Run) -> bool:
     """Whether the journal has a login with a key of the account that deploys."""
     account = os.environ.get("SUDO_USER") or "root"
