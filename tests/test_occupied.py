@@ -111,16 +111,17 @@ def test_hosts_of_one_name_are_refused():
 
 
 def test_a_port_that_another_program_has_is_refused():
-    edge = ["edge", "redis", "web"]
-    listeners = {"22": "sshd", "80": "apache2", "443": "nginx", "6379": "memcached", "8000": "python3"}
-    (problem,) = port_problems(listeners, edge, {}, True)
+    groups = ["edge", "redis", "postgresql"]
+    listeners = {"22": "sshd", "80": "apache2", "443": "nginx", "6379": "memcached", "5432": "postgres"}
+    (problem,) = port_problems(listeners, groups, {})
     assert (
         "'edge', and 'apache2' listens on port 80, which nginx needs" in problem and "ss -ltnp 'sport = :80'" in problem
     )
-    ports = {"redis": 6379, "postgresql": 5432, "web": 8000}
-    said = port_problems(listeners, edge, ports, True)
-    assert [part in each for part, each in zip(("port 80", "port 6379", "port 8000"), said, strict=True)] == [True] * 3
-    assert len(port_problems(listeners, edge, ports, False)) == 2, "a release of ours may listen on 8000"
-    assert port_problems(listeners, ["web"], {}, True) == [], "on one host it is a socket"
+    ports = {"redis": 6379, "postgresql": 5432}
+    assert [
+        "port 80" in each or "'memcached' listens on port 6379, which redis-server" in each
+        for each in port_problems(listeners, groups, ports)
+    ] == [True] * 2
+    assert port_problems(listeners, ["web"], ports) == []
     own = {"80": "nginx", "443": "", "6379": "redis-server", "5432": "postgres"}
-    assert port_problems(own, [*edge, "postgresql"], ports, True) == [], "who listens is not known, or it is ours"
+    assert port_problems(own, groups, ports) == [], "who listens is not known, or it is ours"

@@ -25,8 +25,8 @@ PLACEHOLDERS = (
     "qwerty",
     "123456",
 )
-# Servers on several hosts, group to the name of the process that may listen on its port already.
-OWN_LISTENERS = {"redis": "redis-server", "postgresql": "postgres"}
+# Group to the name of the process that may listen on its ports already.
+OWN_LISTENERS = {"edge": "nginx", "redis": "redis-server", "postgresql": "postgres"}
 # Group: least and most hosts in it.
 GROUPS = {
     "redis": (1, 1),
@@ -277,22 +277,20 @@ def occupied_problems(state: dict[str, Any], groups: list[str], app: str, sandbo
     return problems
 
 
-def port_problems(listeners: dict[str, str], groups: list[str], ports: dict[str, int], first: bool) -> list[str]:
-    """Refuse a host on which another program listens where one of the application's servers is to.
+def port_problems(listeners: dict[str, str], groups: list[str], ports: dict[str, int]) -> list[str]:
+    """Refuse a host on which another program listens where nginx, Redis or PostgreSQL is to.
 
     :param listeners: port to the name of the process, as deploy_state says.
     :param groups: the inventory groups that the host is in.
     :param ports: inventory group to its port on the private address; empty when everything runs on one host.
-    :param first: whether the host has no release yet: then no process of the application can listen.
     """
-    wanted = [("edge", 80, "nginx"), ("edge", 443, "nginx")]
-    wanted += [(group, port, OWN_LISTENERS.get(group, "")) for group, port in ports.items()]
+    wanted = [("edge", 80), ("edge", 443), *ports.items()]
     return [
         f"This host is in the inventory group {group!r}, and {listeners[str(port)]!r} listens on port {port}, which "
-        f"{own or 'the application'} needs. Stop and disable what that belongs to (on the host, as root: ss -ltnp 'sport = :{port}'), "
+        f"{OWN_LISTENERS[group]} needs. Stop and disable what that belongs to (on the host, as root: ss -ltnp 'sport = :{port}'), "
         "or take another server."
-        for group, port, own in wanted
-        if group in groups and listeners.get(str(port), "") not in ("", own) and (own or first)
+        for group, port in wanted
+        if group in groups and listeners.get(str(port), "") not in ("", OWN_LISTENERS[group])
     ]
 
 
