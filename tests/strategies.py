@@ -56,6 +56,7 @@ INSIDE: dict[str, list[Any]] = {
         {"../x": "x" * 20},
         {"secret_key": "x" * 20},
         {"redis_web": "x"},
+        {"LD_PRELOAD": "x" * 20},
         {"a": ""},
         {"a": 5},
     ],

@@ -36,7 +36,7 @@ ARGUMENTS = ["-p", "2200", "-l", "ops", "web.example.org"]
         ("No ED25519 host key is known for web.example.org and you have requested strict checking.\n"
          "Host key verification failed.\n", "the host key is unknown", "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"),
         ("ops@web.example.org: Permission denied (publickey,password).\n", "the login is refused",
-         "ssh-copy-id -p 2200 -l ops web.example.org"),
+         "ssh-copy-id -p 2200 ops@web.example.org"),
         ("ssh: Could not resolve hostname web.example.org: Name or service not known\n", "the name is unknown",
          "Correct ansible_host"),
         ("ssh: connect to host web.example.org port 2200: Connection refused\n", "nothing listens for SSH", "ansible_port"),

@@ -114,6 +114,8 @@ def test_an_option_that_is_left_out_has_its_default():
          "app_email.encryption is 'ssl'; it must be starttls, tls or none."),
         ("app_secrets", {"PYTHONPATH": "/x"},
          "app_secrets.PYTHONPATH has the name of a variable that the units set themselves: choose another name."),
+        ("app_secrets", {"PATH": "/x"},
+         "app_secrets.PATH has the name of a variable that the programs of a process depend on: choose another name."),
         ("app_flower_password", 12, "app_flower_password is of the type int; it must be a text of random characters."),
         ("celery_queues", {"default": {"concurrency": 0}},
          "celery_queues.default.concurrency is 0; it must be a whole number from 1 to 1000, or auto."),
