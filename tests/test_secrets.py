@@ -195,7 +195,7 @@ def as_ansible_reads(path, key=None):
     loader = DataLoader()
     if key:
         loader.set_vault_secrets([(DEFAULT_VAULT_ID_MATCH, VaultSecret(key.read_bytes().strip()))])
-    return Templar(loader).template(loader.load_from_file(str(path)))
+    return Templar(loader).template(loader.load_from_file(str(path), trusted_as_template=True))
 
 
 VALUES = {
