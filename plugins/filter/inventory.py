@@ -12,7 +12,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,9 @@ def schemas(project: str) -> dict[str, dict[str, Any]]:
 
 def _schema(option: dict[str, Any], valid: dict[str, Any]) -> dict[str, Any]:
     """Join an option of an argument spec and the schema of its valid values; the first keyword that fails is reported."""
-    schema: dict[str, Any] = {"type": TYPES[option["type"]]}
+    schema: dict[str, Any] = {} if option["type"] == "raw" else {"type": TYPES[option["type"]]}
+    if option["type"] == "raw":  # of several types, which the schema of its values has
+        return schema | valid
     if schema["type"] == "array":
         each = {name: option[name] for name in ("choices", "options") if name in option} | {"type": option["elements"]}
         return schema | valid | {"items": _schema(each, valid.get("items", {}))}
@@ -221,6 +223,41 @@ def _reserved_problems(values: Mapping[str, Any], users: Mapping[str, Any]) -> l
     return problems
 
 
+def _destination_problem(value: str) -> str:
+    """Say what is wrong with a destination of a list of network connections, as systemd's IPAddressAllow; empty if nothing is."""
+    plain = re.fullmatch(r"[0-9a-fA-F.:]+(/(0|[1-9]\d{0,2}))?", value)
+    try:
+        network = ip_network(value, strict=False) if plain else None
+    except ValueError:
+        network = None
+    if not network and re.fullmatch(r"[0-9.]*[A-Za-z_-][\w.-]*", value):
+        return f"systemd resolves no names: write the addresses or networks that 'getent ahosts {value}' prints"
+    if not network:
+        return "it must be an IP address or a network, such as 203.0.113.7 or 203.0.113.0/24"
+    if mapped := getattr(network.network_address, "ipv4_mapped", None):
+        return f"write it as IPv4, such as {mapped}"
+    if network.prefixlen == 0:
+        return "that is every address: write egress in place of the list"
+    if str(network.network_address) != str(ip_address(value.partition("/")[0])):
+        return f"write {network} for the network, or {value.partition('/')[0]} for the address"
+    return ""
+
+
+def _network_problems(values: Mapping[str, Any]) -> list[str]:
+    """Say which destinations of `app_network`, and of `network` of a service or a queue, are no addresses or networks."""
+    lists = {"app_network": values.get("app_network")}
+    lists |= {f"{name}.network": values.get(name, {}).get("network") for name in ("app_web", "app_beat")}
+    queues = values.get("celery_queues", {})
+    lists |= {f"celery_queues.{queue}.network": options.get("network") for queue, options in queues.items()}
+    found = [
+        (_place(name, [number]), value, _destination_problem(value))
+        for name, destinations in lists.items()
+        if isinstance(destinations, list)
+        for number, value in enumerate(destinations)
+    ]
+    return [f"{place} is {_shown(value, secret=False)}; {problem}." for place, value, problem in found if problem]
+
+
 def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], users: Mapping[str, Any]) -> list[str]:
     """Say which values are valid by themselves and not together."""
     problems = []
@@ -260,7 +297,7 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], us
                 "app_redis_passwords_before must have a password of printable ASCII without spaces for one of "
                 f"{', '.join(users)}: make rotate-secret sets it."
             )
-    return problems + _reserved_problems(values, users)
+    return problems + _network_problems(values) + _reserved_problems(values, users)
 
 
 def variables_of_others(variables: Mapping[str, Any]) -> list[str]:
@@ -300,7 +337,7 @@ def variable_problems(variables: Mapping[str, Any], project: str, others: Mappin
             why = f": {error}" if not secret or str(error).endswith("is undefined") else ""
             problems.append(f"{name} cannot be worked out{why}.")
             continue
-        if isinstance(value, str) and valid[name]["type"] == ["array", "string"]:
+        if isinstance(value, str) and valid[name].get("type") == ["array", "string"]:
             value = value.split(",")
         found = value_problems(name, value, valid[name], secret)
         problems += found
