@@ -79,7 +79,13 @@ INSIDE: dict[str, list[Any]] = {
         {"sandbox": ["off"]},
         {"writable": ["media"]},
     ],
-    "app_beat": [{"network": []}, {"network": ["203.0.113.7/24"]}, {"sandbox": [None]}, {"writable": ["a/b"]}, {"workers": 1}],
+    "app_beat": [
+        {"network": []},
+        {"network": ["203.0.113.7/24"]},
+        {"sandbox": [None]},
+        {"writable": ["a/b"]},
+        {"workers": 1},
+    ],
     "app_network": [
         "open",
         ["egress"],
@@ -253,7 +259,12 @@ MOST = {
     "app_url": f"https://{'a' * 63}:65535",
     "celery_queues": {
         "default": {"concurrency": 1000, "time_limit": 2592000, "soft_time_limit": 2591999},
-        "q" * 32: {"cpu_weight": 10000, "network": ["2001:db8::7/128"], "sandbox": ["user_namespaces"], "writable": ["x"]},
+        "q" * 32: {
+            "cpu_weight": 10000,
+            "network": ["2001:db8::7/128"],
+            "sandbox": ["user_namespaces"],
+            "writable": ["x"],
+        },
     },
     "celery_task_routes": {"any.*": "q" * 32},
     "base_journal_max_use": "900G",

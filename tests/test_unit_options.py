@@ -17,9 +17,16 @@ SEVERAL = {"one": "10.0.0.1", "two": "fd00::2"}
 
 def unit(kind, queue="default", **variables):
     """Render the unit of a service, or of a queue's worker, as a release has it."""
-    given = {"app_celery": "site.celery:app", "celery_queues": QUEUES, "app_addresses": {}, "app_shared_credentials": {}} | variables
+    given = {
+        "app_celery": "site.celery:app",
+        "celery_queues": QUEUES,
+        "app_addresses": {},
+        "app_shared_credentials": {},
+    } | variables
     more = {"queue": queue, "options": "{{ app_queue_table[queue] }}"} if kind == "worker" else {}
-    text = f"{{{{ lookup('ansible.builtin.template', app_project ~ '/systemd/{kind}@.service.j2', template_vars=more) }}}}"
+    text = (
+        f"{{{{ lookup('ansible.builtin.template', app_project ~ '/systemd/{kind}@.service.j2', template_vars=more) }}}}"
+    )
     if kind == "worker":
         more["options"] = evaluate(more["options"], queue=queue, **given)
     return evaluate(text, more=more, **given)
@@ -186,6 +193,10 @@ def test_data_folders_are_for_all_services_or_for_one():
     assert {path for text in found.values() for path in values(text, "ReadWritePaths")} == {"/srv/site/shared"}
     assert evaluate("{{ app_folders }}", **given) == ["data", "exports", "fonts"]
     assert all(path.startswith("-/srv/site/shared/") for path in values(found["beat"], "InaccessiblePaths"))
+
+
+def test_folders_whose_names_differ_in_case_are_two():
+    assert evaluate("{{ app_folders }}", celery_queues=QUEUES, app_writable=["data", "Data"]) == ["data", "Data"]
 
 
 def test_without_data_folders_nothing_is_hidden():
