@@ -195,6 +195,12 @@ def test_data_folders_are_for_all_services_or_for_one():
     assert all(path.startswith("-/srv/site/shared/") for path in values(found["beat"], "InaccessiblePaths"))
 
 
+def test_hidden_folders_have_an_order():
+    """A unit is a part of the release, whose id is a digest."""
+    names = [f"folder{number}" for number in range(20)]
+    assert hidden(unit("web", app_beat={"writable": names[::-1]})) == sorted(names)
+
+
 def test_folders_whose_names_differ_in_case_are_two():
     assert evaluate("{{ app_folders }}", celery_queues=QUEUES, app_writable=["data", "Data"]) == ["data", "Data"]
 
