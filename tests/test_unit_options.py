@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from inventory import schemas, specs
 from real_nginx import evaluate
 from support.sandbox import COSTS, OPENS, SWITCHES
@@ -193,6 +194,17 @@ def test_data_folders_are_for_all_services_or_for_one():
     assert {path for text in found.values() for path in values(text, "ReadWritePaths")} == {"/srv/site/shared"}
     assert evaluate("{{ app_folders }}", **given) == ["data", "exports", "fonts"]
     assert all(path.startswith("-/srv/site/shared/") for path in values(found["beat"], "InaccessiblePaths"))
+
+
+def test_a_folder_is_open_to_nginx_if_the_site_has_a_path_for_it():
+    served = yaml.safe_load((ROOT / "roles/release/vars/main.yml").read_text())["__release_served"]
+    entries = [
+        {"path": "/a/", "shared": "exports/2026"},
+        {"path": "/b", "shared": "data"},
+        {"path": "/c/", "allow": []},
+    ]
+    assert evaluate(served, nginx_locations=entries) == ["exports", "data"]
+    assert evaluate(served) == []
 
 
 def test_hidden_folders_have_an_order():
