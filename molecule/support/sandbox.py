@@ -16,10 +16,10 @@ SEALED, SOCKETS = 0.5, 1.3
 # What a switch of app_sandbox adds to it at most, and the attempts that it lets succeed.
 COSTS = {
     "writable_executable_memory": 0.1,
-    "user_namespaces": 0.7,
+    "user_namespaces": 0.8,
     "machine_information": 0.1,
     "network_interfaces": 0.1,
-    "process_priorities": 0.1,
+    "process_priorities": 0.2,
 }
 OPENS = {
     "writable_executable_memory": "executable memory",
