@@ -49,7 +49,7 @@ export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(abspath $(INVENTORY)/.wheel
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy preflight site rollback secrets rotate-secret status unlock remove-app verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock remove-app verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test bench-deploy
 
 help: ## Print this help
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -110,8 +110,15 @@ PLAYBOOK = ansible-playbook -i $(INVENTORY) $(if $(DRY_RUN),--check --diff)
 deploy: $(HOSTS) ## Bring the servers of ENV up to date, and test that they work
 	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e release_allow_migrations=$(ALLOW_MIGRATIONS)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(ARGS)
 
+doctor: .venv/.ready ## Check this machine and the servers of ENV before a first deploy, and change nothing
+	@bin/doctor $(INVENTORY) playbooks/doctor.yml $(ARGS)
+
 preflight: $(HOSTS) ## Check the servers and variables of ENV before a deploy, and change nothing
 	@$(PLAYBOOK) playbooks/preflight.yml $(ARGS)
+
+check-app: .venv/.ready ## Check the application of ENV on this machine, before any server is touched; DEBIAN=12 for its Python
+	@$(if $(SANDBOX),$(if $(wildcard $(SECRETS)),,mkdir -p $(STATE) && chmod 700 $(STATE) && bin/secrets make $(SECRETS) >/dev/null))
+	@$(PLAYBOOK) playbooks/check_app.yml $(if $(DEBIAN),-e check_debian=$(DEBIAN)) $(ARGS)
 
 site: $(HOSTS) ## Deploy, and converge every host: reverts manual changes
 	@$(PLAYBOOK) playbooks/site.yml $(ARGS)
@@ -119,8 +126,8 @@ site: $(HOSTS) ## Deploy, and converge every host: reverts manual changes
 rollback: .venv/.ready ## Roll back to the previous release, or to RELEASE=id
 	@$(PLAYBOOK) playbooks/rollback.yml $(if $(RELEASE),-e release_rollback_to=$(RELEASE)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(ARGS)
 
-secrets: .venv/.ready ## Create the secrets of ENV, random and encrypted; existing ones are kept
-	@bin/secrets make $(SECRETS)
+secrets: .venv/.ready ## Create the secrets of ENV, random and encrypted; existing ones are kept. One of your own: SET=NAME, UNSET=, SHOW=
+	@bin/secrets make $(SECRETS) $(call given,SET UNSET SHOW)
 
 rotate-secret: $(HOSTS) ## Change a secret while everything runs: NAME=database_password, redis_web, ..., all
 	@$(if $(DRY_RUN),$(error DRY_RUN=1: the change of a secret cannot be tried. Leave DRY_RUN out))

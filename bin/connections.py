@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,16 @@ def ansible(*command: str) -> str:
     if result.returncode:
         sys.exit(result.stdout + result.stderr)
     return result.stdout
+
+
+def ssh_arguments(name: str, found: dict[str, str]) -> list[str]:
+    """Return the arguments with which ssh reaches a host as Ansible does.
+
+    :param found: of that host, as `connections` returns it.
+    """
+    options = {"-p": found["port"], "-l": found["user"], "-i": os.path.expanduser(found["ssh_private_key_file"])}
+    arguments = [part for option, value in options.items() if value for part in (option, value)]
+    return [*shlex.split(f"{found['ssh_common_args']} {found['ssh_extra_args']}"), *arguments, found["host"] or name]
 
 
 def connections(inventory: str, hosts: str = "all") -> dict[str, dict[str, str]]:

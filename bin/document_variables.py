@@ -72,7 +72,8 @@ def valid(schema: dict[str, Any]) -> str:
 
 def facts(option: dict[str, Any]) -> str:
     """Say an option's type, whether it is a secret, and its default."""
-    kind = f"`{option['type']}`" + (f" of `{option['elements']}`" if "elements" in option else "")
+    types = ["str", "list"] if option["type"] == "raw" else [option["type"]]
+    kind = " or ".join(f"`{each}`" for each in types) + (f" of `{option['elements']}`" if "elements" in option else "")
     secret = ", secret" if option.get("no_log") else ""
     default = f", default {code(option['default'])}" if "default" in option else ""
     return f"{kind}{secret}{', required' if option.get('required') else default}."

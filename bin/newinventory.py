@@ -296,16 +296,15 @@ def path_from(made: Plan) -> str:
 
 
 def queue_lines(project: Project) -> list[str]:
-    """Write celery_queues: limits only where the project has higher ones than the profile."""
+    """Write celery_queues: time limits only where the project has higher ones than the profile."""
     pattern = VARIABLES.schemas(str(ROOT))["celery_queues"]["propertyNames"]["pattern"]
     lines = ["celery_queues:"]
     for name, queue in project.queues.items():
         if not re.fullmatch(pattern, name):
             lines.append(f"  # {scalar(name)}: {{}}   # {queue.where}; not a valid name, see below")
             continue
-        table = TABLE.celery_queue_table({name: {}})[name]
-        wanted = {"time_limit": queue.time_limit, "longest_countdown": queue.countdown}
-        options = {option: value for option, value in wanted.items() if value > table[option]}
+        least = TABLE.celery_queue_table({name: {}})[name]["time_limit"]
+        options = {"time_limit": queue.time_limit} if queue.time_limit > least else {}
         lines.append(f"  {line(name, options, queue.where)}")
     return lines
 

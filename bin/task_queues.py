@@ -1,4 +1,4 @@
-"""Finds the queues of a project's tasks, and their longest limits, without importing it."""
+"""Finds the queues of a project's tasks, and their longest time limits, without importing it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ SENDERS = {
 
 @dataclass
 class Queue:
-    """A queue that the project names: where, and the longest time limit and delay of its tasks, in seconds."""
+    """A queue that the project names: where, and the longest time limit of its tasks, in seconds."""
 
     where: str
     time_limit: int = 0
-    countdown: int = 0
 
 
 class QueueReader:
@@ -43,7 +42,7 @@ class QueueReader:
         self.reader = reader
         self.dynamic: list[str] = []  # places that name a queue by an expression
 
-    def queue(self, name: Any, where: str, time_limit: Any = 0, countdown: Any = 0) -> None:
+    def queue(self, name: Any, where: str, time_limit: Any = 0) -> None:
         """Keep a queue that is named somewhere."""
         if not isinstance(name, str) or not name:
             self.dynamic.append(where)
@@ -51,8 +50,6 @@ class QueueReader:
         queue = self.reader.project.queues.setdefault(name, Queue(where))
         if isinstance(time_limit, (int, float)) and time_limit > queue.time_limit:
             queue.time_limit = int(time_limit)
-        if isinstance(countdown, (int, float)) and countdown > queue.countdown:
-            queue.countdown = int(countdown)
 
     def routed(self, value: Any, where: str) -> None:
         """Keep the queues of routes: a mapping, or a list of mappings, pairs and functions."""
@@ -106,9 +103,7 @@ class QueueReader:
         if scheduler := self.reader.celery_setting("beat_scheduler"):
             self.reader.find("celery_beat_scheduler", scheduler.value, self.reader.at(scheduler.place))
         for path in self.reader.files.paths:
-            if path.name != "manage.py" and re.search(
-                r"elery|queue|apply_async|countdown", self.reader.files.text(path)
-            ):
+            if path.name != "manage.py" and re.search(r"elery|queue|apply_async", self.reader.files.text(path)):
                 self.read_tasks(path, standard)
         if self.dynamic:
             more = f" and {len(self.dynamic) - 5} more" if len(self.dynamic) > 5 else ""
@@ -137,20 +132,12 @@ class QueueReader:
                     self.queue(standard, f"{path}:{node.lineno}", limit)
             if not isinstance(node, ast.Call) or name_of(node.func).rpartition(".")[2] not in SENDERS:
                 continue
-            values = {each: keyword(node, each) for each in ("queue", "time_limit", "countdown", "default_retry_delay")}
+            values = {each: keyword(node, each) for each in ("queue", "time_limit")}
             known = {each: evaluate(value, names) for each, value in values.items() if value is not None}
-            delay = max(
-                (
-                    value
-                    for value in (known.get("countdown"), known.get("default_retry_delay"))
-                    if isinstance(value, (int, float))
-                ),
-                default=0,
-            )
             limits = known.get("time_limit", 0)
             if "queue" in known:
                 if known["queue"] is UNKNOWN and isinstance(values["queue"], ast.Name):
                     continue  # an argument of a function, or a loop: its caller names it
-                self.queue(known["queue"], f"{path}:{node.lineno}", limits, delay)
-            elif isinstance(limits, (int, float)) and (limits or delay):
-                self.queue(standard, f"{path}:{node.lineno}", limits, delay)
+                self.queue(known["queue"], f"{path}:{node.lineno}", limits)
+            elif isinstance(limits, (int, float)) and limits:
+                self.queue(standard, f"{path}:{node.lineno}", limits)

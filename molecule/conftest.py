@@ -115,7 +115,7 @@ with app.connection_for_write() as connection, app.events.Dispatcher(connection,
 
 
 @pytest.fixture
-def attempts(host: Any) -> Iterator[Callable[[str], dict[str, str]]]:
+def attempts(host: Any) -> Iterator[Callable[..., dict[str, str]]]:
     """Run support/attempts.py in a unit's sandbox; return the result of each attempt: `done`, or the name of the error."""
     with attempted(host) as run:
         yield run

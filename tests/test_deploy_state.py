@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from deploy_state import clusters, deploys, meminfo, memory, processors
+from deploy_state import clusters, deploys, disk_free, meminfo, memory, processors, umask
 
 BEGUN = {"event": "begun", "action": "deploy", "who": "anna@desk", "release": "r1"}
 
@@ -72,3 +72,17 @@ def test_processors_are_the_containers_share(tmp_path):
     for text, count in (("max 100000", here), ("50000 100000", 1), ("100000 100000", 1), (f"{here}50000 100000", here)):
         (tmp_path / "cpu.max").write_text(text + "\n")
         assert processors(tmp_path) == count, text
+
+
+def test_each_file_system_is_told_once_by_the_first_folder_on_it():
+    free = disk_free()
+    assert free["/"] > 0 and len({os.stat(folder).st_dev for folder in free}) == len(free)
+
+
+@pytest.mark.parametrize("mask", ["022", "077", "007"])
+def test_umask_is_told_and_stays(mask):
+    before = os.umask(int(mask, 8))
+    try:
+        assert (umask(), umask()) == (mask, mask)
+    finally:
+        os.umask(before)

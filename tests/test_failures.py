@@ -1,8 +1,9 @@
 """What is said of a unit that does not start: its own lines, systemd's reason, and what helps."""
 
 import pytest
-from ansible.module_utils.coldframe_failures import CHECKS, check_remedies, own_lines, reason, remedies
+from ansible.module_utils.coldframe_failures import CHECKS, SANDBOX, check_remedies, own_lines, reason, remedies
 from failures import own_lines as own_lines_of_smoke
+from strategies import OPTIONS
 
 JOURNAL = """\
 Starting blog-web@a1.service - blog web (Gunicorn), release a1...
@@ -92,11 +93,27 @@ def test_other_results_are_said_in_words():
         "django-configurations settings importer wasn't correctly installed.": "DJANGO_CONFIGURATION: Production}.",
         "RuntimeError: Settings already configured.": "calls settings.configure()",
         "RuntimeError: Model class maps.models.Place doesn't declare an explicit app_label": "Add 'maps' to INSTALLED_APPS",
+        "OSError: [Errno 30] Read-only file system: '/srv/b/releases/a1/index'": "in a folder of app_writable",
+        "PermissionError: [Errno 13] Permission denied: '/srv/index'": "in a folder of app_writable",
+        "PermissionError: [Errno 13] cannot allocate executable memory. This may be due to": "with writable_executable_memory in",
+        "MemoryError: Cannot allocate write+execute memory for ffi.callback().": "with writable_executable_memory in app_sandbox",
+        "Failed to mark memory page as executable - check if grsecurity/PaX is enabled": "with writable_executable_memory in",
+        "V8 process OOM (Failed to reserve virtual memory for CodeRange).": "with writable_executable_memory in app_sandbox",
+        "FATAL:zygote_host_impl_linux.cc:130] No usable sandbox! If this is a Debian": "with user_namespaces in app_sandbox",
+        "FileNotFoundError: [Errno 2] No such file or directory: '/proc/meminfo'": "with machine_information in app_sandbox",
+        "grep: /proc/cpuinfo: No such file or directory": "with machine_information in app_sandbox",
+        "A system error occurred: uv_interface_addresses returned Unknown system error 97": "with network_interfaces in app_sandbox",
+        "ionice: ioprio_set failed: Operation not permitted": "with process_priorities in app_sandbox",
     }.items(),
 )
 def test_known_errors_have_a_remedy(text, helps):
     (said,) = remedies(f"Traceback (most recent call last):\n{text}")
     assert helps in said and said.endswith("See docs/your-app.md, 'When a release is refused'.")
+
+
+def test_switches_that_are_named_are_those_of_the_sandbox():
+    switches = OPTIONS["app_sandbox"]["choices"]
+    assert [switch for switch, _, _ in SANDBOX] == switches
 
 
 def test_unknown_error_has_none():

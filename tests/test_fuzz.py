@@ -35,8 +35,10 @@ def test_the_far_ends_of_what_is_right_have_no_problem(values):
 
 def types(name):
     """The types of Python that a variable may have; some lists may be given as one text on the command line."""
-    python = {"str": str, "path": str, "int": int, "bool": bool, "list": list, "dict": dict}[OPTIONS[name]["type"]]
-    return {python, str} if name.startswith("release_allow_") else {python}
+    python = {"str": str, "path": str, "int": int, "bool": bool, "list": list, "dict": dict, "raw": list}[
+        OPTIONS[name]["type"]
+    ]
+    return {python, str} if name.startswith("release_allow_") or OPTIONS[name]["type"] == "raw" else {python}
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -19,7 +19,15 @@ def test_parts_are_those_of_the_host():
 
 @pytest.mark.parametrize(
     "memory, swap, said",
-    [(700, 0, "Too little"), (700, 400, "Tight"), (1500, 0, "Tight"), (1800, 0, ""), (16000, 0, "")],
+    [
+        (700, 0, "Too little"),
+        (700, 400, "Too little"),  # while a deploy changes over it has twice the workers
+        (700, 1100, "Tight"),
+        (1500, 0, "Too little"),
+        (1500, 400, "Tight"),
+        (1800, 0, ""),
+        (16000, 0, ""),
+    ],
 )
 def test_what_cannot_fit_is_refused_with_the_sum(memory, swap, said):
     parts = memory_parts(ALL, TABLE, list(TABLE), 2, 8)

@@ -25,7 +25,7 @@ EXPECTED = {
         "app_settings_module": "bakery.settings",
         "app_wsgi": "bakery.wsgi:application",
         "app_celery": "bakery.celery:app",
-        "celery_queues": {"default": {}, "labels": {"time_limit": 7200}, "ovens": {"longest_countdown": 900}},
+        "celery_queues": {"default": {}, "labels": {"time_limit": 7200}, "ovens": {}},
         "smoke_request": {"path": "/admin/login/"},
     },
     "environ": {
@@ -506,8 +506,8 @@ def test_try_deploys_and_try_down_removes_the_host_alone(tmp_path, sandbox):
     assert run("down", f"APP={app}").returncode == 0 and (sandbox / "mysite/group_vars/all/app.yml").exists()
     called = (tmp_path / "log").read_text().splitlines()
     targets = [line.split()[2] for line in called]
-    assert targets == ["deploy", "deploy", "sandbox-down"] and all(
-        line.endswith(f"ENV={sandbox}/mysite") for line in called
-    )
+    assert targets == ["check-app", "deploy", "check-app", "sandbox-down"], "what is refused without a host boots none"
+    assert all(f"ENV={sandbox}/mysite" in line.split() for line in called)
+    assert '{"release_check_on_controller": false}' in called[1], "it is not checked twice; no text passes for false"
     refused = run(f"APP={tmp_path / 'bin'}")
     assert refused.returncode == 1 and "which is no Django project" in refused.stderr

@@ -5,7 +5,7 @@ import json
 import pytest
 from ansible.module_utils import coldframe, coldframe_host
 from ansible.module_utils.coldframe_host import foreign_services, other_applications
-from preflight import hostname_problems, occupied_problems
+from preflight import hostname_problems, occupied_problems, port_problems
 
 
 @pytest.fixture
@@ -108,3 +108,20 @@ def test_hosts_of_one_name_are_refused():
     assert hostname_problems("c", states) == []
     assert "This host and b have the host name 'debian'" in hostname_problems("a.example", states)[0]
     assert "hostnamectl set-hostname a'" in hostname_problems("a.example", states)[0]
+
+
+def test_a_port_that_another_program_has_is_refused():
+    groups = ["edge", "redis", "postgresql"]
+    listeners = {"22": "sshd", "80": "apache2", "443": "nginx", "6379": "memcached", "5432": "postgres"}
+    (problem,) = port_problems(listeners, groups, {})
+    assert (
+        "'edge', and 'apache2' listens on port 80, which nginx needs" in problem and "ss -ltnp 'sport = :80'" in problem
+    )
+    ports = {"redis": 6379, "postgresql": 5432}
+    assert [
+        "port 80" in each or "'memcached' listens on port 6379, which redis-server" in each
+        for each in port_problems(listeners, groups, ports)
+    ] == [True] * 2
+    assert port_problems(listeners, ["web"], ports) == []
+    own = {"80": "nginx", "443": "", "6379": "redis-server", "5432": "postgres"}
+    assert port_problems(own, groups, ports) == [], "who listens is not known, or it is ours"

@@ -196,6 +196,27 @@ def test_model_changed_without_a_migration_is_refused_unless_left_out(project):
     assert "coldframe.E001" in release_prepare.report(result)[-1]
 
 
+def test_table_of_stored_tasks_that_a_router_keeps_away_is_refused(project):
+    conf = PROJECT["conf.py"].replace('"library"]', '"library", "coldframe.delayed"]').rstrip() + "\n"
+    write(project, {"conf.py": conf})
+    assert prepare(project)[1] == ""
+    (project / "library.db").unlink()
+    router = """
+        class Router:
+            def allow_migrate(self, db, app_label, **_):
+                return app_label in ("library", "contenttypes")
+    """
+    write(
+        project,
+        {
+            "library/routers.py": router,
+            "conf.py": conf.rstrip() + '\n        DATABASE_ROUTERS = ["library.routers.Router"]\n',
+        },
+    )
+    _, said = prepare(project)
+    assert "coldframe.E002: The default database has no table" in said and "coldframe zero" in said, said
+
+
 def test_translated_names_of_models_are_no_changes(project):
     """Whatever the project's language: Django writes migrations without translations, and it translates 'Text' itself."""
     title = 'models.CharField(_("Text"), max_length=20)'

@@ -2,13 +2,21 @@
 
 import importlib.machinery
 import importlib.util
+import io
+import os
+import pty
+import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from ansible.constants import DEFAULT_VAULT_ID_MATCH
+from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible.template import Templar
 from certificates import tls_problems
 from inventory import redis_users
 from preflight import secret_problems
@@ -173,3 +181,179 @@ def test_what_cannot_be_changed_is_refused_and_nothing_is_written(secrets, tmp_p
     with pytest.raises(SystemExit, match="does not hold app_database_password"):
         secrets.main(["begin", str(plain), "redis_web"])
     assert plain.read_text() == "app_secret_key: x\n"
+
+
+def given(monkeypatch, value):
+    """Let standard input, which is no terminal, have this value."""
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO(value if isinstance(value, bytes) else value.encode()))
+    )
+
+
+def as_ansible_reads(path, key=None):
+    """The variables of a file, with their templates worked out."""
+    loader = DataLoader()
+    if key:
+        loader.set_vault_secrets([(DEFAULT_VAULT_ID_MATCH, VaultSecret(key.read_bytes().strip()))])
+    return Templar(loader).template(loader.load_from_file(str(path), trusted_as_template=True))
+
+
+VALUES = {
+    "YES": "yes",
+    "DIGITS": "0123",
+    "TIME": "12:30:59",
+    "NULL": "~",
+    "HASH": "a #b: {c}",
+    "TEMPLATE": "a{{b}} {% c",
+    "LINES": "first\n  second\n\nlast",
+    "QUOTES": "\"'\\",
+    "LONG": "word " * 60 + "end",
+    "api_key": "\u00e9\u0085\u4e2d",
+}
+
+
+def test_own_secrets_are_added_as_they_are_given(secrets, tmp_path, monkeypatch):
+    secrets.main(["make", "mine"])
+    before = decrypted(tmp_path)
+    for name, value in VALUES.items():
+        given(monkeypatch, value + "\n")
+        told = secrets.main(["make", "mine", f"SET={name}"])
+        assert f"vault.yml: added app_secrets.{name}. Commit it." in told and value not in told
+    vault, key = tmp_path / "inventories/mine/group_vars/all/vault.yml", tmp_path / ".vault/mine"
+    assert as_ansible_reads(vault, key) == before | {"app_secrets": VALUES}
+    assert stat.S_IMODE(vault.stat().st_mode) == 0o600 and vault.read_text().startswith("$ANSIBLE_VAULT;")
+    for name, value in VALUES.items():
+        assert secrets.main(["make", "mine", f"SHOW={name}"]) == value
+    given(monkeypatch, "no")
+    assert "changed app_secrets.YES." in secrets.main(["make", "mine", "SET=YES"])
+    assert as_ansible_reads(vault, key)["app_secrets"] == VALUES | {"YES": "no"}
+    for name in VALUES:
+        assert f"removed app_secrets.{name}." in secrets.main(["make", "mine", f"UNSET={name}"])
+    assert as_ansible_reads(vault, key) == before
+
+
+FILE = """\
+# Keep me
+app_secret_key: "0123"  # and me
+app_secrets:
+  # of the payment service
+  STRIPE_KEY: 'yes'
+  FROM_ELSEWHERE: "{{ lookup('ansible.builtin.pipe', 'pass show mail') }}"
+app_redis_passwords: {web: abc}
+"""
+
+
+def test_what_else_is_in_the_file_stays_with_its_comments(secrets, tmp_path, monkeypatch):
+    plain = tmp_path / "secrets.yml"
+    plain.write_text(FILE)
+    given(monkeypatch, "s3")
+    secrets.main(["make", str(plain), "SET=MAIL"])
+    added = "app_redis_passwords", '  MAIL: "s3"\napp_redis_passwords'
+    assert plain.read_text() == FILE.replace(*added)
+    secrets.main(["make", str(plain), "UNSET=MAIL"])
+    assert plain.read_text() == FILE
+
+
+def test_generated_secrets_can_be_shown_too(secrets, tmp_path):
+    plain = tmp_path / "secrets.yml"
+    plain.write_text(FILE + "app_flower_password: flower\n")
+    shown = {name: secrets.main(["make", str(plain), f"SHOW={name}"]) for name in ("flower_password", "redis_web")}
+    assert shown == {"flower_password": "flower", "redis_web": "abc"}  # pragma: allowlist secret
+    with pytest.raises(
+        SystemExit, match="SHOW is 'OTHER': set it to one of secret_key, flower_password, redis_web, STRIPE"
+    ):
+        secrets.main(["make", str(plain), "SHOW=OTHER"])
+    with pytest.raises(SystemExit, match=r"UNSET is 'flower_password': set it to one of STRIPE_KEY, FROM_ELSEWHERE\."):
+        secrets.main(["make", str(plain), "UNSET=flower_password"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("", "x", "The name '' in app_secrets must be at most 64 letters, digits and _.-"),
+        ("a b", "x", "The name 'a b' in app_secrets must be at most 64 letters, digits and _.-"),
+        ("redis_web", "x", "app_secrets.redis_web has the name of a secret that Coldframe creates itself"),
+        ("PYTHONPATH", "x", "app_secrets.PYTHONPATH has the name of a variable that the units set themselves"),
+        ("PATH", "x", "app_secrets.PATH has the name of a variable that the programs of a process depend on"),
+        ("LD_PRELOAD", "x", "app_secrets.LD_PRELOAD has the name of a variable that the programs of a process"),
+        ("TOKEN", "", "app_secrets.TOKEN is of the type str; it must be a text that is not empty"),
+        ("TOKEN", "\n", "app_secrets.TOKEN is of the type str; it must be a text that is not empty"),
+        ("TOKEN", "hidden\0value", "app_secrets.TOKEN is of the type str; it must be a text that is not empty and contains no NUL"),
+        ("TOKEN", b"\xff\xfe", "The value of TOKEN is no text in UTF-8"),
+        ("TOKEN", "x" * 70000, "app_secrets.TOKEN is larger than 65536 bytes"),
+    ],
+)  # fmt: skip
+def test_own_secret_that_would_be_refused_is_not_written(secrets, tmp_path, monkeypatch, name, value, said):
+    plain = tmp_path / "secrets.yml"
+    plain.write_text(FILE)
+    given(monkeypatch, value)
+    with pytest.raises(SystemExit) as refused:
+        secrets.main(["make", str(plain), f"SET={name}"])
+    assert said in str(refused.value) and "hidden" not in str(refused.value)
+    assert plain.read_text() == FILE
+
+
+def test_own_secrets_elsewhere_are_not_replaced(secrets, tmp_path, monkeypatch):
+    secrets.main(["make", "mine"])
+    other = tmp_path / "inventories/mine/group_vars/all/app.yml"
+    other.write_text("app_name: x\napp_secrets:\n  A: b\n")
+    given(monkeypatch, "x")
+    with pytest.raises(SystemExit, match=r"app_secrets is in inventories/mine/group_vars/all/app\.yml, and this"):
+        secrets.main(["make", "mine", "SET=TOKEN"])
+    assert "app_secrets" not in decrypted(tmp_path)
+
+
+def test_file_that_cannot_be_read_is_told_without_what_is_in_it(secrets, tmp_path, monkeypatch):
+    plain = tmp_path / "secrets.yml"
+    plain.write_text("a: 1\nsecret: [hidden\n")
+    with pytest.raises(SystemExit, match="is no YAML, at line") as refused:
+        secrets.main(["make", str(plain), "SHOW=A"])
+    assert "hidden" not in str(refused.value)
+    secrets.main(["make", "mine"])
+    (tmp_path / ".vault/mine").write_text("another\n")
+    with pytest.raises(SystemExit, match=r"vault\.yml cannot be decrypted with the password of \.vault/mine"):
+        secrets.main(["make", "mine", "SHOW=A"])
+
+
+def test_one_thing_is_asked_at_a_time(secrets):
+    with pytest.raises(SystemExit, match="SET SHOW: give one of them"):
+        secrets.main(["make", "mine", "SET=A", "SHOW=B"])
+
+
+def test_value_at_a_terminal_is_not_shown(tmp_path):
+    plain = tmp_path / "secrets.yml"
+    plain.write_text("app_secret_key: x\n")
+    child, terminal = pty.fork()
+    if not child:
+        os.execv(sys.executable, [sys.executable, str(PATH), "make", str(plain), "SET=TOKEN"])  # noqa: S606
+    told = b""
+    while b"not shown): " not in told:
+        told += os.read(terminal, 1000)
+    os.write(terminal, b"hidden\n")
+    try:
+        while more := os.read(terminal, 1000):
+            told += more
+    except OSError:
+        pass  # Linux says so at the end
+    assert os.waitpid(child, 0)[1] == 0 and b"hidden" not in told, told
+    assert yaml.safe_load(plain.read_text())["app_secrets"] == {"TOKEN": "hidden"}
+
+
+def test_make_hands_the_name_and_the_value_on(tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(ROOT / "inventories/single", folder)
+    (folder / "group_vars/all/vault.yml").unlink(missing_ok=True)
+
+    def make(*arguments, value=""):
+        command = ["make", "--silent", "secrets", f"ENV={folder}", *arguments]
+        environment = os.environ | {"SHOW": "IGNORED", "SET": "IGNORED"}  # they count on the command line alone
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, input=value, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "holds new secrets" in make()
+    assert "added app_secrets.STRIPE_KEY" in make("SET=STRIPE_KEY", value="sk_$HOME 'x'\n")
+    assert make("SHOW=STRIPE_KEY") == "sk_$HOME 'x'\n"
+    assert "removed app_secrets.STRIPE_KEY" in make("UNSET=STRIPE_KEY")

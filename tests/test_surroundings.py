@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible.module_utils.coldframe_host import key_login, sandbox_error, ssh_ports
+from ansible.module_utils.coldframe_host import key_login, listeners, sandbox_error, ssh_ports, synchronized
 
 ROOT = Path(__file__).parents[1]
 LISTENERS = """\
@@ -33,6 +33,18 @@ def test_ports_of_ssh_are_those_of_its_server_and_its_socket():
     run = answers(show=(0, listen, ""), active=(0, "", ""), ss=(0, LISTENERS, ""))
     assert ssh_ports(run) == [22, 2222]
     assert ssh_ports(answers()) == [], "there is no ss on the host"
+
+
+def test_listeners_are_those_that_others_may_reach():
+    more = 'LISTEN 0 511 [::1]:6379 [::]:*  users:(("redis-server",pid=9,fd=6))\nLISTEN 0 511 0.0.0.0:80 0.0.0.0:*\n'
+    assert listeners(answers(ss=(0, LISTENERS + more, ""))) == {"2222": "sshd", "9090": "systemd", "80": ""}
+    assert listeners(answers()) == {}
+
+
+def test_clock_counts_as_synchronized_where_nobody_can_tell():
+    assert synchronized(lambda _: 0) and synchronized(lambda _: -1)
+    assert not synchronized(lambda _: 5)
+    assert synchronized() in (True, False), "the kernel's own answer"
 
 
 @pytest.mark.parametrize(("journal", "seen"), [("Nov 02 one sshd[7]: Accepted publickey for ...\n", True), ("", False)])

@@ -82,8 +82,13 @@ def test_longest_visibility_timeout_is_the_contracts():
 
 
 def test_an_option_that_is_left_out_has_its_default():
-    web = inventory.with_defaults({"workers": 3}, "app_web")
-    assert web == {"workers": 3, "threads": 4, "timeout": 30, "max_requests": 1000, "preload": True}
+    email = inventory.with_defaults({"host": "mx.example.org"}, "app_email")
+    assert email == {"host": "mx.example.org", "port": 0, "encryption": "starttls", "user": "", "sender": ""}
+    assert inventory.with_defaults({"sandbox": ["user_namespaces"]}, "app_beat") == {
+        "network": "",
+        "sandbox": ["user_namespaces"],
+        "writable": [],
+    }
 
 
 @pytest.mark.parametrize(
@@ -92,9 +97,29 @@ def test_an_option_that_is_left_out_has_its_default():
         ("app_web", {"workers": 0}, "app_web.workers is 0; it must be a whole number from 1 to 512."),
         ("app_web", {"threads": "4"}, "app_web.threads is '4'; it must be a whole number from 1 to 1024, without quotes."),
         ("app_web", {"threads": "many"}, "app_web.threads is 'many'; it must be a whole number from 1 to 1024."),
-        ("app_web", {"worker": 1}, "app_web.worker is unknown. Known options: max_requests, preload, threads, timeout, workers."),
+        ("app_web", {"worker": 1}, "app_web.worker is unknown. Known options: max_requests, network, preload, sandbox, threads, "
+         "timeout, workers, writable."),
         ("app_version", 1.5, "app_version is 1.5; it must be a text, in quotes: a branch, a tag or a commit."),
-        ("app_network", "open", "app_network is 'open'; it must be egress or sealed."),
+        ("app_network", "open", "app_network is 'open'; it must be egress or sealed, or a list of IP addresses and networks, such as "
+         '[203.0.113.0/24, "2001:db8::7"].'),
+        ("app_network", ["203.0.113.7", "api.example.com"], "app_network[1] is 'api.example.com'; systemd resolves no names: write the "
+         "addresses or networks that 'getent ahosts api.example.com' prints."),
+        ("app_network", ["203.0.113.7/24"], "app_network[0] is '203.0.113.7/24'; write 203.0.113.0/24 for the network, or 203.0.113.7 for "
+         "the address."),
+        ("app_network", ["::/0"], "app_network[0] is '::/0'; that is every address: write egress in place of the list."),
+        ("app_network", ["::ffff:192.0.2.1"], "app_network[0] is '::ffff:192.0.2.1'; write it as IPv4, such as 192.0.2.1."),
+        ("app_web", {"network": ["10.1"]}, "app_web.network[0] is '10.1'; it must be an IP address or a network, such as 203.0.113.7 or "
+         "203.0.113.0/24."),
+        ("app_beat", {"network": ["https://a.example"]}, "app_beat.network[0] is 'https://a.example'; it must be an IP address or a "
+         "network, such as 203.0.113.7 or 203.0.113.0/24."),
+        ("celery_queues", {"hooks": {"network": ["localhost"]}}, "celery_queues.hooks.network[0] is 'localhost'; systemd resolves no "
+         "names: write the addresses or networks that 'getent ahosts localhost' prints."),
+        ("app_sandbox", ["jit"], "app_sandbox[0] is 'jit'; it must be writable_executable_memory, user_namespaces, machine_information, "
+         "network_interfaces or process_priorities."),
+        ("celery_queues", {"pdf": {"sandbox": ["jit"]}}, "celery_queues.pdf.sandbox[0] is 'jit'; it must be writable_executable_memory, "
+         "user_namespaces, machine_information, network_interfaces or process_priorities."),
+        ("app_writable", ["data", "media"], "app_writable[1] is 'media'; it must be a folder's name of at most 64 letters, digits and "
+         "._+@-, not beginning with a dot or -, and not media."),
         ("nginx_x_frame_options", "deny", "nginx_x_frame_options is 'deny'; it must be empty, DENY or SAMEORIGIN."),
         ("nginx_acme", "yes", "nginx_acme is 'yes'; it must be true or false, without quotes."),
         ("firewall_open_ports", [80, 0], "firewall_open_ports[1] is 0; it must be a TCP port from 1 to 65535."),
@@ -114,6 +139,8 @@ def test_an_option_that_is_left_out_has_its_default():
          "app_email.encryption is 'ssl'; it must be starttls, tls or none."),
         ("app_secrets", {"PYTHONPATH": "/x"},
          "app_secrets.PYTHONPATH has the name of a variable that the units set themselves: choose another name."),
+        ("app_secrets", {"PATH": "/x"},
+         "app_secrets.PATH has the name of a variable that the programs of a process depend on: choose another name."),
         ("app_flower_password", 12, "app_flower_password is of the type int; it must be a text of random characters."),
         ("celery_queues", {"default": {"concurrency": 0}},
          "celery_queues.default.concurrency is 0; it must be a whole number from 1 to 1000, or auto."),

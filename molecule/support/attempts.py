@@ -54,6 +54,15 @@ def make_device() -> None:
         os.mknod(Path(folder, "memory"), stat.S_IFCHR | 0o600, os.makedev(1, 1))
 
 
+def make_namespace() -> None:
+    """Become root in a user namespace, in a process of its own: the other attempts do not run in it."""
+    child = os.fork()
+    if not child:
+        os._exit(0 if libc.unshare(CLONE_NEWUSER) == 0 else ctypes.get_errno())
+    if error := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise OSError(error, "")
+
+
 def set_user_bit() -> None:
     """Make a program that runs as its owner."""
     with tempfile.NamedTemporaryFile() as file:
@@ -93,18 +102,21 @@ def make_control_group() -> None:
 ATTEMPTS: dict[str, Callable[[], object]] = {
     "connect out": connect,
     "raw socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
+    "netlink socket": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
     "executable memory": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC),
-    "namespace": lambda: call(libc.unshare, CLONE_NEWUSER),
+    "namespace": make_namespace,
     "mount": mount,
     "device": make_device,
     "memory of the machine": lambda: Path("/dev/mem").open("rb").close(),
     "kernel settings": lambda: DOMAIN.write_text(DOMAIN.read_text()),
+    "what the machine is": lambda: Path("/proc/cpuinfo").read_text(),
     "kernel log": lambda: call(libc.klogctl, 3, ctypes.create_string_buffer(64), 64),
     "control groups": make_control_group,
     "clock": lambda: time.clock_settime(CLOCK_REALTIME, time.time()),
     "host name": lambda: socket.sethostname(socket.gethostname()),
     "trace a process": lambda: call(libc.ptrace, PTRACE_SEIZE, 1, None, None),
     "set-user-id program": set_user_bit,
+    "priority": lambda: os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0)),
     "real-time priority": lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)),
     "root": be_root,
     "processes of others": lambda: os.stat("/proc/1"),

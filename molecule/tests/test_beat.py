@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import re
 
 import pytest
 from support.hosts import wait_for
+from support.playbooks import output, play
 from support.units import current, instances
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("beat")]
@@ -124,6 +126,39 @@ def test_another_takes_over_and_no_tick_comes_twice_or_is_missed(host, deploymen
     assert len(ticks("rare")) == 1, "who takes over sends again what was sent"
     manage(END)
     wait_for(lambda: int(manage(DONE)) == len(ticks()), 20, "each tick was done once")
+
+
+@pytest.mark.one_host
+def test_stored_tasks_are_counted_and_sent_once_whoever_sends_them(deployment, ask, first, manage, redis, inventory):
+    """Beat and four other senders; no release has the task, so its messages wait in the broker to be counted."""
+    if "redis" not in deployment.group_names:
+        pytest.skip("the broker runs elsewhere")
+    start = """
+import json, threading
+from celery import current_app as app
+from coldframe.delayed.sender import Sender
+from coldframe.delayed.store import rows
+mine = rows().filter(name="trial.stored")
+"""
+    try:
+        manage(f"{start}for _ in range(60): app.send_task('trial.stored', queue='bulk', countdown=10**7)")
+        wait_for(lambda: "ticking, stored tasks: " in ask(first), 20, "Beat counts them")
+        assert re.search(r"ticking, stored tasks: \d+, the next is due at 20", output(play(inventory, "status")))
+        race = "\n".join(
+            (
+                "mine.update(due=0)",
+                "threads = [threading.Thread(target=Sender(app).send_due) for _ in range(4)]",
+                "[thread.start() for thread in threads] and [thread.join() for thread in threads]",
+            )
+        )
+        manage(start + race)
+        wait_for(lambda: manage(f"{start}print(mine.count())") == "0", 20, "all are sent")
+        wait_for(lambda: int(redis("LLEN unknown:bulk:trial.stored")) >= 60, 20, "workers have parked them")
+        ids = re.findall(r'"id": "([-0-9a-f]{36})"', redis("LRANGE unknown:bulk:trial.stored 0 -1"))
+        assert redis("LLEN unknown:bulk:trial.stored") == "60" == str(len(set(ids)))
+    finally:
+        manage(f"{start}mine.delete()")
+        redis("DEL unknown:bulk:trial.stored\nSREM unknown:bulk trial.stored")
 
 
 def test_several_hosts_take_turns(host, deployment, ask, first):

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from support.hosts import wait_for
-from support.playbooks import ROOT, ansible, changed, deploy, output
+from support.playbooks import ROOT, ansible, changed, deploy, output, play
 from support.units import current, running, wanted
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes]
@@ -71,6 +71,43 @@ def test_all_that_is_wrong_is_said_at_once(inventory):
     assert result.stdout.count("FAILED!") == 1, result.stdout
     said = result.stdout.partition("FAILED!")[2]
     assert [name for name in wrong if not re.search(f"{name} (is|has) ", said)] == [], said
+
+
+def test_faulty_application_is_refused_by_the_controller_before_the_host_is_touched(
+    host, deployment, inventory, tmp_path
+):
+    """All of its faults in one message. The release that runs is not checked again."""
+    app, folder = deployment.app_name, tmp_path / "app"
+    shutil.copytree(deployment.app_source, folder, ignore=shutil.ignore_patterns(".venv", "__pycache__"))
+    with (folder / "orders/tasks.py").open("a") as file:
+        file.write("\n\n@shared_task(queue='parcels')\ndef parcel():\n    return 1\n")
+    with (folder / "orders/models.py").open("a") as file:
+        file.write("\n\nclass Parcel(models.Model):\n    weight = models.IntegerField()\n")
+    (folder / "shop/wsgi.py").write_text("import acme_apm\n")
+    state = (
+        f"find /srv/{app} /var/lib/coldframe/{app} /etc/systemd/system -printf '%p %T@\\n' | grep -v /shared/ | sort"
+    )
+    before = host.check_output(state)
+    result = deploy(inventory, app_source=str(folder), release_check_on_controller=True)
+    assert result.returncode != 0 and changed(result) == 0 and result.stdout.count("FAILED!") == 1, result.stdout
+    for wanted_ in (
+        "shop/wsgi.py:1: ModuleNotFoundError: No module named 'acme_apm'",
+        "The application sends the task orders.tasks.parcel to the queue 'parcels'",
+        "coldframe.E001: The models of orders were changed and no migration does that: Create model Parcel",
+    ):
+        assert wanted_ in output(result), result.stdout
+    assert host.check_output(state) == before
+    result = deploy(inventory, release_check_on_controller=True)
+    assert (result.returncode, changed(result)) == (0, 0), result.stdout
+    assert re.search(r"Load the application on the controller\] \*+\s+skipping", result.stdout), result.stdout
+
+
+def test_preflight_shows_what_is_laid_over_the_settings(deployment, inventory):
+    result = play(inventory, "preflight", "-e", '{"release_check_on_controller": true}')
+    assert result.returncode == 0, result.stdout
+    assert "result_backend stays: 'django-db'" in result.stdout
+    for secret in (deployment.app_secret_key, deployment.app_database_password):
+        assert secret not in result.stdout + result.stderr
 
 
 def git(folder, *arguments):

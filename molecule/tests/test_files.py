@@ -2,7 +2,7 @@
 
 import pytest
 from support.playbooks import deploy
-from support.units import instances
+from support.units import current, instances
 
 pytestmark = [pytest.mark.one_host, pytest.mark.group("web")]
 # As code of a unit's: it makes folders with files in them, of which one is closed to everybody else.
@@ -55,8 +55,9 @@ def run_as(host, deployment):
         if unit == "manage":
             program = f"import sys; sys.argv[1:] = {list(arguments)!r}\n{code}"
             return host.run(f"{app}-manage shell --no-imports --command %s", program)
-        (name, *_) = instances(host, app, "worker-*" if unit == "worker" else unit)
+        (name, *_) = instances(host, app, "worker-*" if unit == "worker" else unit, "active")
         kept = ["User", "Group", "SupplementaryGroups", "UMask", "ReadWritePaths", "ProtectSystem", "PrivateUsers"]
+        kept += ["InaccessiblePaths"]
         shown = host.check_output(f"systemctl show --property={','.join(kept)} {name}").splitlines()
         properties = " ".join(f"--property='{line}'" for line in shown if not line.endswith("="))
         words = " ".join(arguments)
@@ -116,3 +117,51 @@ def test_what_was_closed_before_is_opened_once(host, deployment, media, inventor
     assert (result.rc, result.stdout.strip()) == (0, CHANGED), result.stdout + result.stderr
     assert host.check_output("stat --format='%a %G' /etc/hostname") == hostname
     assert host.check_output(f"stat --format=%a /srv/{app}/shared")[-1] == "0"
+
+
+@pytest.fixture(scope="module")
+def folders(host, deployment, inventory):
+    """Deploy with a data folder of all services, and one of a queue that has a switch and a destination too; return the queue."""
+    app, queues = deployment.app_name, deployment.celery_queues
+    queue, before = list(queues)[-1], current(host, app)
+    own = {"writable": ["test-fonts"], "sandbox": ["writable_executable_memory"], "network": ["203.0.113.0/24"]}
+    variables = {"app_writable": ["test-data"], "celery_queues": queues | {queue: queues[queue] | own}}
+    result = deploy(inventory, **variables)
+    assert result.returncode == 0, result.stdout
+    host.check_output(f"touch /srv/{app}/shared/test-data/kept")
+    yield queue
+    result = deploy(inventory)
+    assert result.returncode == 0 and current(host, app) == before, result.stdout
+    assert host.file(f"/srv/{app}/shared/test-data/kept").exists, "the data stay, for a rollback and for a backup"
+    host.check_output(f"rm -r /srv/{app}/shared/test-data /srv/{app}/shared/test-fonts")
+
+
+@pytest.mark.changes
+def test_data_folders_are_written_by_all_services_or_by_one(host, deployment, folders, run_as):
+    if not {"workers", "beat"} <= set(deployment.group_names):
+        pytest.skip("not all units run on this host")
+    app, queue, (other, *_) = deployment.app_name, f"worker-{folders}", [*deployment.celery_queues]
+    shared = f"/srv/{app}/shared"
+    for folder in ("test-data", "test-fonts"):
+        assert host.check_output(f"stat --format='%a %U %G' {shared}/{folder}") == f"2770 root {app}"
+    for unit in ("web", "beat", "manage", f"worker-{other}", queue):
+        made = run_as(unit, MAKE, f"{shared}/test-data/{unit}")
+        assert made.rc == 0, (unit, made.stdout + made.stderr)
+        listed = run_as(unit, "import os, sys; os.listdir(sys.argv[1])", f"{shared}/test-fonts")
+        assert (listed.rc == 0) == (unit in (queue, "manage")), (unit, listed.stdout + listed.stderr)
+    assert run_as(queue, MAKE, f"{shared}/test-fonts/made").rc == 0
+    assert host.run(f"setpriv --reuid=www-data --regid=www-data --init-groups ls {shared}/test-data").rc != 0
+
+
+@pytest.mark.changes
+def test_options_of_a_queue_are_those_of_its_unit_alone(host, deployment, folders):
+    if "workers" not in deployment.group_names:
+        pytest.skip("no worker on this host")
+    shown = {}
+    for unit in instances(host, deployment.app_name, "worker-*", "active"):
+        properties = "MemoryDenyWriteExecute,IPAddressAllow"
+        lines = host.check_output(f"systemctl show --property={properties} {unit}").splitlines()
+        shown[unit.partition("@")[0].rpartition("-")[2]] = dict(line.split("=", 1) for line in lines)
+    assert shown.pop(folders) == {"MemoryDenyWriteExecute": "no", "IPAddressAllow": "203.0.113.0/24"}
+    assert shown and all(unit["MemoryDenyWriteExecute"] == "yes" for unit in shown.values())
+    assert all("203.0.113" not in unit["IPAddressAllow"] for unit in shown.values())

@@ -50,10 +50,7 @@ def poison(self):
 
 @shared_task(name="trial.put_off", ignore_result=False)
 def put_off(seconds):
-    try:
-        grow.apply_async((0,), queue="bulk", countdown=seconds)
-    except ValueError as error:
-        return str(error)
+    return grow.apply_async((0,), queue="bulk", countdown=seconds).id
 
 
 class Long(Exception):
@@ -186,21 +183,34 @@ def test_a_dropped_connection_that_a_process_has_too_does_not_slow_the_worker(ho
     assert len(done) >= 20 and done[-1] - begun < 15
 
 
-def test_a_task_is_put_off_for_no_longer_than_its_queue_allows(worker, deployment, manage):
+def test_a_task_with_a_longer_delay_than_its_queue_allows_is_stored_and_sent_when_it_is_due(
+    worker, deployment, manage, journal
+):
+    """By web processes, manage.py and workers. What is revoked before is discarded by a worker."""
     code = f"""
+import time
+from coldframe.delayed.store import rows
 from coldframe.web.hooks import load  # what Gunicorn does
 load("{deployment.app_celery}")
 longest = current_app.conf.task_longest_countdown["bulk"]
-said = [send("trial.put_off", (seconds,)).get(timeout=30) for seconds in (1, longest + 60)]
-try:
-    send("trial.grow", (0,), countdown=longest + 60)
-except ValueError as error:
-    said.append(str(error))
-print(json.dumps(said))
+near, far = (send("trial.put_off", (seconds,)).get(timeout=30) for seconds in (1, longest + 60))
+mine = send("trial.grow", (0,), countdown=longest + 60)
+stored = {{row.task_id: row.due - time.time() for row in rows().filter(task_id__in=[near, far, mine.id])}}
+assert set(stored) == {{far, mine.id}} and mine.state == "PENDING" and min(stored.values()) > longest, stored
+current_app.control.revoke([far, mine.id])
+current_app.conf.task_longest_countdown["bulk"] = 0
+began = time.time()
+due = send("trial.grow", (0,), countdown=8)
+assert rows().filter(task_id=due.id).count() == 1
+due.get(timeout=40)
+print(json.dumps([[far, mine.id], time.time() - began, rows().filter(task_id__in=[far, mine.id, due.id]).count()]))
 """
-    allowed, *refused = json.loads(manage(SEND + code))
-    assert allowed is None and len(refused) == 2
-    assert all("Set longest_countdown of bulk in celery_queues" in error for error in refused)
+    revoked, seconds, left = json.loads(manage(SEND + code))
+    assert 8 <= seconds < 8 + 15 and left == 0
+    for id_ in revoked:
+        wait_for(
+            lambda id_=id_: logged(journal(worker), f"Discarding revoked task: trial.grow[{id_}]"), 15, "discarded"
+        )
 
 
 @pytest.mark.group("redis")

@@ -1,7 +1,7 @@
 """What a bug in a unit's process would give a stranger: nothing beyond the unit."""
 
 import pytest
-from support.sandbox import SEALED, SOCKETS, exposure
+from support.sandbox import COSTS, OPENS, SEALED, SOCKETS, SWITCHES, exposure
 from support.units import instances
 
 ROOTS = {"nginx": 2.5}
@@ -31,11 +31,21 @@ def units(host, deployment):
     return found
 
 
+def options(deployment, kind, unit):
+    """The network and the switches that the inventory has for a unit."""
+    queue = unit.partition("@")[0].removeprefix(f"{deployment.app_name}-worker-")
+    own = {"web": deployment.app_web, "beat": deployment.app_beat, "worker": deployment.celery_queues.get(queue)}
+    mine = own.get(kind) or {}
+    switches = {*(deployment.app_sandbox or []), *mine.get("sandbox", [])} if kind in own else set()
+    return mine.get("network") or deployment.app_network or "egress", switches
+
+
 def test_score_of_every_unit(host, deployment):
-    alone = deployment.app_network == "sealed" and len(deployment.hosts) == 1
     for kind, unit in units(host, deployment).items():
+        network, switches = options(deployment, kind, unit)
+        alone = network == "sealed" and len(deployment.hosts) == 1
         score, analysis = exposure(host, unit)
-        limit = ROOTS.get(kind, SEALED if alone else SOCKETS)
+        limit = ROOTS.get(kind, SEALED if alone else SOCKETS) + sum(COSTS[switch] for switch in switches)
         left = [line for line in analysis.splitlines() if line.startswith("✗")]
         assert score <= limit, f"{unit}: {score}\n" + "\n".join(left)
 
@@ -48,9 +58,41 @@ def test_no_way_out_of_the_unit(host, deployment, attempts, kind):
         pytest.skip(f"no {kind} on this host")
     results = attempts(unit)
     ways = {attempt for attempt, result in results.items() if result == "done"}
-    allowed = set()
-    if deployment.app_network == "egress" and kind in ("web", "worker", "beat", "flower"):
+    network, switches = options(deployment, kind, unit)
+    allowed = {OPENS[switch] for switch in switches}
+    if network == "egress" and kind in ("web", "worker", "beat", "flower"):
         allowed = {"connect out"}
     if kind == "nginx":  # its master is root, who reads the keys
         allowed = {"connect out", "processes of others"}
     assert ways <= allowed, {attempt: results[attempt] for attempt in ways - allowed}
+
+
+def done(results):
+    """The attempts that succeeded."""
+    return {attempt for attempt, result in results.items() if result == "done"}
+
+
+@pytest.mark.changes
+@pytest.mark.one_host
+@pytest.mark.group("web")
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_opens_what_it_names_and_costs_what_the_page_says(host, deployment, attempts, switch):
+    unit = units(host, deployment)["web"]
+    closed, opened = done(attempts(unit)), done(attempts(unit, *SWITCHES[switch]))
+    assert opened - closed == {OPENS[switch]}
+    before, after = (exposure(host, unit, *lines)[0] for lines in ([], SWITCHES[switch]))
+    assert -0.01 < COSTS[switch] - (after - before) < 0.11, "scores are rounded to tenths"
+
+
+@pytest.mark.changes
+@pytest.mark.one_host
+@pytest.mark.group("web")
+def test_only_destinations_that_are_listed_are_reached(host, deployment, attempts):
+    unit = units(host, deployment)["web"]
+    router = host.check_output("ip route show default").split()[2]
+    network = ["PrivateNetwork=no", "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6", "IPAddressDeny=any"]
+    reached = {
+        allowed: attempts(unit, *network, f"IPAddressAllow={allowed}")["connect out"]
+        for allowed in (router, f"{router}/32", "203.0.113.0/24")
+    }
+    assert reached == {router: "done", f"{router}/32": "done", "203.0.113.0/24": "TimeoutError"}

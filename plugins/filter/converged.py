@@ -13,9 +13,9 @@ PATHS = ("nginx_snippet", "nginx_error_pages")
 FOLDERS = ("roles", "systemd", "plugins", "requirements", "runtime/coldframe")
 # What a run finds out (its other names begin with __), and what makes a release rather than a host (with all that begins
 # with release_).
-NOT_INPUT = {"app_state", "app_checkout"}
+NOT_INPUT = {"app_state", "app_checkout", "app_buildable", "app_python"}
 NOT_INPUT |= {"app_source", "app_repository", "app_version", "app_repository_folder", "app_lock_file", "app_include"}
-NOT_INPUT |= {"app_exclude", "app_own_settings", "app_email"}
+NOT_INPUT |= {"app_exclude", "app_own_settings", "app_email", "app_sandbox"}
 NOT_INPUT |= {"app_environment", "app_settings_module", "app_wsgi", "app_celery", "app_start_timeout"}
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
-from functools import cache
-from ipaddress import ip_address
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import cache, partial
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,14 @@ OWN_ENVIRONMENT |= {
     "NOTIFY_SOCKET",
     "LISTEN_FDS",
 }
+# What the programs of any process depend on. In app_environment an operator may mean them, such as LD_PRELOAD.
+PROCESS_ENVIRONMENT = """PATH HOME USER LOGNAME SHELL PWD IFS ENV BASH_ENV TERM TZ TMPDIR LANG LANGUAGE LC_ALL LC_CTYPE
+    LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT LD_DEBUG LD_BIND_NOW GCONV_PATH LOCPATH MALLOC_ARENA_MAX OPENSSL_CONF
+    SSL_CERT_FILE SSL_CERT_DIR PYTHONHOME PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE PYTHONHASHSEED PYTHONWARNINGS
+    PYTHONBREAKPOINT PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED PYTHONIOENCODING PYTHONUTF8 PYTHONUSERBASE
+    PYTHONNOUSERSITE PYTHONSAFEPATH GUNICORN_CMD_ARGS WEB_CONCURRENCY LISTEN_PID LISTEN_FDNAMES MAINPID
+    INVOCATION_ID JOURNAL_STREAM WATCHDOG_PID WATCHDOG_USEC RUNTIME_DIRECTORY STATE_DIRECTORY CACHE_DIRECTORY
+    LOGS_DIRECTORY CONFIGURATION_DIRECTORY"""
 EMAIL_SECRET = "EMAIL_HOST_PASSWORD"  # of app_email, in app_secrets  # noqa: S105  # pragma: allowlist secret
 OWN_SECRETS = {"secret_key", "secret_key_fallbacks", "database_password", "cache_password", "redis_password"}
 
@@ -75,7 +84,9 @@ def schemas(project: str) -> dict[str, dict[str, Any]]:
 
 def _schema(option: dict[str, Any], valid: dict[str, Any]) -> dict[str, Any]:
     """Join an option of an argument spec and the schema of its valid values; the first keyword that fails is reported."""
-    schema: dict[str, Any] = {"type": TYPES[option["type"]]}
+    schema: dict[str, Any] = {} if option["type"] == "raw" else {"type": TYPES[option["type"]]}
+    if option["type"] == "raw":  # of several types, which the schema of its values has
+        return schema | valid
     if schema["type"] == "array":
         each = {name: option[name] for name in ("choices", "options") if name in option} | {"type": option["elements"]}
         return schema | valid | {"items": _schema(each, valid.get("items", {}))}
@@ -214,11 +225,57 @@ def _reserved_problems(values: Mapping[str, Any], users: Mapping[str, Any]) -> l
             problems.append(
                 f"app_secrets.{name} has the name of a variable that the units set themselves: choose another name."
             )
+        elif name in PROCESS_ENVIRONMENT.split():
+            problems.append(
+                f"app_secrets.{name} has the name of a variable that the programs of a process depend on: choose another name."
+            )
         elif len(value.encode(errors="replace")) > 2**16:
             problems.append(
                 f"app_secrets.{name} is larger than 65536 bytes: make it a file of the application, or a shorter secret."
             )
     return problems
+
+
+def secret_name_problems(name: str, value: str) -> list[str]:
+    """Say what is wrong with an entry of `app_secrets`, in the words of `variable_problems`; never the value."""
+    entry, project = {name: value}, str(PROJECT)
+    found = value_problems("app_secrets", entry, schemas(project)["app_secrets"], secret=True)
+    return found or _reserved_problems({"app_secrets": entry}, redis_users(project))
+
+
+def _destination_problem(value: str) -> str:
+    """Say what is wrong with a destination of a list of network connections, as systemd's IPAddressAllow; empty if nothing is."""
+    plain = re.fullmatch(r"[0-9a-fA-F.:]+(/(0|[1-9]\d{0,2}))?", value)
+    try:
+        network = ip_network(value, strict=False) if plain else None
+    except ValueError:
+        network = None
+    if not network and re.fullmatch(r"[0-9.]*[A-Za-z_-][\w.-]*", value):
+        return f"systemd resolves no names: write the addresses or networks that 'getent ahosts {value}' prints"
+    if not network:
+        return "it must be an IP address or a network, such as 203.0.113.7 or 203.0.113.0/24"
+    if mapped := getattr(network.network_address, "ipv4_mapped", None):
+        return f"write it as IPv4, such as {mapped}"
+    if network.prefixlen == 0:
+        return "that is every address: write egress in place of the list"
+    if str(network.network_address) != str(ip_address(value.partition("/")[0])):
+        return f"write {network} for the network, or {value.partition('/')[0]} for the address"
+    return ""
+
+
+def _network_problems(values: Mapping[str, Any]) -> list[str]:
+    """Say which destinations of `app_network`, and of `network` of a service or a queue, are no addresses or networks."""
+    lists = {"app_network": values.get("app_network")}
+    lists |= {f"{name}.network": values.get(name, {}).get("network") for name in ("app_web", "app_beat")}
+    queues = values.get("celery_queues", {})
+    lists |= {f"celery_queues.{queue}.network": options.get("network") for queue, options in queues.items()}
+    found = [
+        (_place(name, [number]), value, _destination_problem(value))
+        for name, destinations in lists.items()
+        if isinstance(destinations, list)
+        for number, value in enumerate(destinations)
+    ]
+    return [f"{place} is {_shown(value, secret=False)}; {problem}." for place, value, problem in found if problem]
 
 
 def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], users: Mapping[str, Any]) -> list[str]:
@@ -260,7 +317,7 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], us
                 "app_redis_passwords_before must have a password of printable ASCII without spaces for one of "
                 f"{', '.join(users)}: make rotate-secret sets it."
             )
-    return problems + _reserved_problems(values, users)
+    return problems + _network_problems(values) + _reserved_problems(values, users)
 
 
 def variables_of_others(variables: Mapping[str, Any]) -> list[str]:
@@ -272,6 +329,44 @@ def variables_of_others(variables: Mapping[str, Any]) -> list[str]:
         except Exception as error:
             names += [name] if "'hostvars' is undefined" in str(error) else []
     return names
+
+
+def secrets_once(variables: Mapping[str, Any], project: str) -> dict[str, Any]:
+    """Work out the secrets of a host, so that the command of a lookup runs once and not wherever the secret is used.
+
+    :param variables: of one host, such as its entry of Ansible's hostvars.
+    :param project: the project's folder.
+    :returns: name to value; nothing for those that cannot be worked out, which `variable_problems` names.
+    """
+    found = {}
+    for name in (name for name, option in specs(project).items() if option.get("no_log") and name in variables):
+        with suppress(Exception):  # whatever Ansible makes of a template that cannot be worked out
+            found[name] = _plain(variables[name])
+    return found
+
+
+def _failing(where: str, read: Callable[[], Any], error: Exception) -> list[tuple[str, Exception]]:
+    """Name the parts of a value that cannot be worked out, with the error of each."""
+    try:
+        value = read()
+    except Exception as own:
+        return [(where, own)]
+    if not isinstance(value, Mapping):
+        return [(where, error)]
+    found = []
+    for key in value:
+        try:
+            _plain(value[key])
+        except Exception as inner:
+            found += _failing(_place(where, [key]), partial(value.__getitem__, key), inner)
+    return found or [(where, error)]
+
+
+def _cause(error: Exception, secret: bool) -> str:
+    """Say why a value cannot be worked out. What is said of a secret has nothing of its value, nor its command."""
+    if ended := re.search(r"lookup_plugin\.pipe\(.*\) returned (-?\d+)", str(error), re.S):
+        return f": the command that prints it ended with the status {ended[1]}. Run it by hand to see why"
+    return f": {error}" if not secret or str(error).endswith("is undefined") else ""
 
 
 def variable_problems(variables: Mapping[str, Any], project: str, others: Mapping[str, Any] | None = None) -> list[str]:
@@ -297,10 +392,10 @@ def variable_problems(variables: Mapping[str, Any], project: str, others: Mappin
         try:
             value = _plain(others[name] if others and name in others else variables[name])
         except Exception as error:  # whatever Ansible makes of a template that cannot be worked out
-            why = f": {error}" if not secret or str(error).endswith("is undefined") else ""
-            problems.append(f"{name} cannot be worked out{why}.")
+            failing = _failing(name, partial(variables.__getitem__, name), error)
+            problems += [f"{where} cannot be worked out{_cause(why, secret)}." for where, why in failing]
             continue
-        if isinstance(value, str) and valid[name]["type"] == ["array", "string"]:
+        if isinstance(value, str) and valid[name].get("type") == ["array", "string"]:
             value = value.split(",")
         found = value_problems(name, value, valid[name], secret)
         problems += found
@@ -321,13 +416,32 @@ def with_defaults(value: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: option["default"] for key, option in options.items()} | value
 
 
+def placeholders(secrets: Mapping[str, Any]) -> dict[str, str]:
+    """Return what stands for the secrets of a release where its code is only looked at, name to text.
+
+    :param secrets: the value of app_secrets. Of each the form stays, so that code which parses it goes on: letters become `x`, digits
+        `1`, and all else is kept, such as the scheme of an address.
+    """
+    own = {name: (f"placeholder-of-{name}-" * 4)[:60] for name in OWN_SECRETS} | {"secret_key_fallbacks": ""}
+    return own | {name: _placeholder(str(value)) for name, value in secrets.items()}
+
+
+def _placeholder(value: str) -> str:
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        scheme, rest = "", value
+    return scheme + separator + re.sub(r"\d", "1", re.sub(r"[^\W\d_]", "x", rest))
+
+
 class FilterModule:
     """The filters."""
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
         return {
+            "placeholders": placeholders,
             "variable_problems": variable_problems,
             "variables_of_others": variables_of_others,
+            "secrets_once": secrets_once,
             "with_defaults": with_defaults,
         }

@@ -253,11 +253,7 @@ def lock_problems(source: str, lock_file: str, version: str = "", python: str = 
     folder = "" if version else f"{source}/"
     inside = _inside(source, lock_file, text)
     there = Path(source, inside).is_file()
-    command = (
-        f"'.venv/bin/uv pip compile --universal --python-version {versions.shown(versions.parsed(python)[:2]) or '3.11'} "
-        f"--generate-hashes "
-        f"{folder}{inside} -o {folder}{lock_file}' (uv is in Coldframe's own .venv/bin)"
-    )
+    command = _command(folder, inside, lock_file, python)
     if not os.path.isfile(Path(source, lock_file)):
         return [f"app_lock_file is {lock_file!r}, and there is no such file in {place}: make it with {command}."]
     locked, loose = read(text)
@@ -281,6 +277,41 @@ def lock_problems(source: str, lock_file: str, version: str = "", python: str = 
         move = "" if there else f"'mv {folder}{lock_file} {folder}{inside}', then "
         problems.append(f"{lock_file} has no hashes: make it with {move}{command}.")
     return problems
+
+
+def _command(folder: str, inside: str, lock_file: str, python: str) -> str:
+    """Return the command that makes a lock file in the application.
+
+    :param folder: the application's, with a slash at its end; empty when it is elsewhere.
+    :param inside: the file that it is made from.
+    :param python: the version of the host's Python.
+    """
+    return (
+        f"'.venv/bin/uv pip compile --universal --python-version {versions.shown(versions.parsed(python)[:2]) or '3.11'} "
+        f"--generate-hashes "
+        f"{folder}{inside} -o {folder}{lock_file}' (uv is in Coldframe's own .venv/bin)"
+    )
+
+
+def lock_remedy(source: str, lock_file: str, version: str = "", python: str = "") -> str:
+    """Say how a package is added to the lock file, as a part of a sentence. The parameters are those of `lock_problems`."""
+    text = Path(source, lock_file).read_text(errors="replace") if Path(source, lock_file).is_file() else ""
+    if os.path.isabs(lock_file):
+        inside = next((name for name, _ in MADE_FROM.findall(text) if Path(source, name).is_file()), "the requirements")
+        return f"add it to {inside} of the application, then 'make lock ENV={_environment(lock_file)}'"
+    inside = _inside(source, lock_file, text)
+    return f"add it to {inside} and lock again, {_command('' if version else f'{source}/', inside, lock_file, python)}"
+
+
+def lock_python(source: str, lock_file: str) -> str:
+    """Return the Python that `make lock` made a lock file for, such as 3.13; empty when the file does not say so.
+
+    :param source: the application's folder on the controller.
+    :param lock_file: `app_lock_file`, relative to it or beside the inventory.
+    """
+    file = Path(source, lock_file)
+    made_for = MADE_FOR.search(file.read_text(errors="replace")) if file.is_file() else None
+    return made_for[2] if made_for else ""
 
 
 def _missing(locked: dict[str, list[str]]) -> list[str]:
@@ -330,4 +361,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
-        return {"lock_problems": lock_problems, "lock_warnings": lock_warnings}
+        return {
+            "lock_problems": lock_problems,
+            "lock_python": lock_python,
+            "lock_remedy": lock_remedy,
+            "lock_warnings": lock_warnings,
+        }

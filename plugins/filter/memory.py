@@ -55,9 +55,11 @@ def memory_lines(parts: dict[str, int], facts: dict[str, Any]) -> list[str]:
     remedy = (
         "Give the host more memory, lower app_web.workers or concurrency in celery_queues, or have fewer queues here."
     )
-    if idle > memory + swap:
+    if idle + more > memory + swap:
+        both = f"; while a deploy changes over, {more} more" if idle <= memory + swap else ""
         return [
-            f"Too little memory: what runs here takes at least {told}, and the host has {memory} MiB and {swap} of swap. {remedy}"
+            f"Too little memory: what runs here takes at least {told}{both}. The host has {memory} MiB and {swap} of swap. "
+            f"{remedy}{' Swap will do for that moment.' if both else ''}"
         ]
     if idle + more > memory:
         return [

@@ -25,6 +25,8 @@ PLACEHOLDERS = (
     "qwerty",
     "123456",
 )
+# Group to the name of the process that may listen on its ports already.
+OWN_LISTENERS = {"edge": "nginx", "redis": "redis-server", "postgresql": "postgres"}
 # Group: least and most hosts in it.
 GROUPS = {
     "redis": (1, 1),
@@ -275,6 +277,23 @@ def occupied_problems(state: dict[str, Any], groups: list[str], app: str, sandbo
     return problems
 
 
+def port_problems(listeners: dict[str, str], groups: list[str], ports: dict[str, int]) -> list[str]:
+    """Refuse a host on which another program listens where nginx, Redis or PostgreSQL is to.
+
+    :param listeners: port to the name of the process, as deploy_state says.
+    :param groups: the inventory groups that the host is in.
+    :param ports: inventory group to its port on the private address; empty when everything runs on one host.
+    """
+    wanted = [("edge", 80), ("edge", 443), *ports.items()]
+    return [
+        f"This host is in the inventory group {group!r}, and {listeners[str(port)]!r} listens on port {port}, which "
+        f"{OWN_LISTENERS[group]} needs. Stop and disable what that belongs to (on the host, as root: ss -ltnp 'sport = :{port}'), "
+        "or take another server."
+        for group, port in wanted
+        if group in groups and listeners.get(str(port), "") not in ("", OWN_LISTENERS[group])
+    ]
+
+
 def host_port(address: str, port: int) -> str:
     """Join an IP address and a port; version 6 needs brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -399,6 +418,6 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
         checks = (host_problems, postgresql_version, postgresql_problems, secret_problems, topology_problems)
-        hosts = (hostname_problems, occupied_problems, interface_problems)
+        hosts = (hostname_problems, occupied_problems, port_problems, interface_problems)
         more = (*hosts, source_problems, socket_group_problems, acme_problems, smoke_problems)
         return {filter_.__name__: filter_ for filter_ in (*checks, *more, private_addresses, host_port)}

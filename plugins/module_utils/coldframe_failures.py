@@ -31,6 +31,27 @@ CHECKS = {
     "security.E023": 'SECURE_REFERRER_POLICY = "same-origin"',
     "security.E024": 'SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"',
 }
+# What needs a switch of the sandbox: the switch, what is forbidden, and a pattern of the error's text.
+SANDBOX = (
+    (
+        "writable_executable_memory",
+        "memory that is written and executed",
+        r"cannot allocate executable memory|Cannot allocate write\+execute memory|mark memory page as executable"
+        r"|reserve virtual memory for CodeRange",
+    ),
+    ("user_namespaces", "the browser's own sandbox", r"No usable sandbox!|Zygote could not fork"),
+    (
+        "machine_information",
+        "to read what the machine is",
+        r"No such file or directory: '/proc/(?!self)|/proc/cpuinfo: No such file",
+    ),
+    ("network_interfaces", "to list the network's interfaces", r"uv_interface_addresses returned"),
+    (
+        "process_priorities",
+        "other priorities",
+        r"cannot set niceness|ioprio_set failed: Operation not permitted|failed to set pid \d+'s affinity",
+    ),
+)
 # What to do, by a pattern that the error's text is searched for.
 ERRORS = (
     (
@@ -43,8 +64,8 @@ ERRORS = (
     ),
     (
         r"Read-only file system: '([^']*)'",
-        "{0} cannot be written: a release's folder is read-only. Log to stderr, for the journal keeps it; files that "
-        'stay belong in os.environ["MEDIA_ROOT"], others in /tmp.',
+        "{0} cannot be written: a release's folder is read-only. Log to stderr, for the journal keeps it; uploads belong "
+        'in os.environ["MEDIA_ROOT"], other files that stay in a folder of app_writable, the rest in /tmp.',
     ),
     (
         r"KeyError: '\w*SECRET_KEY'|Set the \w*SECRET_KEY environment variable",
@@ -115,9 +136,17 @@ ERRORS = (
         r"cannot open shared object file|OSError: (lib[\w.-]+\.so[\w.]*)",
         "A library is missing on the servers: name the Debian package that brings it in base_packages.",
     ),
+    *(
+        (
+            pattern,
+            f"The sandbox forbids {what}: turn that part off with {switch} in app_sandbox, or for one queue or service.",
+        )
+        for switch, what, pattern in SANDBOX
+    ),
     (
         r"PermissionError: \[Errno 13\] Permission denied: '(/[^']+)'",
-        '{0} cannot be written: files that stay belong in os.environ["MEDIA_ROOT"], others in /tmp.',
+        '{0} cannot be written: uploads belong in os.environ["MEDIA_ROOT"], other files that stay in a folder of '
+        "app_writable, the rest in /tmp.",
     ),
 )
 # systemd.exec(5), "Process Exit Codes": what a service's start may fail of before its program runs.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils import coldframe
 
 ETC = Path("/etc")
+TIME_ERROR = 5  # of adjtimex(2): the clock is not synchronized
 # Of what the units are given, what a container's own machine must allow: in LXC that is `nesting`.
 SANDBOX = {
     "User": "nobody",
@@ -83,6 +86,28 @@ def ssh_ports(run: Run) -> list[int]:
         listen = run(["systemctl", "show", "--property=Listen", "--value", "ssh.socket"])[1]
         ports += re.findall(r":(\d+) \(Stream\)", listen)
     return sorted({int(port) for port in ports})
+
+
+def listeners(run: Run) -> dict[str, str]:
+    """Map each TCP port that others may reach to the name of the process that listens on it; "systemd" for a socket unit, "" if unknown."""
+    found = {}
+    for line in run(["sh", "-c", "ss -Hltnp"])[1].splitlines():
+        address, _, port = line.split()[3].rpartition(":")
+        if not address.startswith(("127.", "[::1]")):
+            name = re.search(r'users:\(\("([^"]*)"', line)
+            found[port] = name[1] if name else ""
+    return found
+
+
+def synchronized(adjtimex: Callable[[Any], int] | None = None) -> bool:
+    """Whether the kernel's clock is synchronized, or nobody can tell, as in some containers.
+
+    timedatectl would start a service for this, and a preflight starts nothing.
+
+    :param adjtimex: in a test, in place of adjtimex(2).
+    """
+    nothing_set = ctypes.create_string_buffer(1024)  # more than a struct timex
+    return (adjtimex or ctypes.CDLL(None).adjtimex)(nothing_set) != TIME_ERROR
 
 
 def key_login(run: Run) -> bool:

@@ -15,7 +15,7 @@ options:
   root: {description: The application's folder., type: path, required: true}
   history: {description: How many of the last deploys to tell., type: int, default: 0}
   surroundings:
-    description: Whether to find out too how the host is reached by SSH, and whether a container allows a unit's sandbox.
+    description: Whether to find out too how the host is reached, what listens on its ports, and whether a container allows a unit's sandbox.
     type: bool
     default: false
 author: Coldframe
@@ -39,6 +39,10 @@ hostname: {description: The host's name., type: str, returned: always}
 others: {description: "Other applications of Coldframe on this host, name to when and by whom each was last deployed.", type: dict, returned: always}
 foreign: {description: "What services that Coldframe did not set up hold, inventory group to what.", type: dict, returned: always}
 ssh_ports: {description: "TCP ports on which the SSH server listens, or systemd for it.", type: list, returned: with C(surroundings)}
+listeners: {description: "TCP ports that others may reach, port to the name of the process that listens.", type: dict, returned: with C(surroundings)}
+disk_free_mb: {description: "Free space of the file systems that a deploy fills, folder to MiB.", type: dict, returned: with C(surroundings)}
+synchronized: {description: Whether the clock is synchronized., type: bool, returned: with C(surroundings)}
+umask: {description: "The umask of root's processes, such as C(022).", type: str, returned: with C(surroundings)}
 key_login: {description: Whether the journal has a login of the account that deploys with a key., type: bool, returned: with C(surroundings)}
 sandbox_error:
   description: Why a service with a sandbox does not start in this container. Empty if it does, and on a host that is no container.
@@ -60,9 +64,11 @@ from ansible.module_utils.coldframe import Application
 from ansible.module_utils.coldframe_host import (
     foreign_services,
     key_login,
+    listeners,
     other_applications,
     sandbox_error,
     ssh_ports,
+    synchronized,
 )
 
 
@@ -113,6 +119,23 @@ def facts(module: AnsibleModule) -> dict[str, object]:
     }
 
 
+def disk_free() -> dict[str, int]:
+    """Map each file system that a deploy fills to its free space in MiB, by the first of the folders that is on it."""
+    found: dict[int, tuple[str, int]] = {}
+    for folder in ("/", "/usr", "/var", "/srv", "/opt"):
+        if os.path.isdir(folder):
+            space = os.statvfs(folder)
+            found.setdefault(os.stat(folder).st_dev, (folder, space.f_bavail * space.f_frsize // 2**20))
+    return dict(found.values())
+
+
+def umask() -> str:
+    """Return this process' umask, such as 022."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return f"{mask:03o}"
+
+
 def clusters(folder: Path = Path("/etc/postgresql")) -> dict[str, int]:
     """Map each cluster of PostgreSQL, as `15/main`, to its port, as Debian's tools find them."""
     found = {}
@@ -155,6 +178,8 @@ def main() -> None:
     if module.params["surroundings"]:
         run = module.run_command
         around = {"ssh_ports": ssh_ports(run), "key_login": key_login(run), "sandbox_error": sandbox_error(run)}
+        around |= {"listeners": listeners(run), "synchronized": synchronized()}
+        around |= {"disk_free_mb": disk_free(), "umask": umask()}
     module.exit_json(
         changed=False,
         ansible_facts=facts(module),

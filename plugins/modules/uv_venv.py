@@ -15,7 +15,13 @@ options:
   path: {description: Where the environment goes., type: path, required: true}
   lock: {description: The text of the lock file., type: str, required: true}
   uv: {description: The uv program; pip builds the environment when empty., type: path, default: ""}
-  python: {description: The interpreter., type: path, default: /usr/bin/python3}
+  python:
+    description:
+      - The interpreter, or a version of Python such as C(3.13). uv finds that one, or installs it beside O(path) where it may.
+    type: str
+    default: /usr/bin/python3
+  cache: {description: "The folder of uv's downloads; uv's own when empty.", type: path, default: /var/cache/uv}
+  shared: {description: "Whether other processes may build it at the same time: then one waits for the other.", type: bool, default: false}
   packages_from:
     description: Who asks a package index, the host or the controller. The controller asks the one that its pip is set to.
     type: str
@@ -34,6 +40,7 @@ EXAMPLES = r"""
     uv: /opt/uv/bin/uv
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -41,10 +48,12 @@ import re
 import shutil
 import tempfile
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")  # Debian's
 # The environment markers of PEP 508, and the C library's version.
 TARGET = """
 import json, os, platform, sys
@@ -65,10 +74,46 @@ print(json.dumps({
 """
 
 
+VERSION = re.compile(r"\d+\.\d+")
+
+
+def interpreter(module: AnsibleModule, path: Path) -> str:
+    """Return the interpreter that is asked for: that of the environment, one on this machine, or one that uv installs.
+
+    Fails when there is none of the version that is asked for.
+    """
+    python: str = module.params["python"]
+    if not VERSION.fullmatch(python):
+        return python
+    uv = module.params["uv"]
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv", "versions")
+    known = [str(path / "bin/python"), shutil.which(f"python{python}"), *map(str, pyenv.glob(f"{python}.*/bin/python"))]
+    check = f"import sys; sys.exit('%d.%d' % sys.version_info[:2] != '{python}')"
+    for each in filter(None, known):
+        if Path(each).exists() and module.run_command([each, "-c", check])[0] == 0:
+            return each
+    environment = {
+        "UV_PYTHON_INSTALL_DIR": str(path.parent / "python"),
+        "UV_HTTP_TIMEOUT": "10",
+        "UV_HTTP_RETRIES": "0",
+    }
+    find = [uv, "python", "find", "--no-project", "--no-python-downloads", python]
+    code, found, _ = module.run_command(find, environ_update=environment)
+    if code:
+        install = [uv, "python", "install", "--quiet", "--no-bin", python]
+        module.run_command(install, environ_update=environment)
+        code, found, _ = module.run_command(find, environ_update=environment)
+    if code:
+        module.fail_json(msg=f"There is no Python {python} on this machine, and uv can get none.")
+    return str(found).strip()
+
+
 def fits(module: AnsibleModule, path: Path) -> bool:
     """Whether an environment is for the Python that the interpreter is now: an upgrade of Debian brings another."""
     if not path.is_dir():
         return False
+    if VERSION.fullmatch(module.params["python"]):
+        return (path / f"lib/python{module.params['python']}").is_dir() and (path / "bin/python").exists()
     _, target, _ = module.run_command([module.params["python"], "-c", TARGET], check_rc=True)
     return (path / "lib/python{python_version}".format(**json.loads(target))).is_dir()
 
@@ -95,12 +140,14 @@ def build(module: AnsibleModule, path: Path, work: Path) -> None:
     """Build the environment at path, with a folder to work in."""
     requirements = work / "requirements.txt"
     requirements.write_text(module.params["lock"])
+    cache = module.params["cache"]
     environment = {
-        "UV_CACHE_DIR": "/var/cache/uv",
+        **({"UV_CACHE_DIR": cache} if cache else {}),
         "UV_SYSTEM_CERTS": "1",  # a company's own authority counts where the host trusts it
         "UV_NO_PROGRESS": "1",
+        **({"UV_HTTP_RETRIES": "1"} if module.params["shared"] else {}),  # a person waits, and a host can do without it
         "UV_PYTHON_DOWNLOADS": "never",
-        "PIP_CERT": "/etc/ssl/certs/ca-certificates.crt",
+        **({"PIP_CERT": str(AUTHORITIES)} if AUTHORITIES.exists() else {}),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
     source = []
@@ -112,7 +159,7 @@ def build(module: AnsibleModule, path: Path, work: Path) -> None:
     elif module.params["index_url"]:
         environment |= dict.fromkeys(["UV_DEFAULT_INDEX", "PIP_INDEX_URL"], module.params["index_url"])
     # No source builds: a build runs the package's code as root, and needs compilers.
-    uv, python = module.params["uv"], module.params["python"]
+    uv, python = module.params["uv"], interpreter(module, path)
     if uv:
         create = [uv, "venv", "--quiet", "--python", python, str(path)]
         install = [uv, "pip", "sync", "--quiet", "--require-hashes", "--no-build", "--compile-bytecode"]
@@ -143,7 +190,9 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "lock": {"type": "str", "required": True},
             "uv": {"type": "path", "default": ""},
-            "python": {"type": "path", "default": "/usr/bin/python3"},
+            "python": {"type": "str", "default": "/usr/bin/python3"},
+            "cache": {"type": "path", "default": "/var/cache/uv"},
+            "shared": {"type": "bool", "default": False},
             "packages_from": {"type": "str", "choices": ["index", "controller"], "default": "index"},
             "index_url": {"type": "str", "default": ""},
             "wheel_cache": {"type": "path", "default": ".cache/wheels"},
@@ -151,7 +200,16 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    path = Path(module.params["path"])
+    with ExitStack() as stack:
+        path = Path(module.params["path"])
+        if module.params["shared"]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(path.with_name(f"{path.name}.lock").open("w")), fcntl.LOCK_EX)
+        run(module, path)
+
+
+def run(module: AnsibleModule, path: Path) -> None:
+    """Build the environment, unless it is there."""
     stamp = path / ".lock-sha256"
     digest = hashlib.sha256(module.params["lock"].encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest and fits(module, path):
@@ -159,7 +217,7 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=True)
     if module.params["packages_from"] == "controller" and not module.params["wheels"]:
-        _, target, _ = module.run_command([module.params["python"], "-c", TARGET], check_rc=True)
+        _, target, _ = module.run_command([interpreter(module, path), "-c", TARGET], check_rc=True)
         module.exit_json(changed=False, packages_for=json.loads(target))
 
     shutil.rmtree(path, ignore_errors=True)

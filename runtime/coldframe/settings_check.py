@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from coldframe.places import Finding
+
 REMEDY = """Take celery out of app_own_settings, and the deployment's settings are laid over. Or write this behind the last CELERY_
 line of {module}, which works with every Celery (docs/settings.md):
     CELERY = json.loads(Path(os.environ["CELERY_SETTINGS_FILE"]).read_text())
@@ -34,6 +36,11 @@ OWN = "coldframe"  # the part of the file that is for this package, and not for 
 SERIALIZERS = {"accept_content", "result_accept_content", "task_serializer", "result_serializer"}
 UNSAFE = {"pickle", "yaml", "application/x-python-serialize", "application/x-yaml"}
 PATIENCE = 2.0  # seconds to wait for a connection
+REDIS = (
+    "redis",
+    "rediss",
+)  # schemes of addresses where nothing answers on a server's loopback: the deployment's has a socket
+LOOPBACK = re.compile(r"localhost|127\.[\d.]+|::1|0\.0\.0\.0")
 
 
 def given() -> dict[str, Any]:
@@ -70,13 +77,18 @@ def own(key: str, app: Any) -> Any:
     """Return the value of a Celery setting in Django's settings, or None."""
     from django.conf import settings
 
-    return getattr(settings, f"{app.namespace or 'CELERY'}_{key.upper()}", None)
+    return getattr(settings, setting(key, app), None)
+
+
+def setting(key: str, app: Any) -> str:
+    """Return the name that a Celery setting has in Django's settings."""
+    return f"{app.namespace or 'CELERY'}_{key.upper()}"
 
 
 def origin(key: str, app: Any) -> str:
     """Describe where a setting comes from."""
     if own(key, app) is not None:
-        return f"{app.namespace or 'CELERY'}_{key.upper()} in {module()}"
+        return f"{setting(key, app)} in {module()}"
     return "Celery's default or the application's code"
 
 
@@ -96,12 +108,13 @@ def remedy() -> str:
     return REMEDY.format(module=module()) if left_to_application("celery") else WITHOUT_EFFECT
 
 
-def differences(app: Any) -> list[str]:
+def differences(app: Any) -> list[Finding]:
     """List the settings of the deployment that the application does not have."""
     wrong = []
     for key, wanted in given().items():
         if key != OWN and not same(key, wanted, found := app.conf.get(key)):
-            wrong.append(f"{key} is {shown(found)} ({origin(key, app)}), and the deployment gives {shown(wanted)}.")
+            text = f"{key} is {shown(found)} ({origin(key, app)}), and the deployment gives {shown(wanted)}."
+            wrong.append(Finding(text, setting=setting(key, app) if own(key, app) is not None else ""))
     return wrong
 
 
@@ -125,94 +138,136 @@ def queue_of(app: Any, name: str, task: Any) -> str:
     return getattr(queue, "name", queue) or app.conf.task_default_queue
 
 
-def tasks(app: Any) -> Iterator[str]:
+def tasks(app: Any) -> Iterator[Finding]:
     """List tasks whose queue does not exist, or whose time limit is longer than that of their queue."""
     limits, queues = given()[OWN]["limits"], names(given()["task_queues"])
     for name, task in sorted(app.tasks.items()):
         queue = "" if name.startswith(("celery.", "coldframe.")) else queue_of(app, name, task)
         if queue and queue not in queues:
-            yield (
+            yield Finding(
                 f"The application sends the task {name} to the queue {queue!r}, which is not in celery_queues "
-                f"({', '.join(sorted(queues))}). Add it there, or write celery_task_routes: {{{name}: {min(queues)}}}."
+                f"({', '.join(sorted(queues))}). Add it there, or write celery_task_routes: {{{name}: {min(queues)}}}.",
+                code=task,
             )
         if getattr(task, "serializer", None) in UNSAFE:
-            yield (
+            yield Finding(
                 f"The task {name} has serializer={task.serializer!r}, and no worker accepts a format that runs code when it is "
-                "read. Send what JSON has, such as the id of an object."
+                "read. Send what JSON has, such as the id of an object.",
+                code=task,
             )
         for option in ("time_limit", "soft_time_limit") if queue in queues else ():
             longest, asked = limits[queue]["time_limit"], getattr(task, option, None)
             if asked and asked > longest and asked != app.conf.get(f"task_{option}"):
-                yield (
+                yield Finding(
                     f"The task {name} has {option}={asked}, and its queue {queue} ends each task after {longest} s. "
-                    f"Write celery_queues: {{{queue}: {{time_limit: {asked}}}}}, or route it to a queue that allows that."
+                    f"Write celery_queues: {{{queue}: {{time_limit: {asked}}}}}, or route it to a queue that allows that.",
+                    code=task,
                 )
 
 
-def limits(app: Any) -> Iterator[str]:
+def limits(app: Any) -> Iterator[Finding]:
     """List time limits for all tasks that are longer than that of their queue."""
     default = app.conf.task_default_queue
     longest = given()[OWN]["limits"][default]["time_limit"]
     for option in ("time_limit", "soft_time_limit"):
         asked = app.conf.get(f"task_{option}")
         if asked and asked > longest:
-            yield (
+            yield Finding(
                 f"task_{option} is {asked} ({origin(f'task_{option}', app)}), and the queue {default} ends each task after "
-                f"{longest} s. Write celery_queues: {{{default}: {{time_limit: {asked}}}}}, or take the setting out."
+                f"{longest} s. Write celery_queues: {{{default}: {{time_limit: {asked}}}}}, or take the setting out.",
+                setting=setting(f"task_{option}", app),
             )
 
 
-def scheduler(app: Any) -> Iterator[str]:
+def scheduler(app: Any) -> Iterator[Finding]:
     """List a scheduler that is not the one of Beat's unit."""
     runs, asked = given()[OWN]["scheduler"], app.conf.beat_scheduler
     if str(asked).replace(":", ".") not in (runs.replace(":", "."), "celery.beat.PersistentScheduler"):
-        yield (
+        yield Finding(
             f"CELERY_BEAT_SCHEDULER is {asked!r} in {module()}, and Beat runs {runs!r}. "
-            f"Write celery_beat_scheduler: {asked}, or take the setting out."
+            f"Write celery_beat_scheduler: {asked}, or take the setting out.",
+            setting=setting("beat_scheduler", app),
         )
 
 
-def results(app: Any) -> Iterator[str]:
-    """List a result backend that does not answer. Every `.delay()` would wait for it for seconds, and fail."""
-    address = app.conf.result_backend
+def results(app: Any, reach: bool = True) -> Iterator[Finding]:
+    """List a result backend that does not answer. Every `.delay()` would wait for it for seconds, and fail.
+
+    :param reach: whether what it needs can be reached from here. Otherwise only the address is read.
+    """
+    address, name = app.conf.result_backend, setting("result_backend", app)
     if str(address).partition(":")[0] in ("rpc", "celery.backends.rpc"):
-        yield (
+        yield Finding(
             f"CELERY_RESULT_BACKEND is {shown(address)}, by which a result reaches only the process that sent the task, and no "
-            f"process of the web may read from the broker. {RESULTS}"
+            f"process of the web may read from the broker. {RESULTS}",
+            setting=name,
+        )
+        return
+    if not reach and is_nowhere(address):
+        yield Finding(
+            f"CELERY_RESULT_BACKEND is {shown(address)}, and no Redis listens there on a server. {RESULTS}",
+            setting=name,
         )
         return
     app.conf.update(redis_socket_connect_timeout=PATIENCE, redis_socket_timeout=PATIENCE)
     try:
         backend = app.backend
-        if any(kind.__module__.startswith("celery.backends.redis") for kind in type(backend).__mro__):
+        if reach and any(kind.__module__.startswith("celery.backends.redis") for kind in type(backend).__mro__):
             backend.client.ping()
     except Exception as error:
-        yield f"CELERY_RESULT_BACKEND is {shown(address)}, which cannot be used: {shown(error)}. {RESULTS}"
+        if reach or not isinstance(error, OSError):
+            yield Finding(
+                f"CELERY_RESULT_BACKEND is {shown(address)}, which cannot be used: {shown(error)}. {RESULTS}",
+                setting=name,
+            )
 
 
-def caches() -> Iterator[str]:
-    """List the entries of CACHES that do not answer."""
+def is_nowhere(address: Any) -> bool:
+    """Whether an address is that of a Redis at the server's own loopback, where the deployment has none."""
+    url = urlsplit(str(address).split(";")[0])
+    return url.scheme in REDIS and bool(LOOPBACK.fullmatch(url.hostname or "localhost"))
+
+
+def caches(reach: bool = True) -> Iterator[Finding]:
+    """List the entries of CACHES that do not answer.
+
+    :param reach: whether they can be reached from here. Otherwise only the addresses are read.
+    """
     from django.conf import settings
     from django.core.cache import caches as known
 
     for alias, options in settings.CACHES.items():
         places = options.get("LOCATION") or ()
-        for place in re.split(r"[;,]", places) if isinstance(places, str) else places:
+        places = re.split(r"[;,]", places) if isinstance(places, str) else places
+        if not reach:
+            yield from (
+                Finding(
+                    f"CACHES[{alias!r}]['LOCATION'] is {shown(place)}, and no Redis listens there on a server. {CACHES}",
+                    setting="CACHES",
+                )
+                for place in places
+                if is_nowhere(place)
+            )
+            continue
+        for place in places:
             what = f"CACHES[{alias!r}]['LOCATION'] is {shown(place)}"
             try:
                 connect(str(place))
             except OSError as error:
-                yield f"{what}, and nothing answers there: {error}. {CACHES}"
+                yield Finding(f"{what}, and nothing answers there: {error}. {CACHES}", setting="CACHES")
                 break
         else:
             try:
                 read(known[alias])
             except Exception as error:
                 if any(word in type(error).__name__ for word in ("Connection", "Timeout", "Authentication")):
-                    yield f"CACHES[{alias!r}] cannot be used: {type(error).__name__}: {shown(str(error))}. {CACHES}"
+                    yield Finding(
+                        f"CACHES[{alias!r}] cannot be used: {type(error).__name__}: {shown(str(error))}. {CACHES}",
+                        setting="CACHES",
+                    )
 
 
-def hosts() -> Iterator[str]:
+def hosts() -> Iterator[Finding]:
     """List host names of the deployment for which the application would answer each request with 400."""
     from django.conf import settings
     from django.http.request import validate_host
@@ -220,41 +275,74 @@ def hosts() -> Iterator[str]:
     if missing := [
         n for n in os.environ.get("ALLOWED_HOSTS", "").split(",") if n and not validate_host(n, settings.ALLOWED_HOSTS)
     ]:
-        yield (
+        yield Finding(
             f"ALLOWED_HOSTS in {module()} is {shown(settings.ALLOWED_HOSTS)}, and requests come for {', '.join(missing)}. "
-            'Take hosts out of app_own_settings, or write ALLOWED_HOSTS = os.environ["ALLOWED_HOSTS"].split(",").'
+            'Take hosts out of app_own_settings, or write ALLOWED_HOSTS = os.environ["ALLOWED_HOSTS"].split(",").',
+            setting="ALLOWED_HOSTS",
         )
 
 
-def database() -> Iterator[str]:
+def database() -> Iterator[Finding]:
     """List a default database that is not PostgreSQL, although the deployment's is laid over."""
     from django.db import connection
 
     if connection.vendor != "postgresql" and not left_to_application("database"):
-        yield (
+        yield Finding(
             f"The ENGINE of DATABASES['default'] in {module()} is {connection.settings_dict['ENGINE']!r}, which is no engine of "
-            "PostgreSQL. Take one that is, or keep the database, at a server of yours, with app_own_settings: [database]."
+            "PostgreSQL. Take one that is, or keep the database, at a server of yours, with app_own_settings: [database].",
+            setting="DATABASES",
         )
 
 
-def uploads() -> Iterator[str]:
-    """List fields that store files in the folder of the release. It is read-only, and each upload would fail."""
+def folders() -> Iterator[Finding]:
+    """List MEDIA_ROOT and STATIC_ROOT where they are left to the application, and are in the folder of the release."""
     from django.apps import apps
+    from django.conf import settings
+
+    static = apps.is_installed("django.contrib.staticfiles") and os.environ["STATIC_ROOT"]
+    for name, section, what, wanted in (
+        ("MEDIA_ROOT", "media", "each upload", os.environ["MEDIA_ROOT"]),
+        ("STATIC_ROOT", "static", "collectstatic", static),
+    ):
+        root = getattr(settings, name, None)
+        if wanted and root and left_to_application(section) and is_read_only(root, wanted):
+            yield Finding(
+                f"{name} in {module()} is {str(root)!r}, in the folder of the release, which is read-only: {what} would fail. "
+                f'Take {section} out of app_own_settings, or write {name} = os.environ["{name}"].',
+                setting=name,
+            )
+
+
+def is_read_only(folder: Any, writable: str) -> bool:
+    """Whether a folder is in one of a release, and not the one there that is written to."""
+    path, releases = Path(folder).resolve(), Path(os.environ["MEDIA_ROOT"]).resolve().parents[1] / "releases"
+    return path.is_relative_to(releases) and not path.is_relative_to(Path(writable).resolve())
+
+
+def uploads() -> Iterator[Finding]:
+    """List fields that store files in the folder of the release, elsewhere than in MEDIA_ROOT. Each upload would fail."""
+    from django.apps import apps
+    from django.conf import settings
     from django.core.files.storage import FileSystemStorage
     from django.db.models import FileField
 
-    releases = Path(os.environ["MEDIA_ROOT"]).parents[1] / "releases"
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[Any]] = {}
     for model in apps.get_models():
         for field in model._meta.local_fields:
             storage = getattr(field, "storage", None) if isinstance(field, FileField) else None
-            if isinstance(storage, FileSystemStorage) and Path(storage.location).resolve().is_relative_to(releases):
-                found.setdefault(str(storage.location), []).append(f"{model._meta.label}.{field.name}")
+            if (
+                isinstance(storage, FileSystemStorage)
+                and is_read_only(storage.location, os.environ["MEDIA_ROOT"])
+                and Path(storage.location) != Path(settings.MEDIA_ROOT or "/").absolute()
+            ):
+                found.setdefault(str(storage.location), []).append(field)
     for location, fields in found.items():
-        shown = ", ".join(fields[:3]) + (f" and {len(fields) - 3} more" if len(fields) > 3 else "")
-        yield (
+        shown = ", ".join(f"{field.model._meta.label}.{field.name}" for field in fields[:3])
+        shown += f" and {len(fields) - 3} more" if len(fields) > 3 else ""
+        yield Finding(
             f"The files of {shown} would be kept in {location}, and a release's folder is read-only. "
-            "Use settings.MEDIA_ROOT or a folder below it, and leave media out of app_own_settings."
+            "Use settings.MEDIA_ROOT or a folder below it, and leave media out of app_own_settings.",
+            code=fields[0].model,
         )
 
 
@@ -285,6 +373,26 @@ def connect(address: str) -> None:
         socket.create_connection((parts.hostname, port), PATIENCE).close()
 
 
+def problems(name: str, reach: bool = True) -> list[Finding]:
+    """List everything that is wrong with the settings, and what to write.
+
+    :param name: the Celery application, as `module:name`.
+    :param reach: whether the addresses in the settings can be reached from here.
+
+    Raises what the import of the application raises.
+    """
+    from celery.app.utils import find_app
+
+    app = find_app(name)
+    app.loader.import_default_modules()
+    app.finalize()
+    if wrong := differences(app):
+        wrong.append(Finding(remedy()))
+    else:
+        wrong = [*tasks(app), *limits(app), *scheduler(app)]
+    return [*wrong, *results(app, reach), *caches(reach), *database(), *hosts(), *folders(), *uploads()]
+
+
 def refuse(name: str) -> None:
     """Raise CommandError with everything that is wrong with the settings, and what to write.
 
@@ -292,15 +400,7 @@ def refuse(name: str) -> None:
 
     Also raises what the import of the application raises.
     """
-    from celery.app.utils import find_app
     from django.core.management import CommandError
 
-    app = find_app(name)
-    app.loader.import_default_modules()
-    app.finalize()
-    if wrong := differences(app):
-        wrong.append(remedy())
-    else:
-        wrong = [*tasks(app), *limits(app), *scheduler(app)]
-    if wrong := [*wrong, *results(app), *caches(), *database(), *hosts(), *uploads()]:
-        raise CommandError("\n".join(wrong))
+    if wrong := problems(name):
+        raise CommandError("\n".join(finding.text for finding in wrong))

@@ -296,3 +296,28 @@ def site(server, settings, environment, tmp_path):
         return Site(folder, files, unit, module, celery)
 
     return make
+
+
+@pytest.fixture
+def run(site, server, tmp_path):
+    """Start a process of a unit in a project, and wait until it is ready; return its log, and what it says to systemd."""
+    started = []
+
+    def start(own, *arguments, **variables):
+        said, notify = listen(tmp_path / f"notify{len(started)}")
+        log = tmp_path / f"log{len(started)}"
+        variables |= {"NOTIFY_SOCKET": str(tmp_path / f"notify{len(started)}")}
+        command = [sys.executable, "-m", "coldframe.process", f"--app={own.celery}", *arguments, "--loglevel=INFO"]
+        with log.open("w") as file:
+            process = subprocess.Popen(command, cwd=own.folder, env=own.unit() | variables, stdout=file, stderr=file)
+        started.append((process, notify, log))
+        wait_for(lambda: any("READY=1" in each for each in said) or process.poll() is not None, 40, "it is ready")
+        assert process.poll() is None, log.read_text()
+        return log, said
+
+    yield start
+    for process, notify, log in started:
+        process.terminate()
+        process.wait(40)
+        notify.close()
+        print(log.read_text())

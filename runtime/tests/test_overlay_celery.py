@@ -2,14 +2,13 @@
 
 import json
 import pickle
-import subprocess
 import sys
 
 import projects
 import pytest
 from coldframe.overlay import celery as overlaid
 from coldframe.overlay.deployment import Deployment
-from conftest import QUEUE, listen, wait_for
+from conftest import QUEUE, wait_for
 from sites import SECRET_KEY
 
 # Project to its module, its Celery application, where results go, and what stays of its own.
@@ -173,31 +172,6 @@ def test_class_that_takes_no_settings_is_refused(site):
     (own.folder / "src/bakery/queue.py").write_text(text.replace("ovens = Celery(", ours))
     said = ask(own, "settings_check.require(app)", check=False)
     assert "broker_url is " in said and "have no effect on this Celery application" in said and "on_init" in said
-
-
-@pytest.fixture
-def run(site, server, tmp_path):
-    """Start a process of a unit in a project, and wait until it is ready."""
-    started = []
-
-    def start(own, *arguments, **variables):
-        said, notify = listen(tmp_path / f"notify{len(started)}")
-        log = tmp_path / f"log{len(started)}"
-        variables |= {"NOTIFY_SOCKET": str(tmp_path / f"notify{len(started)}")}
-        command = [sys.executable, "-m", "coldframe.process", f"--app={own.celery}", *arguments, "--loglevel=INFO"]
-        with log.open("w") as file:
-            process = subprocess.Popen(command, cwd=own.folder, env=own.unit() | variables, stdout=file, stderr=file)
-        started.append((process, notify, log))
-        wait_for(lambda: any("READY=1" in each for each in said) or process.poll() is not None, 40, "it is ready")
-        assert process.poll() is None, log.read_text()
-        return log
-
-    yield start
-    for process, notify, log in started:
-        process.terminate()
-        process.wait(40)
-        notify.close()
-        print(log.read_text())
 
 
 def test_worker_of_a_plain_application_executes_its_tasks(site, server, run):

@@ -26,7 +26,7 @@ def app(monkeypatch, settings, login, tmp_path):
     return app
 
 
-def test_task_is_put_off_for_no_longer_than_its_queue_allows(app, server):
+def test_task_waits_for_no_longer_than_its_queue_allows_where_it_cannot_be_stored(app, server):
     server.client.flushall()
     app.send_task("other.task", countdown=LONGEST - 1)
     for options in ({"countdown": LONGEST + 5}, {"eta": datetime.now(UTC) + timedelta(days=1)}):
@@ -43,9 +43,9 @@ def test_retry_is_sent_all_the_same(app, server, caplog):
 
 def test_eta_without_a_zone_is_in_the_applications():
     soon = datetime.now(UTC) + timedelta(seconds=LONGEST - 5)
-    countdown.check("a", {"eta": soon.replace(tzinfo=None).isoformat()}, QUEUE, LONGEST)
+    assert countdown.producer("real", "a", {"eta": soon.replace(tzinfo=None).isoformat()}, QUEUE, LONGEST) == "real"
     with pytest.raises(ValueError):
-        countdown.check("a", {"eta": (soon + timedelta(seconds=10)).isoformat()}, QUEUE, LONGEST)
+        countdown.producer("real", "a", {"eta": (soon + timedelta(seconds=10)).isoformat()}, QUEUE, LONGEST)
 
 
 def test_routes_of_the_deployment_come_first(app):

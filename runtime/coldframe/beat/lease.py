@@ -32,6 +32,7 @@ from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 
 from coldframe import credentials, probe, seams, settings_check
+from coldframe.delayed.sender import Sender
 
 KEY = "lock:beat"
 TTL = 20.0  # seconds from a renewal until another Beat may take over
@@ -117,13 +118,14 @@ class Service(beat.Service):
     """Celery's Beat with any scheduler. It ticks while it has the lease, and reports its state to systemd."""
 
     notify: Callable[[str], None]
-    status = ""
+    status, detail = "", ""
 
     def start(self, embedded_process: bool = False) -> None:
         """Stand by, then tick until stopped. Exits if the settings differ from those of the deployment."""
         settings_check.require(self.app)
         self.lease = Lease()
         self.probes = probe.Probes(self.app, self.lease.redis)
+        self.delayed = Sender(self.app)
         before_task_publish.connect(self.lease.check)
         try:
             self.stand_by()
@@ -152,7 +154,10 @@ class Service(beat.Service):
         return scheduler
 
     def turn(self, tick: Callable[[], float]) -> float:
-        """Tick if the lease is still ours, then send a queue probe that is due; return the seconds until the next turn."""
+        """Tick if the lease is still ours, then send stored tasks and a queue probe that are due.
+
+        Returns the seconds until the next turn.
+        """
         self.notify("WATCHDOG=1")
         try:
             self.lease.renew()
@@ -161,21 +166,27 @@ class Service(beat.Service):
         except RedisError as error:
             self.tell(f"waiting for Redis: {error}")
             return PAUSE
-        self.tell("ticking", "READY=1\n")
+        self.tell("ticking", "READY=1\n", self.delayed.status)
         # If Beat stopped between recording a task as sent and sending it, the task would be lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         try:
             wait = min(tick() or 0.0, RENEWAL)
+            wait = 0.0 if self.delayed.send_due() else wait
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         return 0.0 if self.probes.send_next() else wait  # one per turn, so that a tick waits for at most one
 
-    def tell(self, status: str, more: str = "") -> None:
-        """Report a new state to systemd and the log."""
+    def tell(self, status: str, more: str = "", detail: str = "") -> None:
+        """Report a new state to systemd and the log.
+
+        :param more: what else to tell systemd.
+        :param detail: for systemd alone, because it changes often.
+        """
         if status != self.status:
-            self.status = status
-            self.notify(f"{more}STATUS={status}")
             logger.info("Beat is %s.", status)
+        if (status, detail) != (self.status, self.detail):
+            self.status, self.detail = status, detail
+            self.notify(f"{more}STATUS={status}{f', {detail}' if detail else ''}")
 
     def sync(self) -> None:
         """Write the state of the schedule, if it is loaded. A Beat that stands by must not load it to stop."""

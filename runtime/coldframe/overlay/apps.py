@@ -1,8 +1,9 @@
-"""Adds django-celery-beat to the installed applications, where Beat keeps its schedule with it."""
+"""Adds applications to Django: the table of tasks with a long delay, and django-celery-beat where Beat keeps its schedule."""
 
 from __future__ import annotations
 
 from coldframe import settings_check
+from coldframe.delayed import APP
 from coldframe.overlay.deployment import Deployment
 from coldframe.overlay.record import LINES, Line, Settings
 
@@ -10,13 +11,15 @@ PACKAGE = "django_celery_beat"
 
 
 def lay(settings: Settings, deployment: Deployment) -> None:
-    """Add it, unless it is there or Beat's scheduler is another one. Its tables come with its migrations."""
+    """Add what is not there; django-celery-beat only if Beat's scheduler is its own. Tables come with the migrations."""
     scheduler = settings_check.given()[settings_check.OWN]["scheduler"]
     installed = list(settings.get("INSTALLED_APPS") or [])
-    if not scheduler.startswith(f"{PACKAGE}.") or any(name.partition(".")[0] == PACKAGE for name in installed):
-        return
-    settings.laid["INSTALLED_APPS"] = [*installed, PACKAGE]
-    note = "Beat keeps its schedule in the database"
-    LINES.append(Line("apps", "INSTALLED_APPS", f"without {PACKAGE}", f"with {PACKAGE}", note))
-    if not settings.get("USE_TZ"):
+    wanted = {} if APP in installed else {APP: "tasks with a long delay are stored in the database"}
+    if scheduler.startswith(f"{PACKAGE}.") and not any(name.partition(".")[0] == PACKAGE for name in installed):
+        wanted[PACKAGE] = "Beat keeps its schedule in the database"
+    if wanted:
+        settings.laid["INSTALLED_APPS"] = [*installed, *wanted]
+    for name, note in wanted.items():
+        LINES.append(Line("apps", "INSTALLED_APPS", f"without {name}", f"with {name}", note))
+    if PACKAGE in wanted and not settings.get("USE_TZ"):
         settings.lay("apps", "DJANGO_CELERY_BEAT_TZ_AWARE", False, "USE_TZ is False")

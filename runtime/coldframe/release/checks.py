@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from coldframe import delayed, places
 from coldframe.release.errors import Complete, is_own
 
 # The checks of Django itself, by the beginning of their ids: they do not read the application's tables.
 DJANGO = {"admin", "async", "auth", "caches", "commands", "compatibility", "contenttypes", "fields", "files", "models"}
 DJANGO |= {"postgres", "security", "signals", "sites", "staticfiles", "templates", "translation", "urls"}
 FORGOTTEN = "coldframe.E001"
+NO_TABLE = "coldframe.E002"
 
 
 class Failed(Complete):
@@ -47,17 +50,22 @@ def run(order: dict[str, Any], result: dict[str, Any], tables: bool) -> None:
     """
     messages, broken = ask(["default"] if tables else None)
     findings = [
-        {"id": m.id or type(m).__name__, "level": m.level, "text": about(m), "hint": m.hint or ""}
+        {
+            "id": m.id or type(m).__name__,
+            "level": m.level,
+            "text": about(m),
+            "hint": m.hint or "",
+            "place": place(m.obj),
+        }
         for m in messages
         if not m.is_silenced()
     ]
-    if not tables:
-        findings += forgotten(result)
+    findings += missing() if tables else forgotten(result)
     result["checked"] = [written(f) for f in findings if f["id"] not in order["check_ignore"]]
     result["ignored"] = sorted({f["id"] for f in findings if f["id"] in order["check_ignore"]} | set(result["ignored"]))
     level = getattr(logging, order["check_level"])  # the same numbers as Django's
     if failed := [f for f in findings if f["level"] >= level and f["id"] not in order["check_ignore"]]:
-        raise Failed(failed)
+        raise Failed(failed) from broken
     if broken:
         raise broken
 
@@ -77,10 +85,47 @@ def ask(databases: list[str] | None) -> tuple[list[Any], Exception | None]:
         return messages, error
 
 
+def place(subject: Any) -> str:
+    """Return where the class of a finding's subject is in the application, as `file:line`; empty when it is not there."""
+    model = getattr(subject, "model", subject)  # of a field
+    return places.of_code(model if inspect.isclass(model) else type(model)) if model is not None else ""
+
+
+def changed(label: str, migrations: list[Any]) -> Any:
+    """Return the first model of an app that a migration would be made for; None if there is none."""
+    from django.apps import apps
+
+    for operation in (operation for migration in migrations for operation in migration.operations):
+        with suppress(LookupError):
+            return apps.get_model(label, getattr(operation, "model_name", None) or operation.name)
+    return None
+
+
 def about(message: Any) -> str:
     """Format the text of a finding, with its subject."""
     about = getattr(getattr(message.obj, "_meta", None), "label", None) or message.obj
     return f"{about}: {message.msg}" if about else str(message.msg)
+
+
+def missing() -> list[dict[str, Any]]:
+    """Find that the table of stored tasks is missing after the migrations: a router has kept it out of the database."""
+    from django.apps import apps
+    from django.db import connection
+
+    if not delayed.installed():
+        return []
+    if apps.get_model("coldframe", "DelayedTask")._meta.db_table in connection.introspection.table_names():
+        return []
+    return [
+        {
+            "id": NO_TABLE,
+            "level": logging.ERROR,
+            "text": "The default database has no table for tasks with a long delay, although the migrations have run: a router "
+            "in DATABASE_ROUTERS does not allow it.",
+            "hint": "Let its allow_migrate() return None for the application coldframe, and run 'manage.py migrate --fake "
+            "coldframe zero'. Or leave the section to the application, with app_own_settings: [apps].",
+        }
+    ]
 
 
 def forgotten(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -109,6 +154,7 @@ def forgotten(result: dict[str, Any]) -> list[dict[str, Any]]:
                     "level": logging.ERROR,
                     "text": f"The models of {label} were changed and no migration does that: {operations}.",
                     "hint": hint,
+                    "place": place(changed(label, migrations)),
                 }
             )
         else:

@@ -12,6 +12,8 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from coldframe.release import checks, migrations
@@ -27,20 +29,10 @@ def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
         and `load_timeout`, seconds.
     :param result: filled step by step, so that it is correct after an exception.
     """
-    import django
-
     result["step"] = "load"
-    if order["celery"]:
-        from coldframe.sending import amqp
-
-        amqp.install()  # before the application is imported
-    faulthandler.dump_traceback_later(order["load_timeout"], exit=True)  # prints where it hangs
-    django.setup()
-    if order["wsgi"]:
-        from gunicorn.util import import_app
-
-        import_app(order["wsgi"])
-    faulthandler.cancel_dump_traceback_later()
+    with time_limit(order):
+        set_up(order)
+        load_wsgi(order)
     if order["celery"]:
         from coldframe import settings_check
         from coldframe.overlay import report
@@ -60,6 +52,35 @@ def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
     if order["check"]:
         result["step"] = "check"
         checks.run(order, result, tables=True)
+
+
+@contextmanager
+def time_limit(order: dict[str, Any]) -> Iterator[None]:
+    """End this process, and print where it hangs, if it loads the application for longer than `load_timeout`."""
+    faulthandler.dump_traceback_later(order["load_timeout"], exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def set_up(order: dict[str, Any]) -> None:
+    """Load the settings and the models."""
+    import django
+
+    if order["celery"]:
+        from coldframe.sending import amqp
+
+        amqp.install()  # before the application is imported
+    django.setup()
+
+
+def load_wsgi(order: dict[str, Any]) -> None:
+    """Load the WSGI application, if one is named."""
+    if order["wsgi"]:
+        from gunicorn.util import import_app
+
+        import_app(order["wsgi"])
 
 
 def check_before_migrating(order: dict[str, Any], result: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Extends how Celery sends tasks: the deployment's routes, and a limit of countdown and ETA.
+"""Extends how Celery sends tasks: the deployment's routes, and countdowns and ETAs of any length.
 
 The deployment's routes take precedence over the application's for the tasks that they name.
 """
@@ -25,19 +25,19 @@ class AMQP(amqp.AMQP):
     _rtable: Any
 
     def _create_task_sender(self) -> Callable[..., Any]:
-        """Return the function that sends tasks, with a check of their ETA."""
+        """Return the function that sends tasks, which stores those with a long delay."""
         send = super()._create_task_sender()
 
         @wraps(send)
-        def checked(producer: Any, name: str, message: Any, *arguments: Any, **options: Any) -> Any:
+        def sent(producer: Any, name: str, message: Any, *arguments: Any, **options: Any) -> Any:
             queue = options.get("queue") or self.app.conf.task_default_queue
             queue = getattr(queue, "name", queue)
             longest = (self.app.conf.get("task_longest_countdown") or {}).get(queue)
             if message.headers.get("eta") and longest is not None:
-                countdown.check(name, message.headers, queue, longest, self.app.timezone)
+                producer = countdown.producer(producer, name, message.headers, queue, longest, self.app.timezone)
             return send(producer, name, message, *arguments, **options)
 
-        return checked
+        return sent
 
     def flush_routes(self) -> None:
         """Read the routes."""
@@ -47,6 +47,7 @@ class AMQP(amqp.AMQP):
 
 
 def install() -> None:
-    """Make this the class of each application's `app.amqp`. Call it before the application is imported."""
+    """Make these the classes of each application's `app.amqp` and `app.control`. Call it before the application is imported."""
     kombu55.install()
+    seams.put(Celery, "control_cls", "coldframe.sending.control:Control")
     seams.put(Celery, "amqp_cls", "coldframe.sending.amqp:AMQP")

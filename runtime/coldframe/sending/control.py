@@ -1,17 +1,18 @@
-"""Extends remote control and transport for web processes and manage.py.
+"""Extends remote control, and the transport of web processes and manage.py.
 
-Where remote control is closed, the error names the variable that opens it. Redis would name a key or a channel.
+Tasks that are stored until they are due are revoked in the database (coldframe.delayed). Where remote control is closed, the error names the variable that opens it. Redis would name a key or a channel.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from celery import Celery
 from celery.app import control
+from celery.utils.functional import maybe_list
 from kombu.transport import redis
 
 from coldframe import seams
+from coldframe.delayed import store
 from coldframe.seams import extends
 from coldframe.sending import kombu55
 
@@ -31,6 +32,18 @@ class Control(control.Control):
                 "redis_web_control is false in the inventory. Set it to true and deploy."
             )
         return super().broadcast(command, *arguments, **options)
+
+    def revoke(self, task_id: Any, *arguments: Any, **options: Any) -> Any:
+        """Revoke tasks: those that are stored, then those that workers have.
+
+        :param task_id: one or several.
+
+        Raises PermissionError where remote control is closed, unless all of them are stored.
+        """
+        ids = {task_id} if isinstance(task_id, str) else set(maybe_list(task_id) or ())
+        if store.revoke(ids) >= ids and self.app.conf.get("web_control") is False:
+            return None
+        return super().revoke(task_id, *arguments, **options)
 
 
 @extends()
@@ -59,6 +72,5 @@ class Transport(redis.Transport):
 
 
 def install() -> None:
-    """Make these the classes of each application. Call it before the application is imported."""
-    seams.put(Celery, "control_cls", "coldframe.sending.control:Control")
+    """Make this the transport of each application."""
     seams.use_transport("coldframe.sending.control:Transport")

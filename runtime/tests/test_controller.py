@@ -1,0 +1,319 @@
+"""What is found of a release before a server has it, with real projects that have several faults at once."""
+
+import json
+import sys
+
+import pytest
+from conftest import QUEUE
+from projects import CELERY_OF_THE_DOCUMENTATION, CONTRACT, PLAIN
+from sites import CACHE_PASSWORD, DATABASE_PASSWORD, SECRET_KEY
+
+CELERY = {
+    name.replace("mysite", "desk"): text.replace("mysite", "desk") for name, text in CELERY_OF_THE_DOCUMENTATION.items()
+}
+DESK = CELERY | {
+    "manage.py": "",
+    "desk/wsgi.py": """
+        from django.core.wsgi import get_wsgi_application
+
+        application = get_wsgi_application()
+    """,
+    "desk/urls.py": "urlpatterns = []",
+    "desk/settings.py": """
+        from pathlib import Path
+
+        BASE_DIR = Path(__file__).parent.parent
+        SECRET_KEY = "django-insecure-desk"  # pragma: allowlist secret
+        INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.staticfiles", "letters"]
+        MIDDLEWARE = ["django.middleware.security.SecurityMiddleware", "django.middleware.csrf.CsrfViewMiddleware",
+                      "django.middleware.clickjacking.XFrameOptionsMiddleware"]
+        ROOT_URLCONF, DEFAULT_AUTO_FIELD = "desk.urls", "django.db.models.BigAutoField"
+        DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}}
+        STATIC_URL = "static/"
+    """,
+    "letters/__init__.py": "",
+    "letters/models.py": """
+        from django.db import models
+
+
+        class Letter(models.Model):
+            text = models.TextField()
+    """,
+    "letters/migrations/__init__.py": "",
+    "letters/migrations/0001_initial.py": """
+        from django.db import migrations, models
+
+        class Migration(migrations.Migration):
+            initial = True
+            operations = [migrations.CreateModel("Letter", [
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("text", models.TextField())])]
+    """,
+    "letters/tasks.py": f"""
+        from celery import shared_task
+
+
+        @shared_task(queue="{QUEUE}")
+        def send(letter):
+            return letter
+    """,
+}
+
+
+@pytest.fixture
+def look(site, tmp_path):
+    """Look at a project as the controller does; return what was found."""
+
+    def run(
+        files, module="desk.settings", celery="desk.celery:app", wsgi="desk.wsgi:application", own=(), path="", **order
+    ):
+        found = site(files, module, celery)
+        (tmp_path / "releases").mkdir()
+        found.folder = found.folder.rename(tmp_path / "releases/1")
+        found.credentials = found.folder / "credentials"
+        found.path, found.own = found.folder / path, list(own)
+        found.given["MEDIA_ROOT"] = str(tmp_path / "shared/media")
+        found.given["CACHE_URL"] = "unix:///run/redis-cache/redis-server.sock?db=0"
+        order = {
+            "celery": celery,
+            "wsgi": wsgi,
+            "load_timeout": 60,
+            "check": True,
+            "check_level": "WARNING",
+            "check_ignore": ["security.W005", "security.W021"],
+            "writable": [str(tmp_path / "shared")],
+            "secrets": False,
+        } | order
+        done = found.run(sys.executable, "-m", "coldframe.release.controller", input=json.dumps(order))
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+def told(result):
+    """Each finding with its place, in a line."""
+    return [f"{finding['place']}: {finding['text']}" for finding in result["findings"]]
+
+
+def test_project_without_a_fault_has_no_findings_and_both_values_of_each_setting(look):
+    result = look(DESK)
+    assert (result["findings"], result["left"]) == ([], [])
+    assert "db.sqlite3 -> django.db.backends.postgresql shop at /run/postgresql as shop_a" in result["settings"]
+    assert "SECRET_KEY: *** -> ***" in result["settings"]
+    for secret in (SECRET_KEY, DATABASE_PASSWORD, CACHE_PASSWORD):
+        assert secret not in json.dumps(result)
+
+
+def test_project_that_reads_the_deployment_has_no_findings(look):
+    result = look(CONTRACT, "shop.settings", "shop.celery:app", "")
+    assert [line for line in told(result) if "security" not in line] == [] and result["left"] == []
+
+
+def test_settings_that_fit_no_server_are_all_told_with_their_lines(look):
+    settings = """
+    MEDIA_ROOT = BASE_DIR / "media"
+    STATIC_ROOT = str(BASE_DIR / "collected")
+    CELERY_RESULT_BACKEND = "redis://:hidden1@localhost:6379/0"
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1:6379/1"}}
+    CELERY_BEAT_SCHEDULER = "letters.beat:Scheduler"
+    """
+    files = DESK | {
+        "desk/settings.py": DESK["desk/settings.py"].rstrip() + settings.replace("\n", "\n    "),
+        "letters/tasks.py": DESK["letters/tasks.py"]
+        + """
+        @shared_task(queue="parcels")
+        def parcel():
+            return 1
+
+
+        @shared_task(time_limit=7200)
+        def press():
+            return 1
+    """,
+        "letters/models.py": DESK["letters/models.py"].rstrip()
+        + "\n            sent = models.BooleanField(default=False)\n",
+    }
+    result = look(files, own=["media", "static", "results", "cache"])
+    said = "\n".join(told(result))
+    root = "releases/1"
+    for line, wanted in {
+        13: "CELERY_RESULT_BACKEND is 'redis://***@localhost:6379/0', and no Redis listens there",
+        14: "CACHES['default']['LOCATION'] is 'redis://127.0.0.1:6379/1', and no Redis listens there",
+        15: "CELERY_BEAT_SCHEDULER is 'letters.beat:Scheduler'",
+    }.items():
+        assert f"desk/settings.py:{line}: {wanted}" in said, said
+    assert "desk/settings.py:11: MEDIA_ROOT in desk.settings is '" in said and f"{root}/media', in the folder" in said
+    assert "desk/settings.py:12: STATIC_ROOT in desk.settings is '" in said and f"{root}/collected', in the" in said
+    assert "letters/tasks.py:8: The application sends the task letters.tasks.parcel to the queue 'parcels'" in said
+    assert "letters/tasks.py:13: The task letters.tasks.press has time_limit=7200" in said
+    assert "letters/models.py:4: coldframe.E001: The models of letters were changed" in said
+    assert len(result["findings"]) == 8 and result["left"] == [], said
+    assert "hidden1" not in json.dumps(result)
+
+
+def test_packages_that_are_not_there_are_told_all_at_once(look):
+    files = DESK | {
+        "desk/settings.py": "import acme_environ\n"
+        + DESK["desk/settings.py"].replace("\n        ", "\n").replace('"letters"]', '"letters", "acme_widgets"]'),
+        "letters/models.py": "import acme_money.fields\n" + DESK["letters/models.py"].replace("\n        ", "\n"),
+        "letters/tasks.py": """
+            from letters import mail
+            try:
+                import acme_fast
+            except ImportError:
+                acme_fast = None
+            if mail is None:
+                import acme_debug
+        """,
+        "letters/mail.py": "from acme_mail import send\n",
+        "letters/management/__init__.py": "import acme_never",
+    }
+    result = look(files)
+    assert sorted(told(result)) == [
+        "desk/settings.py:1: ModuleNotFoundError: No module named 'acme_environ'",
+        "desk/settings.py:7: ModuleNotFoundError: No module named 'acme_widgets'",
+        "letters/mail.py:1: ModuleNotFoundError: No module named 'acme_mail'",
+        "letters/models.py:1: ModuleNotFoundError: No module named 'acme_money'",
+    ]
+    assert {finding["module"] for finding in result["findings"]} == {
+        "acme_environ",
+        "acme_widgets",
+        "acme_mail",
+        "acme_money",
+    }
+
+
+def test_app_that_the_settings_name_and_no_package_has_is_told_with_its_line(look):
+    settings = DESK["desk/settings.py"].replace('"letters"]', '"acme_widgets.apps.Widgets", "letters"]')
+    assert told(look(DESK | {"desk/settings.py": settings})) == [
+        "desk/settings.py:5: ModuleNotFoundError: No module named 'acme_widgets'"
+    ]
+
+
+@pytest.mark.parametrize("package", ["gunicorn", "celery"])
+def test_package_that_the_deployment_itself_needs_is_left_to_the_lock_file(look, package):
+    """The preflight refuses such a lock file. The rest is told all the same."""
+    hide = f"import sys\nsys.modules['{package}'] = None\n"
+    result = look(
+        DESK | {"sitecustomize.py": hide, "letters/models.py": DESK["letters/models.py"].replace("Letter", "Note")}
+    )
+    assert any(package in line for line in result["left"]), result
+    assert [finding["text"] for finding in result["findings"] if package in finding["text"]] == []
+    assert package == "celery" or any("coldframe.E001" in finding["text"] for finding in result["findings"])
+
+
+def test_faults_of_the_web_of_the_tasks_and_of_migrations_are_told_together(look):
+    files = DESK | {
+        "desk/wsgi.py": "undefined_name\n",
+        "letters/tasks.py": "def broken(:\n    pass\n",
+        "letters/migrations/0001_initial.py": DESK["letters/migrations/0001_initial.py"].replace("text", "body"),
+    }
+    said = told(look(files))
+    assert "desk/wsgi.py:1: NameError: name 'undefined_name' is not defined" in said
+    assert any(line.startswith("letters/tasks.py:1: SyntaxError") for line in said)
+    assert any("coldframe.E001" in line for line in said) and len(said) == 3, said
+
+
+def test_file_that_a_release_could_not_write_is_refused(look):
+    logging = """
+        (BASE_DIR / "logs").mkdir(exist_ok=True)
+    """
+    said = told(look(DESK | {"desk/settings.py": DESK["desk/settings.py"].rstrip() + logging}))
+    assert len(said) == 1 and said[0].startswith("desk/settings.py:11: OSError: [Errno 30]"), said
+    assert "Read-only file system: '" in said[0] and "releases/1/logs'" in said[0]
+
+
+@pytest.mark.parametrize("folder", ['os.environ["MEDIA_ROOT"]', '"/tmp"'])
+def test_what_a_release_may_write_is_no_finding(look, folder):
+    write = f"""
+        import os, pathlib, tempfile
+        os.makedirs({folder}, exist_ok=True)
+        tempfile.NamedTemporaryFile(dir={folder}).write(b"x")
+    """
+    result = look(DESK | {"desk/settings.py": DESK["desk/settings.py"].rstrip() + write})
+    assert (result["findings"], result["left"]) == ([], [])
+
+
+ON_A_SERVER = {
+    "the database": """
+        from letters.models import Letter
+        Letter.objects.count()
+    """,
+    "an address": """
+        import socket
+        socket.create_connection(("203.0.113.7", 80))
+    """,
+    "a name": """
+        import urllib.request
+        urllib.request.urlopen("https://api.example.com/")
+    """,
+    "a library": """
+        import ctypes
+        ctypes.CDLL("libacme.so.1")
+    """,
+    "a program": """
+        import subprocess
+        subprocess.run(["acme-thumbnails"])
+    """,
+}
+
+
+@pytest.mark.parametrize("what", ON_A_SERVER)
+def test_what_only_a_server_has_is_left_to_it(look, what):
+    result = look(DESK | {"letters/tasks.py": ON_A_SERVER[what]})
+    assert result["findings"] == [] and len(result["left"]) == 1, result
+    assert result["left"][0].startswith("letters/tasks.py:"), result["left"]
+
+
+@pytest.mark.parametrize("secrets", [False, True])
+def test_error_that_a_placeholder_may_have_caused_is_left_to_the_server(look, secrets):
+    result = look(DESK | {"letters/tasks.py": "import json\njson.loads('xxx')\n"}, secrets=secrets)
+    assert (len(result["findings"]), len(result["left"])) == ((0, 1) if secrets else (1, 0)), result
+
+
+def test_variable_that_is_not_set_is_refused_whatever_the_secrets_are(look):
+    said = told(look(DESK | {"letters/tasks.py": "import os\nos.environ['ACME_KEY']\n"}, secrets=True))
+    assert len(said) == 1 and said[0].startswith("letters/tasks.py:2: KeyError: 'ACME_KEY'\n")
+
+
+def test_app_that_asks_the_database_when_it_is_loaded_is_left_to_the_server(look):
+    apps = """
+        from django.apps import AppConfig
+
+        class Letters(AppConfig):
+            name = "letters"
+
+            def ready(self):
+                self.get_model("Letter").objects.count()
+    """
+    result = look(DESK | {"letters/apps.py": apps})
+    assert result["findings"] == [] and "OperationalError: no database of the servers" in result["left"][0], result
+
+
+def test_checks_that_read_tables_are_left_to_the_server(look):
+    apps = """
+        from django.apps import AppConfig
+        from django.core.checks import Error, register
+
+        class Letters(AppConfig):
+            name = "letters"
+
+            def ready(self):
+                from letters.models import Letter
+
+                @register()
+                def few(app_configs, **_):
+                    return [Error("many", id="letters.E001")] if Letter.objects.count() else []
+
+                @register()
+                def always(app_configs, **_):
+                    return [Error("never right", id="letters.E002")]
+    """
+    result = look(DESK | {"letters/apps.py": apps})
+    assert result["findings"] == [] and len(result["left"]) == 2, result
+
+
+def test_modules_below_a_folder_are_found_there(look):
+    result = look(PLAIN, "bakery.conf", "bakery.queue:ovens", "bakery.wsgi:application", path="src", check=False)
+    assert all("celery_queues" not in line for line in told(result)) and result["left"] == [], result

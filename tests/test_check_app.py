@@ -1,0 +1,144 @@
+"""`make check-app` on a project with faults of every kind, with the playbook and the packages of the example's lock file.
+
+Its server does not exist: no host is asked.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import textwrap
+from pathlib import Path
+
+import pytest
+from support.playbooks import PLAIN
+
+ROOT = Path(__file__).parents[1]
+GROUPS = ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")
+SERVER = {"hosts": {"server1": {"ansible_host": "192.0.2.1"}}}
+APP = """
+app_name: desk
+app_source: "{{ inventory_dir }}/../desk"
+app_settings_module: desk.settings
+app_wsgi: desk.wsgi:application
+app_celery: desk.celery:app
+app_url: https://desk.example.com
+celery_queues: {default: {}}
+smoke_request: {path: /}
+app_own_settings: [results, media]
+app_secrets: {STRIPE_KEY: sk_live_51}  # pragma: allowlist secret
+"""
+PROJECT = {
+    "manage.py": "",
+    "desk/__init__.py": "from desk.celery import app\n",
+    "desk/celery.py": """
+        import os
+        from celery import Celery
+
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "desk.settings")
+        app = Celery("desk")
+        app.config_from_object("django.conf:settings", namespace="CELERY")
+        app.autodiscover_tasks()
+    """,
+    "desk/wsgi.py": "from django.core.wsgi import get_wsgi_application\n\napplication = get_wsgi_application()\n",
+    "desk/urls.py": "urlpatterns = []\n",
+    "desk/settings.py": """
+        import os
+        from pathlib import Path
+
+        BASE_DIR = Path(__file__).parent.parent
+        SECRET_KEY = "django-insecure-desk"  # pragma: allowlist secret
+        STRIPE = os.environ["STRIPE_KEY"]
+        INSTALLED_APPS = ["django.contrib.contenttypes", "letters"]
+        MIDDLEWARE = ["django.middleware.security.SecurityMiddleware", "django.middleware.csrf.CsrfViewMiddleware",
+                      "django.middleware.clickjacking.XFrameOptionsMiddleware"]
+        ROOT_URLCONF, DEFAULT_AUTO_FIELD = "desk.urls", "django.db.models.BigAutoField"
+        MEDIA_ROOT = os.environ["MEDIA_ROOT"]
+    """,
+    "letters/__init__.py": "",
+    "letters/models.py": "from django.db import models\n",
+    "letters/migrations/__init__.py": "",
+    "letters/tasks.py": "from celery import shared_task\n\n\n@shared_task\ndef send():\n    return 1\n",
+}
+FAULTS = {
+    "desk/settings.py": """
+        MEDIA_ROOT = BASE_DIR / "media"
+        CELERY_RESULT_BACKEND = "redis://localhost:6379/0"
+    """,
+    "letters/models.py": "\n\nclass Letter(models.Model):\n    text = models.TextField()\n",
+    "letters/tasks.py": "\n\n@shared_task(queue='parcels')\ndef parcel():\n    return 1\n",
+}
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Check the project with what is added to its files; return the exit code and what was printed."""
+    for name, text in PROJECT.items():
+        (tmp_path / "desk" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "desk" / name).write_text(textwrap.dedent(text).lstrip("\n"))
+    shutil.copy(ROOT / "app_stub/requirements.txt", tmp_path / "desk")
+    (tmp_path / "ops/group_vars/all").mkdir(parents=True)
+    (tmp_path / "ops/hosts.yml").write_text(json.dumps({"all": {"children": dict.fromkeys(GROUPS, SERVER)}}))
+    (tmp_path / "ops/group_vars/all/app.yml").write_text(APP)
+
+    def run(added, *arguments, playbook="check_app"):
+        for name, text in added.items():
+            with (tmp_path / "desk" / name).open("a") as file:
+                file.write(textwrap.dedent(text))
+        command = ["ansible-playbook", "-i", str(tmp_path / "ops"), f"playbooks/{playbook}.yml", *arguments]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=os.environ | PLAIN | {"ANSIBLE_STRATEGY": "linear"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def test_project_without_faults_passes_and_its_settings_are_shown(check):
+    code, said = check({}, "--check")
+    assert code == 0, said
+    assert "changed=0" in said and "Not checked on the controller" not in said
+    assert re.search(r"MIDDLEWARE|SECRET_KEY: \*\*\* -> \*\*\*", said) and "placeholder" not in said
+    assert re.search(r"DATABASES\['default'\]: .*-> django.db.backends.postgresql desk at /run/postgresql", said), said
+
+
+def test_all_faults_are_told_in_one_message_and_no_host_is_asked(check, tmp_path):
+    lock = tmp_path / "desk/requirements.txt"
+    lock.write_text(re.sub(r"^gunicorn==.*\n(    .*\n)+", "", lock.read_text(), flags=re.MULTILINE))
+    code, said = check(FAULTS)
+    assert code != 0 and said.count("FAILED!") == 1 and "changed=0" in said
+    message = said.partition("FAILED!")[2]
+    for wanted in (
+        "requirements.txt does not lock 'gunicorn'",
+        "desk/settings.py:13: MEDIA_ROOT in desk.settings is '/srv/desk/releases/",
+        "desk/settings.py:14: CELERY_RESULT_BACKEND is 'redis://localhost:6379/0', and no Redis listens there on a server.",
+        "letters/models.py:4: coldframe.E001: The models of letters were changed",
+        "letters/tasks.py:9: The application sends the task letters.tasks.parcel to the queue 'parcels'",
+    ):
+        assert wanted in message, message
+
+
+def test_missing_packages_are_told_with_the_lock_file(check):
+    code, said = check({"letters/models.py": "import acme_money\n", "letters/tasks.py": "import acme_mail\n"})
+    assert code != 0
+    for place in ("letters/models.py:2: ModuleNotFoundError: No module named 'acme_money'", "letters/tasks.py:7: "):
+        assert place in said, said
+    assert said.count("add it to requirements.in and lock again, '.venv/bin/uv pip compile") == 2, said
+
+
+def test_variable_switches_it_off(check):
+    code, said = check(FAULTS, "-e", '{"release_check_on_controller": false}')
+    assert code == 0 and "MEDIA_ROOT" not in said, said
+
+
+def test_index_that_does_not_answer_leaves_it_to_the_hosts(check, tmp_path):
+    with (tmp_path / "desk/requirements.txt").open("a") as lock:
+        lock.write("acme==1.0 --hash=sha256:" + "0" * 64 + "\n")
+    code, said = check(FAULTS, "-e", "release_index_url=http://127.0.0.1:9/simple")
+    assert code == 0 and "Not checked on the controller, and left to the hosts: " in said, said

@@ -1,0 +1,137 @@
+"""Secrets that commands print: each command runs once, and one that fails is named."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import inventory
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SECRETS = sorted(name for name, option in inventory.specs(str(ROOT)).items() if option.get("no_log"))
+PLAY = [
+    {
+        "hosts": "all",
+        "gather_facts": False,
+        "tasks": [
+            {"ansible.builtin.import_tasks": str(ROOT / "playbooks/tasks/variables.yml")},
+            {"ansible.builtin.debug": {"msg": "{{ query('ansible.builtin.vars', *secrets) }}"}},
+            {"ansible.builtin.debug": {"msg": "{{ query('ansible.builtin.vars', *secrets) }}"}},
+        ],
+    }
+]
+APP = {
+    "app_name": "blog",
+    "app_source": "/srv/blog",
+    "app_settings_module": "blog.settings",
+    "app_wsgi": "blog.wsgi:application",
+    "app_celery": "blog.celery:app",
+    "app_url": "https://blog.example.org",
+    "celery_queues": {"default": {}},
+    "smoke_request": {"path": "/"},
+}
+
+
+def value(name):
+    """Make a value of the secret's type."""
+    match inventory.specs(str(ROOT))[name]:
+        case {"options": options}:
+            return {part: f"{part} of {name}" for part in options}
+        case {"type": "dict"}:
+            return {"web": f"{name}-1", "worker": f"a{{{{b}}}}{{%{name}"}
+        case {"choices": choices}:
+            return choices[-1]
+        case _:
+            return f"{name}:a{{{{b}}}}#{{%"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Check variables and read the secrets twice; return how it ended, what the play saw and which commands ran."""
+
+    def run(variables):
+        (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"one": None}, "vars": APP | variables}}))
+        folder = tmp_path / "playbooks"
+        folder.mkdir(exist_ok=True)
+        for name in ("roles", "plugins"):  # the tasks find the project beside the playbook
+            (tmp_path / name).symlink_to(ROOT / name)
+        for path in (ROOT / "playbooks").iterdir():
+            (folder / path.name).symlink_to(path)
+        play = [PLAY[0] | {"vars": {"secrets": list(variables)}}]
+        (folder / "play.yml").write_text(json.dumps(play))
+        environment = {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+            "ANSIBLE_STRATEGY": "linear",
+        }
+        done = subprocess.run(
+            ["ansible-playbook", "-i", str(tmp_path / "hosts.yml"), str(folder / "play.yml")],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.startswith("{"), done.stdout + done.stderr
+        tasks = [task["hosts"]["one"] for task in json.loads(done.stdout)["plays"][0]["tasks"] if "hosts" in task]
+        ran = tmp_path / "ran"
+        return done, tasks, ran.read_text().split() if ran.exists() else []
+
+    return run
+
+
+def command(folder, name, text):
+    """A lookup that prints a text, and notes that it ran."""
+    file = folder / f"{name}.txt"
+    file.write_text(text)
+    return f"lookup('ansible.builtin.pipe', 'echo {name} >>{folder}/ran; cat {file}')"
+
+
+def test_every_secret_may_be_what_a_command_prints_and_the_command_runs_once(tmp_path, run):
+    assert len(SECRETS) > 8
+    values = {name: value(name) for name in SECRETS}
+    given = {
+        name: f"{{{{ {command(tmp_path, name, json.dumps(values[name]))} | from_json }}}}"
+        if isinstance(values[name], dict)
+        else f"{{{{ {command(tmp_path, name, values[name])} }}}}"
+        for name in SECRETS
+    }
+    given["app_secrets"] = {
+        "TOKEN": f"{{{{ {command(tmp_path, 'TOKEN', 'a{{b}}')} }}}}",
+        "PLAIN": "as it stands",
+    }
+    values["app_secrets"] = {"TOKEN": "a{{b}}", "PLAIN": "as it stands"}
+    done, tasks, ran = run(given)
+    assert done.returncode == 0, done.stdout
+    assert "censored" in str(tasks[0]) and not any(str(values[name]) in str(tasks[0]) for name in SECRETS)
+    for seen in tasks[-2:]:
+        assert dict(zip(given, seen["msg"], strict=True)) == values
+    assert sorted(ran) == sorted(({*SECRETS} - {"app_secrets"}) | {"TOKEN"})
+
+
+def test_command_that_fails_is_named_with_its_variable_and_without_what_it_printed(run):
+    failing = "{{ lookup('ansible.builtin.pipe', 'echo sesame; exit 3') }}"
+    given = {
+        "app_secret_key": failing,
+        "app_secrets": {"TOKEN": failing, "OTHER": "x"},
+        "app_redis_passwords": "{{ nowhere.redis }}",
+        "app_database_password": "{{ lookup('ansible.builtin.pipe', 'no-such-program get x') }}",
+        "app_flower_password": "{{ lookup('ansible.builtin.pipe', 'true') }}",
+    }
+    done, tasks, _ = run(given)
+    assert done.returncode != 0
+    said = tasks[-1]["msg"].splitlines()
+    status = "cannot be worked out: the command that prints it ended with the status"
+    assert f"app_secret_key {status} 3. Run it by hand to see why." in said
+    assert f"app_secrets.TOKEN {status} 3. Run it by hand to see why." in said
+    assert f"app_database_password {status} 127. Run it by hand to see why." in said
+    assert any(line.startswith("app_redis_passwords cannot be worked out: ") for line in said)
+    assert not any("OTHER" in line for line in said)
+    assert "sesame" not in done.stdout + done.stderr
+
+
+def test_inventory_without_secrets_is_left_to_the_check(run):
+    done, tasks, _ = run({})
+    assert done.returncode == 0, "a secret that is missing is said by the preflight"
+    assert not any(task.get("failed") for task in tasks)

@@ -1,0 +1,221 @@
+"""What a unit of the application may do besides: switches of its sandbox, destinations, data folders."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from inventory import schemas, specs
+from real_nginx import evaluate
+from support.sandbox import COSTS, OPENS, SWITCHES
+
+ROOT = Path(__file__).parents[1]
+QUEUES = {"default": {}, "pdf": {}}
+SEVERAL = {"one": "10.0.0.1", "two": "fd00::2"}
+
+
+def unit(kind, queue="default", **variables):
+    """Render the unit of a service, or of a queue's worker, as a release has it."""
+    given = {
+        "app_celery": "site.celery:app",
+        "celery_queues": QUEUES,
+        "app_addresses": {},
+        "app_shared_credentials": {},
+    } | variables
+    more = {"queue": queue, "options": "{{ app_queue_table[queue] }}"} if kind == "worker" else {}
+    text = (
+        f"{{{{ lookup('ansible.builtin.template', app_project ~ '/systemd/{kind}@.service.j2', template_vars=more) }}}}"
+    )
+    if kind == "worker":
+        more["options"] = evaluate(more["options"], queue=queue, **given)
+    return evaluate(text, more=more, **given)
+
+
+def values(text, directive):
+    """The values of a directive, in the order in which systemd reads them."""
+    return re.findall(rf"^{directive}=(.*)$", text, re.M)
+
+
+def units(**variables):
+    """Web, Beat and the workers of two queues."""
+    found = {kind: unit(kind, **variables) for kind in ("web", "beat")}
+    return found | {queue: unit("worker", queue, **variables) for queue in QUEUES}
+
+
+def test_every_list_of_switches_is_the_table():
+    options, valid = specs(str(ROOT)), schemas(str(ROOT))
+    lists = [options["app_sandbox"]["choices"]]
+    lists += [options[name]["options"]["sandbox"]["choices"] for name in ("app_web", "app_beat")]
+    queue = valid["celery_queues"]["additionalProperties"]["properties"]
+    lists += [queue["sandbox"]["items"]["enum"]]
+    assert lists == [list(SWITCHES)] * 4
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_is_turned_off_where_it_is_asked_for_and_nowhere_else(switch):
+    lines = "\n".join(SWITCHES[switch])
+    plain = units()
+    assert [name for name, text in plain.items() if lines in text] == []
+    assert [name for name, text in units(app_sandbox=[switch]).items() if lines in text] == list(plain)
+    assert [name for name, text in units(app_web={"sandbox": [switch]}).items() if lines in text] == ["web"]
+    assert [name for name, text in units(app_beat={"sandbox": [switch]}).items() if lines in text] == ["beat"]
+    queues = QUEUES | {"pdf": {"sandbox": [switch]}}
+    for name, text in units(celery_queues=queues).items():
+        assert (lines in text) == (name == "pdf")
+        assert text.replace(f"# Turned off by {switch}:\n{lines}\n", "") == plain[name], "and nothing else"
+        after = text.partition("SystemCallErrorNumber")[2]
+        assert name != "pdf" or lines in after, "systemd takes the last one"
+
+
+def test_a_switch_that_is_named_twice_is_there_once():
+    text = unit("web", app_sandbox=["process_priorities"], app_web={"sandbox": ["process_priorities"]})
+    assert text.count("SystemCallFilter=@resources") == 1
+
+
+@pytest.fixture(scope="module")
+def exposure(tmp_path_factory):
+    """Return the exposure of a unit that is rendered with given variables, by systemd-analyze security."""
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("this machine has no systemd-analyze")
+    folder = tmp_path_factory.mktemp("units")
+
+    def measure(kind="web", **variables):
+        text = unit(kind, **variables).replace("@RELEASE@", "r1")
+        text = re.sub(r"(?m)^(ExecStart|EnvironmentFile|LoadCredential|WorkingDirectory)=.*(\\\n.*)*$", "", text)
+        path = folder / "site-web.service"
+        path.write_text(text.replace("[Service]", "[Service]\nExecStart=/bin/true"))
+        command = ["systemd-analyze", "security", "--offline=true", "--no-pager", path]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+        assert found and done.stderr == "", done.stdout + done.stderr
+        return float(found[1])
+
+    return measure
+
+
+@pytest.fixture(scope="module")
+def costs():
+    """Return what docs/security.md says that each switch adds to the exposure."""
+    text = (ROOT / "docs/security.md").read_text().partition("## Switches of the sandbox")[2].partition("\n## ")[0]
+    return {name: float(cost) for name, cost in re.findall(r"^\| `(\w+)` \|.*\| \+([\d.]+) \|$", text, re.M)}
+
+
+def test_page_has_each_switch_with_its_directives(costs):
+    assert costs == COSTS and list(costs) == list(OPENS) == list(SWITCHES)
+    page = (ROOT / "docs/security.md").read_text()
+    for switch, lines in SWITCHES.items():
+        (row,) = re.findall(rf"^\| `{switch}` \|.*$", page, re.M)
+        assert [line for line in lines if f"`{line}`" not in row] == []
+
+
+@pytest.mark.parametrize("network", ["sealed", "egress"])
+def test_page_says_what_each_switch_costs(exposure, costs, network):
+    """The scores and the costs are rounded to tenths, the costs upwards."""
+    without = exposure(app_network=network)
+    for switch, cost in costs.items():
+        less = cost - (exposure(app_network=network, app_sandbox=[switch]) - without)
+        assert -0.01 < less < 0.11, switch
+    assert exposure(app_network=network, app_sandbox=list(costs)) - without <= sum(costs.values()) + 0.01
+
+
+def test_destinations_cost_less_than_any_connection(exposure):
+    scores = [exposure(app_network=network) for network in ("sealed", ["203.0.113.0/24"], "egress")]
+    assert scores == sorted(set(scores))
+
+
+def network_of(text):
+    """The directives of a unit about its network."""
+    names = ("PrivateNetwork", "RestrictAddressFamilies", "IPAddressDeny", "IPAddressAllow")
+    return {name: values(text, name) for name in names if values(text, name)}
+
+
+INTERNET = {"RestrictAddressFamilies": ["AF_UNIX AF_INET AF_INET6"]}
+SEALED = {"PrivateNetwork": ["yes"], "RestrictAddressFamilies": ["AF_UNIX"], "IPAddressDeny": ["any"]}
+
+
+def limited(*destinations):
+    """What a unit has that reaches these destinations alone."""
+    return INTERNET | {"IPAddressDeny": ["any"], "IPAddressAllow": [" ".join(destinations)]}
+
+
+@pytest.mark.parametrize(
+    "network, hosts, expected",
+    [
+        ("egress", {}, INTERNET),
+        ("egress", SEVERAL, INTERNET),
+        ("sealed", {}, SEALED),
+        ("sealed", SEVERAL, limited("10.0.0.1", "fd00::2")),
+        (["203.0.113.0/24", "2001:db8::7"], {}, limited("203.0.113.0/24", "2001:db8::7")),
+        (["203.0.113.0/24"], SEVERAL, limited("10.0.0.1", "fd00::2", "203.0.113.0/24")),
+    ],
+)
+def test_network_of_all_services_and_of_one(network, hosts, expected):
+    for name, text in units(app_network=network, app_addresses=hosts).items():
+        assert network_of(text) == expected, name
+    other = "egress" if network == "sealed" else "sealed"
+    queues = QUEUES | {"pdf": {"network": network}}
+    given = {"app_network": other, "app_addresses": hosts}
+    for one, variables in {
+        "web": {"app_web": {"network": network}},
+        "beat": {"app_beat": {"network": network}},
+        "pdf": {"celery_queues": queues},
+    }.items():
+        for name, text in units(**given | variables).items():
+            assert (network_of(text) == expected) == (name == one), (one, name)
+
+
+@pytest.mark.parametrize("network, own", [("egress", INTERNET), ("sealed", SEALED), (["203.0.113.7"], SEALED)])
+def test_flower_reaches_no_destination_of_the_application(network, own):
+    text = "{{ lookup('ansible.builtin.template', app_project ~ '/systemd/flower.service.j2') }}"
+    paths = {"__flower_venv": "/opt/flower", "__flower_config_dir": "/etc/site-flower"}
+    assert network_of(evaluate(text, app_network=network, app_addresses={}, **paths)) == own
+
+
+def hidden(text):
+    """The folders of shared/ that a unit does not see."""
+    return [path.rpartition("/")[2] for path in values(text, "InaccessiblePaths")]
+
+
+def test_data_folders_are_for_all_services_or_for_one():
+    given = {
+        "app_writable": ["data"],
+        "app_web": {"writable": ["exports"]},
+        "celery_queues": {"default": {}, "pdf": {"writable": ["fonts", "data"]}},
+    }
+    found = units(**given)
+    assert {name: hidden(text) for name, text in found.items()} == {
+        "web": ["fonts"],
+        "beat": ["exports", "fonts"],
+        "default": ["exports", "fonts"],
+        "pdf": ["exports"],
+    }
+    assert {path for text in found.values() for path in values(text, "ReadWritePaths")} == {"/srv/site/shared"}
+    assert evaluate("{{ app_folders }}", **given) == ["data", "exports", "fonts"]
+    assert all(path.startswith("-/srv/site/shared/") for path in values(found["beat"], "InaccessiblePaths"))
+
+
+def test_a_folder_is_open_to_nginx_if_the_site_has_a_path_for_it():
+    served = yaml.safe_load((ROOT / "roles/release/vars/main.yml").read_text())["__release_served"]
+    entries = [
+        {"path": "/a/", "shared": "exports/2026"},
+        {"path": "/b", "shared": "data"},
+        {"path": "/c/", "allow": []},
+    ]
+    assert evaluate(served, nginx_locations=entries) == ["exports", "data"]
+    assert evaluate(served) == []
+
+
+def test_hidden_folders_have_an_order():
+    """A unit is a part of the release, whose id is a digest."""
+    names = [f"folder{number}" for number in range(20)]
+    assert hidden(unit("web", app_beat={"writable": names[::-1]})) == sorted(names)
+
+
+def test_folders_whose_names_differ_in_case_are_two():
+    assert evaluate("{{ app_folders }}", celery_queues=QUEUES, app_writable=["data", "Data"]) == ["data", "Data"]
+
+
+def test_without_data_folders_nothing_is_hidden():
+    assert [hidden(text) for text in units(app_writable=["data"]).values()] == [[]] * 4
