@@ -49,13 +49,13 @@ export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(abspath $(INVENTORY)/.wheel
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock remove-app verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock down verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
 
 help: ## Print this help
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 	@echo
 	@echo "  ENV=sandbox             which of inventories/ (the default boots a host on this machine), or a folder: ENV=../mysite/deploy"
-	@echo "  DRY_RUN=1               with deploy, site, rollback: print what would change, and change nothing"
+	@echo "  DRY_RUN=1               with deploy, site, rollback, down: print what would change, and change nothing"
 	@echo "  THOROUGH=1              with test, test-hosts: also run slow tests that add little coverage"
 	@echo "  ARGS='...'              further arguments of ansible-playbook, such as --check --diff or --limit"
 	@echo "  SANDBOX_SSH_PORT=2222 SANDBOX_HTTPS_PORT=8443 SANDBOX_HTTP_PORT=8080 SANDBOX_NAME=coldframe-sandbox"
@@ -108,7 +108,7 @@ HOSTS = $(if $(SANDBOX),sandbox,.venv/.ready)
 PLAYBOOK = ansible-playbook -i $(INVENTORY) $(if $(DRY_RUN),--check --diff)
 
 deploy: $(HOSTS) ## Bring the servers of ENV up to date, and test that they work
-	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e release_allow_migrations=$(ALLOW_MIGRATIONS)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(ARGS)
+	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e release_allow_migrations=$(ALLOW_MIGRATIONS)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(if $(ALLOW_SHARED),-e release_allow_shared=$(ALLOW_SHARED)) $(ARGS)
 
 doctor: .venv/.ready ## Check this machine and the servers of ENV before a first deploy, and change nothing
 	@bin/doctor $(INVENTORY) playbooks/doctor.yml $(ARGS)
@@ -143,8 +143,9 @@ status: .venv/.ready ## Print what runs where, what drains, which releases are k
 unlock: .venv/.ready ## Remove a deploy lock; make sure that the deploy has ended
 	@$(PLAYBOOK) playbooks/unlock.yml $(ARGS)
 
-remove-app: .venv/.ready ## Remove another application, APP=name, from the servers of ENV; its database and uploads stay
-	@$(PLAYBOOK) playbooks/remove_app.yml -e remove_app=$(or $(APP),"''") $(ARGS)
+# A dry run is not asked.
+down: .venv/.ready ## Remove the application of ENV from its servers with all its data; asks for its name, or takes CONFIRM=name
+	@$(PLAYBOOK) playbooks/down.yml $(if $(DRY_RUN),-e down_confirm=,$(if $(filter command%,$(origin CONFIRM)),-e down_confirm='$(subst ','\'',$(CONFIRM))')) $(ARGS)
 
 verify: .venv/.ready ## Check the running servers of ENV with read-only host tests
 	@bin/verify $(ENV)
@@ -177,7 +178,7 @@ lint-shell: .venv/.ready ## Step of lint: shellcheck on shell scripts
 	@bin/check-shell-scripts
 
 lint-secrets: .venv/.ready ## Step of lint: detect-secrets on tracked files
-	@git ls-files -z ':!*requirements*.txt' ':!molecule/adopt/projects' | xargs -0 detect-secrets-hook --no-verify --exclude-secrets '^scram-sha-256$$' || \
+	@git ls-files -z ':!*requirements*.txt' ':!molecule/*/projects/*' | xargs -0 detect-secrets-hook --no-verify --exclude-secrets '^scram-sha-256$$' || \
 		{ echo "A tracked file has a secret: remove it. Mark a false positive with '# pragma: allowlist secret'." >&2; exit 1; }
 
 test-unit: .venv/.ready ## Run unit tests, house rules and the tests of the runtime, without a host
@@ -196,11 +197,14 @@ log_as = 2>&1 | sed -u 's/^/$(1): /' | tee -a .cache/scenario-$(1).log
 test-hosts test-versions converged-release verified-release scenario-%: SHELL = /bin/bash
 test-hosts test-versions converged-release verified-release scenario-%: .SHELLFLAGS = -o pipefail -c
 
-test-hosts: tools browser ## Run the Molecule scenarios except `faults` and `adopt`; `release`, the load test, runs by itself
+# Wide enough that the line with a failed test's name is not broken.
+test-hosts: export COLUMNS = 200
+test-hosts: tools browser ## Run the Molecule scenarios except `faults`, `adopt`, `chat`, `shared` and `tutorial`; `release`, the load test, runs by itself
 	@mkdir -p .cache; rm -f .cache/scenario-*.log
 	@$(MAKE) --no-print-directory --jobs=2 scenario-default converged-release $(BESIDE_DEFAULT) && $(MAKE) --no-print-directory verified-release || \
 		{ molecule destroy -s release >/dev/null 2>&1; \
-		echo "What failed:"; sed 's/\x1b\[[0-9;]*m//g' .cache/scenario-*.log | grep -E '(FAILED|ERROR) .*\.py|fatal: \[|CRITICAL'; exit 1; }
+		echo "What failed:"; sed 's/\x1b\[[0-9;]*m//g' .cache/scenario-*.log | grep -E ': [ │]*E  ' | tail -40; \
+		sed 's/\x1b\[[0-9;]*m//g' .cache/scenario-*.log | grep -E '\.py::|: fatal: \[|CRITICAL'; exit 1; }
 	@molecule destroy -s release
 
 # Its host is created while the other scenarios still run.
@@ -218,9 +222,12 @@ test-faults: tools ## Run the scenario `faults` in full, with 20,000 orders (ORD
 	@$(if $(WITHOUT),,bench/faults)
 
 test-adopt: tools ## Deploy projects that know nothing of Coldframe, each to a sandbox host of its own; ADOPT=clinic,press chooses
-	@$(MAKE) --no-print-directory scenario-adopt
+	@$(MAKE) --no-print-directory scenario-adopt scenario-chat
 
-scenario-%: .venv/.ready ## Step of test-hosts, test-faults and test-adopt: run one Molecule scenario, such as scenario-default
+test-tutorial: tools ## Run the commands of docs/your-app.md word for word, in a copy of this checkout and with a host as the server
+	@$(MAKE) --no-print-directory scenario-tutorial
+
+scenario-%: .venv/.ready ## Step of test-hosts, test-faults, test-adopt and test-tutorial: run one Molecule scenario, such as scenario-default
 	@mkdir -p .cache
 	@molecule test -s $* $(call log_as,$*)
 

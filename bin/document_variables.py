@@ -28,7 +28,7 @@ processes, the seconds after which the broker delivers an unacknowledged message
 with 20 in reserve. A table for which this is impossible is rejected with the calculation. `make preflight` prints all figures.
 """
 SMOKE = """`smoke_request` (required), `smoke_task_queue` and `smoke_validate_certs` set the smoke test:
-[your-app.md](your-app.md#the-smoke-test).
+[releases.md](releases.md#the-smoke-test).
 """
 
 
@@ -104,6 +104,16 @@ def queue_option(name: str, schema: dict[str, Any]) -> list[str]:
     ]
 
 
+def entry_options(schema: dict[str, Any]) -> list[str]:
+    """List the options of an entry: of a variable that maps names to options."""
+    each, lines = schema["additionalProperties"], []
+    for name, option in each["properties"].items():
+        default = f"Default {code(option['default'])}." if "default" in option else ""
+        needed = "Required." if name in each["required"] else default
+        lines += [paragraph(f"- `{name}`:", option["description"], needed, valid(option)).replace("\n", "\n  ")]
+    return [*lines, ""]
+
+
 def render() -> str:
     """Return the whole page."""
     schemas = INVENTORY.schemas(str(ROOT))
@@ -119,6 +129,9 @@ def render() -> str:
     lines += ["## An entry of celery_queues", "", QUEUES]
     for name, schema in TABLE.options_of_a_queue().items():
         lines += queue_option(name, schema)
+    for name in ("app_services", "app_timers"):
+        contents.append(f"- [An entry of {name}](#an-entry-of-{name})")
+        lines += [f"## An entry of {name}", "", *entry_options(schemas[name])]
     contents.append("- [How a deploy tests the application](#how-a-deploy-tests-the-application)")
     lines += ["## How a deploy tests the application", "", SMOKE.rstrip()]
     return re.sub(r"\n\n\n+", "\n\n", "\n".join([HEAD, *contents, "", *lines])) + "\n"

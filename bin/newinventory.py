@@ -31,6 +31,7 @@ except ModuleNotFoundError as error:
 
 WORDS = ("ENV", "APP", "HOST", "USER", "DOMAIN", "NAME", "SETTINGS", "WSGI", "CELERY", "REQUIREMENTS", "DEBIAN")
 GROUPS = ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")
+SHIPPED = ("sandbox", "single", "cluster")  # inventories that come with Coldframe
 LOCK = "requirements.txt"
 WHEELS = ".wheels"
 APP_MISSING = "APP is missing: set it to the folder of your project, such as APP=../mysite."
@@ -75,9 +76,9 @@ GIVEN = {
         for name in names
     ),
 }
-ASGI = "app_asgi" in VARIABLES.specs(str(ROOT))
-SERVES_ASGI = "uvicorn[standard]"
-ASGI_SERVERS = {"channels", "daphne", "hypercorn", "uvicorn"}
+SERVES_ASGI = ["uvicorn-worker", "uvicorn[standard]"]
+# Packages that a project has for what only ASGI can do.
+ASGI_PACKAGES = {"channels", "daphne", "hypercorn", "uvicorn"}
 
 
 @dataclass
@@ -94,6 +95,7 @@ class Plan:
     locked: locking.Locked | None = None
     sandbox: bool = False
     questions: list[str] = field(default_factory=list)
+    beside: str = ""  # the inventory of another application on the server
 
     @property
     def inside(self) -> str:
@@ -104,7 +106,13 @@ class Plan:
         if name.startswith("..") or self.locked.missing or self.locked.said or self.locked.problems:
             return ""
         python = debian_packages.PYTHON[self.target.debian]
-        return "" if locking.lock_filter.lock_problems(str(self.project.folder), name, python=python) else name
+        return (
+            ""
+            if locking.lock_filter.lock_problems(
+                str(self.project.folder), name, python=python, asgi="app_asgi" in self.project.found
+            )
+            else name
+        )
 
 
 def words(arguments: list[str], known: Iterable[str] = WORDS) -> dict[str, str]:
@@ -134,7 +142,7 @@ def plan(given: dict[str, str], environment: str, *, sandbox: bool = False, whee
         problems.append(
             f"ENV is {environment!r}; it must be a name of letters, digits and _.-, or a path with a / in it."
         )
-    elif environment in ("sandbox", "single", "cluster"):
+    elif environment in SHIPPED:
         problems.append(f"ENV is {environment!r}, which comes with Coldframe: choose another name.")
     if (debian := given.get("DEBIAN", "13")) not in debian_packages.PYTHON:
         problems.append(f"DEBIAN is {debian!r}; it must be {' or '.join(debian_packages.PYTHON)}.")
@@ -143,7 +151,7 @@ def plan(given: dict[str, str], environment: str, *, sandbox: bool = False, whee
         raise RefusedError(*problems, APP_MISSING)
     app = Path(given["APP"]).expanduser().resolve()
     try:
-        project = read(app, given["APP"], given, asgi=ASGI)
+        project = read(app, given["APP"], given)
     except RefusedError as error:
         raise RefusedError(*problems, *error.problems) from error
     machine = platform.machine() if sandbox else "x86_64"
@@ -171,10 +179,13 @@ def plan(given: dict[str, str], environment: str, *, sandbox: bool = False, whee
 def choose_asgi(project: Project, packages: set[str]) -> list[str]:
     """Choose whether ASGI is served; return what serves it."""
     served = project.found.get("ASGI application")
-    if not ASGI or not served or not ("app_wsgi" not in project.found or packages & ASGI_SERVERS):
+    wanted = project.asgi or packages & ASGI_PACKAGES or set(project.installed) & ASGI_PACKAGES
+    if not served or not (wanted or "app_wsgi" not in project.found):
         return []
     project.found["app_asgi"] = served
-    return [SERVES_ASGI]
+    if "app_wsgi" in project.found:
+        project.found["WSGI application"] = project.found.pop("app_wsgi")
+    return SERVES_ASGI
 
 
 def current(made: Plan, text: str) -> bool:
@@ -325,6 +336,9 @@ def app_yml(made: Plan) -> str:
         line("app_name", project.name, found["app_name"].where),
         line("app_source", path_from(made)),
     ]
+    if made.beside:
+        why = f"inventories/{made.beside} has this server too: docs/two-applications.md"
+        lines.insert(3, line("app_additional", True, why))
     if made.inventory.is_relative_to(project.folder):
         lines.append(line("app_exclude", [str(made.inventory.relative_to(project.folder))], "this inventory"))
     lock = made.inside or f"{{{{ inventory_dir }}}}/{LOCK}"
@@ -425,6 +439,23 @@ def servers(text: str) -> list[Server]:
             name = f"server{len(found) + 1}"
         found.append(Server(name, address, private))
     return found
+
+
+def beside(made: Plan, hosts: list[Server], root: Path = ROOT) -> str:
+    """Return the name of an inventory of another application that has one of these servers; empty if there is none."""
+    addresses = {host.address for host in hosts}
+    for file in sorted(root.glob("inventories/*/hosts.yml")):
+        if file.parent.name in SHIPPED or file.parent == made.inventory:
+            continue
+        try:
+            there = (yaml.safe_load(file.read_text()) or {})["all"]["hosts"]
+            app = yaml.safe_load((file.parent / "group_vars/all/app.yml").read_text()) or {}
+        except (OSError, yaml.YAMLError, KeyError, TypeError):
+            continue  # written by hand, in another way
+        has = {str((values or {}).get("ansible_host", name)) for name, values in (there or {}).items()}
+        if has & addresses and app.get("app_name") != made.project.name:
+            return file.parent.name
+    return ""
 
 
 def hosts_yml(hosts: list[Server], user: str) -> str:
@@ -590,6 +621,7 @@ def new(arguments: list[str], prompt: Callable[[str], str] | None) -> str:
         made.questions.append(
             f"Which addresses have {names} in the network between the servers? Write them as app_private_address into hosts.yml."
         )
+    made.beside = beside(made, hosts)
     files = {"hosts.yml": hosts_yml(hosts, given.get("USER", ""))} if needs_hosts else {"hosts.yml": ""}
     files["group_vars/all/app.yml"] = app_yml(made) if needs_domain else ""
     lock = write_lock(made)

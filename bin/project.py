@@ -66,6 +66,7 @@ class Project:
     queues: dict[str, Queue] = field(default_factory=dict)
     default_queue: str = ""
     installed: list[str] = field(default_factory=list)  # INSTALLED_APPS
+    asgi: bool = False  # whether ASGI_APPLICATION is set, which Django itself does not read
     environment: dict[str, str] = field(default_factory=dict)  # variables without a default, and where they are read
     missing_middleware: dict[str, Found] = field(
         default_factory=dict
@@ -113,14 +114,13 @@ def folder_of(app: Path, said: str) -> Path:
 class Reader:
     """Reads one project."""
 
-    def __init__(self, folder: Path, given: dict[str, str], asgi: bool = False) -> None:
+    def __init__(self, folder: Path, given: dict[str, str]) -> None:
         """Look at its files.
 
         :param folder: that of manage.py.
         :param given: `SETTINGS`, `WSGI`, `CELERY` and `NAME`, where the operator said them.
-        :param asgi: whether an ASGI application is enough.
         """
-        self.project, self.asgi = Project(folder), asgi
+        self.project = Project(folder)
         self.given = given
         self.files = Files(folder)
         self.places = [Path()]  # from which modules are imported, relative to the folder
@@ -397,11 +397,11 @@ class Reader:
         before = len(self.project.problems)
         given = self.given.get("WSGI")
         found, asgi = Found(given, "WSGI") if given else self.served("wsgi"), self.served("asgi")
+        self.project.asgi = self.setting("ASGI_APPLICATION") is not None
         if found:
             self.find("app_wsgi", found.value, found.where)
-        elif len(self.project.problems) == before and not (asgi and self.asgi):
-            only = f" (there is an ASGI application, {asgi.value} in {asgi.where})" if asgi else ""
-            self.refuse(f"No WSGI application was found, by WSGI_APPLICATION or a wsgi.py{only}: set WSGI=module:name.")
+        elif len(self.project.problems) == before and not asgi:
+            self.refuse("No WSGI application was found, by WSGI_APPLICATION or a wsgi.py: set WSGI=module:name.")
         if asgi:
             self.find("ASGI application", asgi.value, asgi.where)
 
@@ -600,7 +600,7 @@ class Reader:
         )
         wanted = [
             str(found.value).partition(":")[0]
-            for name in ("app_settings_module", "app_wsgi", "app_celery")
+            for name in ("app_settings_module", "app_wsgi", "ASGI application", "app_celery")
             if (found := self.project.found.get(name))
         ]
         for module in [*wanted, *self.project.installed]:
@@ -668,18 +668,17 @@ class Reader:
         return {}
 
 
-def read(app: Path, said: str, given: dict[str, str], asgi: bool = False) -> Project:
+def read(app: Path, said: str, given: dict[str, str]) -> Project:
     """Read a project.
 
     :param app: its folder.
     :param said: `APP`, as it was given.
     :param given: what the operator decided: `SETTINGS`, `WSGI`, `CELERY`, `NAME`.
-    :param asgi: whether an ASGI application is enough.
     :returns: what was found, with the problems that are to be refused.
 
     Raises RefusedError when there is no project.
     """
-    return Reader(folder_of(app, said), given, asgi).read()
+    return Reader(folder_of(app, said), given).read()
 
 
 def python_wanted(folders: list[Path]) -> list[Found]:

@@ -3,6 +3,7 @@
 Fixtures of several files are here too.
 """
 
+import subprocess
 from pathlib import Path
 
 import ansible.module_utils
@@ -23,3 +24,18 @@ def package_configuration(tmp_path_factory):
 def own_packages(package_configuration, monkeypatch):
     """Have uv know no other packages than those of the index."""
     monkeypatch.setenv("UV_CONFIG_FILE", str(package_configuration))
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """Make a certificate for these names."""
+
+    def make(*names):
+        files = tmp_path / "crt", tmp_path / "key"
+        kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={names[0]}"]
+        more = ["-addext", "subjectAltName=" + ",".join(f"DNS:{name}" for name in names)]
+        command = ["openssl", "req", "-x509", *kind, *more, "-out", files[0], "-keyout", files[1]]
+        subprocess.run(command, check=True, capture_output=True)
+        return files
+
+    return make

@@ -25,6 +25,7 @@ class FakeModule:
         self.broken: set[str] = set()
         self.jobs: dict[str, str] = {}
         self.doing: dict[str, str] = {}
+        self.restarts: dict[str, int] = {}
         self.calls: list[tuple[str, ...]] = []
 
     def fail_json(self, msg: str, **_: Any) -> NoReturn:
@@ -44,7 +45,12 @@ class FakeModule:
         if verb == "list-jobs":
             return 0, "".join(f"  7 {unit} {kind} running\n" for unit, kind in self.jobs.items()), ""
         if verb == "show":
-            return 0, "\n\n".join(f"Id={u}\nStatusText={self.doing.get(u, '')}" for u in units), ""
+            shown = (
+                f"Id={u}\nStatusText={self.doing.get(u, '')}\nActiveState={self.states.get(u, 'inactive')}\n"
+                f"NRestarts={self.restarts.get(u, 0)}"
+                for u in units
+            )
+            return 0, "\n\n".join(shown), ""
         if verb == "is-active":
             return (0 if self.states.get(units[0]) == "active" else 3), "", ""
         if verb == "start" or (verb == "enable" and "--now" in options):

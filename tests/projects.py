@@ -463,4 +463,18 @@ def split(root: Path) -> Path:
     return root
 
 
-LAYOUTS = {each.__name__: each for each in (startproject, environ, cookiecutter, src, poetry, pipenv, monorepo, split)}
+def channels(root: Path) -> Path:
+    """`startproject` with Django Channels: WebSockets, daphne for the development server."""
+    put(root / "manage.py", MANAGE.format(settings="rooms.settings"))
+    package(root, "rooms", apps='"daphne", "channels", "talk"')
+    with (root / "rooms/settings.py").open("a") as settings:
+        settings.write('ASGI_APPLICATION = "rooms.asgi.application"\n')
+    put(root / "talk/__init__.py", "")
+    put(root / "requirements.txt", "django>=5.2,<6\ncelery\nchannels[daphne]\nchannels-redis\npsycopg[binary]\n")
+    return root
+
+
+LAYOUTS = {
+    each.__name__: each
+    for each in (startproject, environ, cookiecutter, src, poetry, pipenv, monorepo, split, channels)
+}

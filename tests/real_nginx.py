@@ -81,6 +81,7 @@ def evaluate(text, **variables):
     role = str(ROOT / "roles/nginx")
     host = {"inventory_hostname": "one", "hostvars": {"one": {}}, "group_names": ["edge", "web"]}
     host |= {"groups": {"edge": ["one"], "web": ["one"]}, "nginx_ipv6": {"stat": {"exists": False}}}
+    host |= {"app_state": {"others": {}}}
     host |= {"app_name": "site", "app_url": f"https://{NAME}", "ansible_managed": "by Ansible"}
     host |= {"role_path": role, "playbook_dir": f"{ROOT}/playbooks", "ansible_search_path": [role]}
     return Templar(loader, variables=_of_roles() | host | variables).template(trust_as_template(text))
@@ -88,7 +89,7 @@ def evaluate(text, **variables):
 
 def configuration(**variables):
     """Render nginx.conf as the role does."""
-    return evaluate("{{ lookup('ansible.builtin.template', 'nginx.conf.j2') }}", **variables)
+    return evaluate("{{ __nginx_configuration }}", **variables)
 
 
 def keep_files_in(folder, text):

@@ -74,6 +74,7 @@ INSIDE: dict[str, list[Any]] = {
         {"timeout": 0},
         {"threads": 10**9},
         {"max_requests": None},
+        {"drain": -1},
         {"preload": 3},
         {"network": "open"},
         {"network": ["api.example.com"]},
@@ -104,6 +105,28 @@ INSIDE: dict[str, list[Any]] = {
     ],
     "app_sandbox": [["executable"], ["user_namespaces", 1], ["user_namespaces,network_interfaces"]],
     "app_writable": [["media"], ["../x"], ["a/b"], [".ssh"], ["a b"], ["%i"], ["-x"]],
+    "app_services": [
+        {"bot": {}},
+        {"Bot": {"command": "bot"}},
+        {"bot": {"command": "a 'b"}},
+        {"bot": {"command": ""}},
+        {"bot": {"command": "+bot"}},
+        {"bot": {"command": "'!bot'"}},
+        {"bot": {"command": "a", "hosts": "all"}},
+        {"bot": {"command": "a", "memory_max": "much"}},
+        {"bot": {"command": "a", "sandbox": ["User=root"]}},
+        {"bot": {"command": "a", "network": ["api.example.com"]}},
+        {"bot": {"command": "a", "writable": ["media"]}},
+        {"bot": {"command": "a", "calendar": "daily"}},
+    ],
+    "app_timers": [
+        {"report": {"command": "a"}},
+        {"report": {"calendar": "daily"}},
+        {"report": {"command": "a", "calendar": "daily\nUser=root"}},
+        {"report": {"command": "a", "calendar": "%i"}},
+        {"report": {"command": "a", "calendar": "daily", "timeout": 0}},
+        {"report": {"command": "a", "calendar": "daily", "network": ["10.1"]}},
+    ],
     "app_redis_passwords_before": [{"nobody": "x" * 20}, {"web": 5}, {"web": "a b"}],
     "app_redis_passwords": [{}, {"admin": "short"}, {"admin": 5}],
     "celery_queues": [
@@ -170,6 +193,26 @@ INSIDE: dict[str, list[Any]] = {
     "nginx_tls_certificate": ["/nowhere/x.crt"],
     "nginx_tls_key": ["/nowhere/x.key"],
     "redis_packages": [[], ["a b"], ["$(id)"]],
+    "app_database_url": [
+        "postgres://ann:secret@db.example.net/blog",  # pragma: allowlist secret
+        "postgres://db.example.net/blog",
+        "postgres://ann@db.example.net",
+        "postgres://ann@db.example.net/blog?sslmode=disable",
+        "postgres://ann@db.example.net:99999/blog",
+        "mysql://ann@db.example.net/blog",
+        "ann@db.example.net/blog",
+    ],
+    "app_database_pooled": ["transaction", True],
+    "app_database_ca_file": ["ca.pem", "/nowhere/at/all"],
+    "app_broker_url": [
+        "redis://redis.example.net",
+        "rediss://ann:secret@redis.example.net",  # pragma: allowlist secret
+        "rediss://redis.example.net/a",
+        "rediss://redis.example.net:0",
+        "rediss://redis.example.net/0?ssl_cert_reqs=none",
+    ],
+    "app_cache_url": ["rediss://cache.example.net/0", "redis-cli"],
+    "app_redis_ca_file": ["ca.pem"],
 }
 
 
@@ -204,16 +247,31 @@ LATER: list[dict[str, Any]] = [
     {"nginx_tls_certificate": "/nowhere/x.crt", "nginx_tls_key": "/nowhere/x.key"},
     {"nginx_tls_certificate": "/etc/hostname", "nginx_tls_key": "/etc/hostname"},
     {"redis_broker_maxmemory_mb": 2**23},
+    {"app_database_url": "postgres://ann@db.invalid/blog", "app_database_ca_file": "/nowhere/at/all"},
+    {
+        "app_broker_url": "rediss://redis.invalid/0",
+        "app_broker_password": "8f3k2m9qx7w1zz5v",  # pragma: allowlist secret
+    },  # pragma: allowlist secret
     {"postgresql_shared_buffers_mb": 2**23},
 ]
 # The limits of what is valid.
 LEAST = {
-    "app_web": {"workers": 1, "max_requests": 0, "preload": False, "network": "", "sandbox": [], "writable": []},
+    "app_web": {
+        "workers": 1,
+        "max_requests": 0,
+        "preload": False,
+        "drain": 0,
+        "network": "",
+        "sandbox": [],
+        "writable": [],
+    },
     "app_beat": {},
     "app_network": "sealed",
     "app_sandbox": [],
     "app_writable": ["_"],
     "app_start_timeout": 5,
+    "app_services": {"a": {"command": "true", "open_files": 0, "cpu_weight": 1, "stop_timeout": 1}},
+    "app_timers": {"a": {"command": "true", "calendar": "*-*-* 03:00", "timeout": 1}},
     "app_environment": {"QUOTED": """a "b" 'c' $HOME %i #; \\n \u00e9""", "NUMBER": 5, "EMPTY": ""},
     "app_secrets": {"api.key-1": "several\nlines\nof it", "UPPER_CASE": "several\nlines"},
     "app_own_settings": ["database", "cache", "celery", "results"],
@@ -248,8 +306,20 @@ LEAST = {
     "release_migration_lock_timeout": 0,
 }
 MOST = {
-    "app_web": {"workers": 512, "threads": 1024, "timeout": 86400, "max_requests": 2**31 - 1},
+    "app_web": {"workers": 512, "threads": 1024, "timeout": 86400, "drain": 86400, "max_requests": 2**31 - 1},
     "app_start_timeout": 3600,
+    "app_services": {
+        "q" * 32: {
+            "command": "manage.py run 'a b' \"c\" 50% $HOME",
+            "hosts": "workers",
+            "notify": False,
+            "memory_max": "4G",
+            "network": ["203.0.113.0/24"],
+            "sandbox": OPTIONS["app_sandbox"]["choices"],
+            "writable": ["models"],
+        }
+    },
+    "app_timers": {"b": {"command": "true", "calendar": "Mon..Fri 08:30 Europe/Berlin", "random_delay": 86400}},
     "app_email": {"host": "mx.example.org", "port": 65535, "encryption": "tls", "sender": "Shop <a@b.example>"},
     "app_beat": {"network": ["::1"], "sandbox": ["process_priorities"], "writable": ["beat"]},
     "app_network": ["203.0.113.0/24", "10.1.2.3", "2001:DB8::/32", "0.0.0.0/1"],
@@ -288,6 +358,18 @@ MOST = {
     "release_migration_lock_timeout": 86400,
 }
 
+# The same of a provider's servers, which a host would have to reach.
+PROVIDER = {
+    "app_database_url": f"postgresql://a%40b@{'a' * 63}.example.net:65535/x-y_z",
+    "app_database_ca_file": "/etc/ssl/certs/ca.pem",
+    "app_database_pooled": True,
+    "app_broker_url": "rediss://a@[fd00::1]:65535/9999",
+    "app_broker_password": "~" * 99,
+    "app_cache_url": "rediss://192.0.2.1:1/",
+    "app_cache_password": "~" * 99,
+    "app_redis_ca_file": "/etc/ssl/certs/ca.pem",
+}
+
 
 PASSWORD = st.text([chr(code) for code in range(33, 127)], min_size=16)  # every one that the checks accept
 TEXT = st.text(max_size=30) | st.sampled_from(TEXTS)
@@ -307,7 +389,7 @@ def fixed(name: str) -> list[Any]:
 def values(name: str) -> st.SearchStrategy[Any]:
     """Generate values for a variable: of its type, nearly valid ones, and of any type."""
     option = OPTIONS[name]
-    valid = [option.get("default"), *(limits[name] for limits in (LEAST, MOST) if name in limits)]
+    valid = [option.get("default"), *(limits[name] for limits in (LEAST, MOST, PROVIDER) if name in limits)]
     near = [_spliced(text) for text in valid if isinstance(text, str)]
     return st.one_of(*near, _of_type(option), ANYTHING)
 

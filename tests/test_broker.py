@@ -61,8 +61,8 @@ def test_queue_that_is_named_may_leave():
 
 
 def test_script_is_one_line_that_redis_cli_reads_as_one_word():
-    commands = broker.broker_commands(["a", "b"], "main", "secret").splitlines()
-    assert commands[:2] == ["AUTH admin secret", "SELECT 0"] and len(commands) == 3
+    commands = broker.broker_commands(["a", "b"], "main", "AUTH admin secret\n", 3).splitlines()
+    assert commands[:2] == ["AUTH admin secret", "SELECT 3"] and len(commands) == 3
     script, _, rest = commands[2].removeprefix('EVAL "').partition('"')
     assert rest == " 1 _kombu.binding.main a b" and "\\" not in script
 

@@ -279,21 +279,6 @@ def test_folder_without_an_error_page_is_refused(tmp_path, page):
     assert problems(nginx_error_pages=str(tmp_path)) == []
 
 
-@pytest.fixture
-def certificate(tmp_path):
-    """Make a certificate for these names."""
-
-    def make(*names):
-        files = tmp_path / "crt", tmp_path / "key"
-        kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={names[0]}"]
-        more = ["-addext", "subjectAltName=" + ",".join(f"DNS:{name}" for name in names)]
-        command = ["openssl", "req", "-x509", *kind, *more, "-out", files[0], "-keyout", files[1]]
-        subprocess.run(command, check=True, capture_output=True)
-        return files
-
-    return make
-
-
 def task(file, name):
     """Find a task of the role."""
     return next(
@@ -452,7 +437,7 @@ PLAY = """
 
 @pytest.fixture
 def play(tmp_path, certificate):
-    """Let Ansible run the preflight on this machine, and the task that writes nginx.conf, to a folder of the test's."""
+    """Let Ansible run the preflight on this machine, and the tasks that write nginx's files, to a folder of the test's."""
     crt, key = certificate(NAME)
     hosts = {"nginx_tls_certificate": str(crt), "nginx_tls_key": str(key), "ansible_python_interpreter": sys.executable}
     hosts |= {
@@ -461,14 +446,15 @@ def play(tmp_path, certificate):
         "app_flower_remote": False,
         "app_url": GOOD["app_url"],
     }
+    hosts |= {"app_state": {"others": {}}, "__nginx_files": str(tmp_path / "sites")}
     hosts |= {"nginx_ipv6": {"stat": {"exists": False}}, "app_project": str(ROOT)} | NEEDED
     configure = task("configure.yml", "Configure")
-    template = configure["block"][0]["ansible.builtin.template"]
-    template |= {"dest": str(tmp_path / "nginx.conf"), "src": str(ROOT / "roles/nginx/templates" / template["src"])}
-    template["validate"] = template["validate"].replace(
-        "nginx", f"{nginx()}/usr/sbin/nginx -g 'pid {tmp_path}/pid;'", 1
-    )
-    del configure["block"][0]["notify"]
+    check, *_, main = configure["block"]
+    argv = check["ansible.builtin.command"]["argv"]
+    argv[2] = argv[2].replace("nginx -t", f"{nginx()}/usr/sbin/nginx -g 'pid {tmp_path}/pid;' -t")
+    main["ansible.builtin.template"]["dest"] = str(tmp_path / "nginx.conf")
+    for each in configure["block"]:
+        each.pop("notify", None)
     (tmp_path / "templates").symlink_to(ROOT / "roles/nginx/templates")
     for name, text in (("play.yml", PLAY), ("configure.yml", yaml.safe_dump([configure]))):
         (tmp_path / name).write_text(text)
@@ -505,8 +491,10 @@ def test_what_nginx_refuses_does_not_replace_the_running_configuration(play, tmp
     snippet.write_text("location = /ping { return 204; }\n")
     returned, problems_, said = play(nginx_snippet=str(snippet), nginx_locations=[{"path": "/a/", "redirect": "/b/"}])
     assert (returned, problems_) == (0, []), said
-    running = (tmp_path / "nginx.conf").read_text()
+    site = tmp_path / "sites/site.conf"
+    running = site.read_text()
     assert "location = /ping { return 204; }" in running
+    assert f"include {tmp_path}/sites/*.conf;" in (tmp_path / "nginx.conf").read_text()
     snippet.write_text("location = /ping { return 204 }\n")
     _, problems_, said = play(nginx_snippet=str(snippet))
     why = f'unexpected "}}", line 1 of nginx_snippet, {snippet}: location = /ping {{ return 204 }}.'
@@ -518,7 +506,7 @@ def test_what_nginx_refuses_does_not_replace_the_running_configuration(play, tmp
         "nginx refuses the new configuration, so the present one stays: " in said
         and "client_max_body_size 10x;" in said
     ), said
-    assert (tmp_path / "nginx.conf").read_text() == running
+    assert site.read_text() == running
 
 
 def test_all_problems_of_the_edge_are_in_one_report(play):

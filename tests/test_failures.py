@@ -108,7 +108,7 @@ def test_other_results_are_said_in_words():
 )
 def test_known_errors_have_a_remedy(text, helps):
     (said,) = remedies(f"Traceback (most recent call last):\n{text}")
-    assert helps in said and said.endswith("See docs/your-app.md, 'When a release is refused'.")
+    assert helps in said and said.endswith("See docs/releases.md, 'When a release is refused'.")
 
 
 def test_switches_that_are_named_are_those_of_the_sandbox():

@@ -1,5 +1,7 @@
 """Whatever a variable is set to, it is refused in a sentence that names it, or it is right."""
 
+import re
+
 import inventory
 import pytest
 import strategies
@@ -28,7 +30,7 @@ def test_a_good_inventory_has_no_problem():
     assert problems() == []
 
 
-@pytest.mark.parametrize("values", ["LEAST", "MOST"])
+@pytest.mark.parametrize("values", ["LEAST", "MOST", "PROVIDER"])
 def test_the_far_ends_of_what_is_right_have_no_problem(values):
     assert problems(**getattr(strategies, values)) == []
 
@@ -63,13 +65,19 @@ def test_a_default_is_right(name):
         assert problems(**{name: default}) == []
 
 
+def alike(wrong, said):
+    """Whether a name is meant that has one letter more: two names may become the same."""
+    meant = re.search(r"Is (\w+) meant\?", said)[1]
+    return wrong in [meant[:place] + meant[place + 1 :] for place in range(len(meant))]
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_misspelt_name_is_refused_and_the_right_one_told(name):
     @settings(max_examples=3)
     @given(strategies.misspelt(name))
     def refused(wrong):
         said = " ".join(problems(**{wrong: 1}))
-        assert f"{wrong} is no variable of the roles" in said and f"Is {name} meant?" in said, said
+        assert f"{wrong} is no variable of the roles" in said and alike(wrong, said), said
 
     refused()
 
@@ -110,6 +118,14 @@ class Wrong(dict):
 def test_a_template_that_cannot_be_worked_out_is_named():
     found = inventory.variable_problems(Wrong(GOOD), str(strategies.ROOT))
     assert found == ["app_wsgi cannot be worked out: 'nope' is undefined."]
+
+
+@pytest.mark.parametrize("served", [{}, {"app_wsgi": ""}, {"app_asgi": "", "app_wsgi": ""}])
+def test_what_gunicorn_serves_is_named(served):
+    rest = {name: value for name, value in GOOD.items() if name != "app_wsgi"}
+    (said,) = inventory.variable_problems(rest | served, str(strategies.ROOT))
+    assert said.startswith("app_wsgi is missing: ") and "app_asgi" in said
+    assert inventory.variable_problems(rest | {"app_asgi": "shop.asgi:application"}, str(strategies.ROOT)) == []
 
 
 class OfOthers(dict):
@@ -162,3 +178,48 @@ def test_a_password_from_before_is_one_of_a_user_or_of_one_that_the_vault_still_
         GOOD | vault | {"app_redis_passwords_before": {"nobody": "z" * 20}}, str(strategies.ROOT)
     )
     assert len(wrong) == 1 and "one of admin, web, worker, beat, flower, cache: make rotate-secret" in wrong[0]
+
+
+BROKER = {
+    "app_broker_url": "rediss://ann@redis.example.net",
+    "app_broker_password": "8f3k2m9qx7w1",  # pragma: allowlist secret
+}  # pragma: allowlist secret
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"app_database_url": "postgres://a@b/c", "app_network": "sealed"}, "app_network is sealed, with which no unit reaches"),
+        ({"app_database_url": "postgres://a@b/c", "app_beat": {"network": "sealed"}}, "app_beat.network is sealed, with which no unit"),
+        ({"app_database_url": "postgres://a@b:65536/c"}, "its port must be from 1 to 65535"),
+        ({"app_database_url": "postgres://a@b/c", "app_database_password_before": "x" * 20}, "change a provider's password as"),
+        ({"app_database_pooled": True}, "app_database_pooled is True, and app_database_url is empty"),
+        ({"app_cache_url": "rediss://b"}, "app_cache_url is 'rediss://b', and app_broker_url is empty"),
+        ({"app_broker_url": "rediss://b"}, "app_broker_password is missing: put the provider's password there, in the vault"),
+        ({"app_broker_password": "x" * 20}, "app_broker_password is set, and app_broker_url is empty"),
+        (BROKER | {"app_cache_password": "x" * 20}, "app_cache_password is set, and app_cache_url is empty"),
+        ({"app_database_url": "postgres://ann:hidden@b/c"}, "'postgres://***@b/c'; it must be empty or postgres://USER@HOST"),  # pragma: allowlist secret
+        (BROKER | {"app_broker_url": "redis://b"}, "app_broker_url is 'redis://b'; it must be empty or rediss://"),
+    ],
+)  # fmt: skip
+def test_what_a_providers_servers_need_is_refused_in_a_sentence(values, said):
+    found = problems(**values)
+    assert any(said in problem for problem in found) and "hidden" not in str(found), found
+
+
+def test_a_providers_servers_have_no_problem():
+    assert (
+        problems(**BROKER, app_database_url="postgresql://ann@[fd00::1]:5432/blog", app_cache_url="rediss://b:1/3")
+        == []
+    )
+
+
+def test_additional_application_has_sockets_of_its_own_and_no_page_for_everybody():
+    assert problems(app_additional=True, app_broker_socket="/run/redis-shop-broker/a.sock") == []
+    for wrong in ("/run/redis-broker/a.sock", "/run/redis-shopping-broker/a.sock"):
+        (problem,) = problems(app_additional=True, app_broker_socket=wrong)
+        assert f"app_broker_socket is {wrong!r}; it must be in /run/redis-shop-broker/" in problem
+    (problem,) = problems(app_cache_socket="/run/redis-shop-cache/a.sock")
+    assert "it must be in /run/redis-cache/" in problem
+    (problem,) = problems(app_additional=True, nginx_health_path="/healthz")
+    assert "nginx_health_path is '/healthz' and app_additional is true" in problem

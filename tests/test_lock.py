@@ -23,7 +23,7 @@ GOOD = {
 }
 
 
-def problems(tmp_path, python="3.13.5", without=(), **versions):
+def problems(tmp_path, python="3.13.5", without=(), asgi=False, **versions):
     """What is said about a lock file with other versions, or without some packages."""
     locked = GOOD | {name.replace("_", "-"): version for name, version in versions.items()}
     lines = (
@@ -32,7 +32,7 @@ def problems(tmp_path, python="3.13.5", without=(), **versions):
         if name not in without
     )
     (tmp_path / "requirements.txt").write_text("# made by uv\n" + "".join(lines))
-    return lock_problems(str(tmp_path), "requirements.txt", python=python)
+    return lock_problems(str(tmp_path), "requirements.txt", python=python, asgi=asgi)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_what_an_older_version_lacks_is_a_warning(tmp_path):
 
 
 def test_guide_says_what_older_versions_lack():
-    guide = (ROOT / "docs/your-app.md").read_text()
+    guide = (ROOT / "docs/application.md").read_text()
     for lack in LACKS:
         assert f"| {lack.package} before {shown(lack.end)} | {lack.text} |" in guide
 
@@ -173,6 +173,13 @@ def test_a_package_that_is_missing_is_named(tmp_path, package):
     said = problems(tmp_path, without=[package])
     assert f"does not lock {package!r}" in said[0]
     assert ("write celery[redis]" in said[0]) == (package in ("redis", "packaging"))
+
+
+def test_what_serves_asgi_is_needed_where_it_is_served(tmp_path):
+    said = problems(tmp_path, asgi=True)
+    for problem, package in zip(said, ("uvicorn", "uvicorn-worker", "websockets"), strict=True):
+        assert f"does not lock {package!r}" in problem and "write uvicorn" in problem
+    assert problems(tmp_path, asgi=True, uvicorn="0.54.0", uvicorn_worker="0.4.0", websockets="17.4") == []
 
 
 def test_a_kombu_that_does_without_a_package_needs_none(tmp_path):

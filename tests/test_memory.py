@@ -34,3 +34,15 @@ def test_what_cannot_fit_is_refused_with_the_sum(memory, swap, said):
     lines = memory_lines(parts, {"memtotal_mb": memory, "swaptotal_mb": swap})
     assert [line.startswith(said) for line in lines] == ([True] if said else [])
     assert all(f"= {sum(parts.values())} MiB" in line and "app_web.workers" in line for line in lines)
+
+
+def test_other_applications_of_the_host_count_once_what_all_share():
+    """Debian, PostgreSQL and nginx are there once."""
+    parts = memory_parts(ALL, TABLE, list(TABLE), 2, 8)
+    alone = {"memtotal_mb": 1400, "swaptotal_mb": 400}
+    assert memory_lines(parts, alone)[0].startswith("Tight")
+    (line,) = memory_lines(
+        parts, alone, {"shop": {"Debian": 100, "PostgreSQL": 100, "nginx": 5, "web": 300, "Redis": 300}}
+    )
+    assert line.startswith("Too little") and "the application shop 600" in line
+    assert memory_lines(parts, {"memtotal_mb": 16000, "swaptotal_mb": 0}, {"shop": parts}) == []

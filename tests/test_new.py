@@ -56,6 +56,7 @@ EXPECTED = {
     "pipenv": {"app_celery": "radio.jobs.main:celery_app", "celery_queues": {"default": {}, "air": {}, "archive": {}}},
     "monorepo": {"app_settings_module": "core.settings", "app_wsgi": "core.wsgi:application"},
     "split": {"app_settings_module": "press.settings_prod", "app_celery": "press.celery:app"},
+    "channels": {"app_asgi": "rooms.asgi:application", "app_wsgi": None, "app_celery": "rooms.celery:app"},
 }
 REQUIREMENTS = {
     "startproject": "requirements.txt",
@@ -66,6 +67,7 @@ REQUIREMENTS = {
     "pipenv": "Pipfile.lock",
     "monorepo": "requirements.txt",
     "split": "requirements-prod.txt",
+    "channels": "requirements.txt",
 }
 
 
@@ -92,7 +94,8 @@ def test_what_a_project_has_is_found_and_may_be_deployed(tmp_path, layout):
     assert inventory.variable_problems(plain | {"app_lock_file": "x"}, str(ROOT)) == []
     folder = Path(values["app_source"])
     assert (folder / "manage.py").is_file()
-    assert lock_problems(str(folder), str(tmp_path / "ops/requirements.txt"), python="3.13.5") == []
+    asgi = "app_asgi" in values
+    assert lock_problems(str(folder), str(tmp_path / "ops/requirements.txt"), python="3.13.5", asgi=asgi) == []
     assert told.splitlines()[-1] == f"Next: make secrets ENV={tmp_path}/ops, then make deploy ENV={tmp_path}/ops"
 
 
@@ -118,6 +121,35 @@ def test_private_uploads_are_not_made_public(tmp_path, root):
         settings.write(f'SENDFILE_BACKEND = "django_sendfile.backends.nginx"\nSENDFILE_ROOT = {root}\n')
     told = newinventory.new(words(tmp_path, app), None)
     assert values_of(tmp_path / "ops")["nginx_media_url"] == "" and "Are some uploads public?" in told
+
+
+@pytest.mark.parametrize(
+    "file, before, after",
+    [
+        ("manage.py", "", ""),
+        ("requirements.txt", "celery\n", "celery\ndaphne\n"),
+        ("bakery/settings.py", '"orders"', '"orders", "channels"'),
+        ("bakery/settings.py", "WSGI_APPLICATION", "ASGI_APPLICATION = 'bakery.asgi.application'\nWSGI_APPLICATION"),
+        ("bakery/wsgi.py", None, None),
+    ],
+    ids=["ordinary", "package", "installed", "setting", "nothing else"],
+)
+def test_asgi_is_served_where_the_project_shows_that_it_needs_it(tmp_path, file, before, after):
+    app = projects.startproject(tmp_path / "mysite")
+    if before is None:
+        (app / file).unlink()
+        settings = app / "bakery/settings.py"
+        settings.write_text(re.sub("WSGI_APPLICATION.*", "", settings.read_text()))
+    else:
+        (app / file).write_text(
+            (app / file).read_text().replace(before, after, 1) if before else (app / file).read_text()
+        )
+    newinventory.new(words(tmp_path, app), None)
+    values = values_of(tmp_path / "ops")
+    served = ("app_asgi", "bakery.asgi:application") if before != "" else ("app_wsgi", "bakery.wsgi:application")
+    assert [(name, values[name]) for name in ("app_wsgi", "app_asgi") if name in values] == [served]
+    locked = (tmp_path / "ops/requirements.txt").read_text()
+    assert all((f"\n{name}==" in locked) == (before != "") for name in ("uvicorn", "uvicorn-worker", "websockets"))
 
 
 def test_folders_that_hold_no_source_are_passed_over(tmp_path):
@@ -244,7 +276,8 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path):
     app = projects.startproject(tmp_path / "mysite")
     shutil.rmtree(app / "orders")
     (app / "bakery/celery.py").unlink()
-    (app / "bakery/wsgi.py").unlink()
+    for name in ("wsgi", "asgi"):
+        (app / f"bakery/{name}.py").unlink()
     (app / "bakery/settings.py").write_text("INSTALLED_APPS = []\n")
     (app / "requirements.txt").unlink()
     assert "There is no wheel" in refused(tmp_path, missing, NAME="My-Site")[-1]
@@ -511,3 +544,28 @@ def test_try_deploys_and_try_down_removes_the_host_alone(tmp_path, sandbox):
     assert '{"release_check_on_controller": false}' in called[1], "it is not checked twice; no text passes for false"
     refused = run(f"APP={tmp_path / 'bin'}")
     assert refused.returncode == 1 and "which is no Django project" in refused.stderr
+
+
+def test_second_application_of_a_server_is_an_additional_one(tmp_path):
+    app = projects.startproject(tmp_path / "mysite")
+    made = newinventory.plan(SAID | {"APP": str(app)}, str(tmp_path / "ops"))
+    for name, address, app in (
+        ("blog", "server1.example.org", "blog"),
+        ("stage", "server2.example.org", made.project.name),
+    ):
+        (tmp_path / f"inventories/{name}/group_vars/all").mkdir(parents=True)
+        hosts = {"all": {"hosts": {"one": {"ansible_host": address}, "two.example.org": None}}}
+        (tmp_path / f"inventories/{name}/hosts.yml").write_text(yaml.safe_dump(hosts))
+        (tmp_path / f"inventories/{name}/group_vars/all/app.yml").write_text(f"app_name: {app}\n")
+    (tmp_path / "inventories/broken").mkdir()
+    (tmp_path / "inventories/broken/hosts.yml").write_text("[web]\nserver1.example.org\n")
+    for host, found in (
+        ("server1.example.org", "blog"),
+        ("two.example.org", "blog"),
+        ("server3.example.org", ""),
+        ("server2.example.org", ""),  # the same application
+    ):
+        assert newinventory.beside(made, newinventory.servers(host), tmp_path) == found
+    assert "app_additional" not in newinventory.app_yml(made)
+    made.beside = "blog"
+    assert yaml.safe_load(newinventory.app_yml(made))["app_additional"] is True

@@ -5,7 +5,7 @@ import json
 import pytest
 from ansible.module_utils import coldframe, coldframe_host
 from ansible.module_utils.coldframe_host import foreign_services, other_applications
-from preflight import hostname_problems, occupied_problems, port_problems
+from preflight import beside_problems, hostname_problems, occupied_problems, port_problems
 
 
 @pytest.fixture
@@ -37,7 +37,23 @@ def test_who_was_deployed_here_is_told_with_the_time(etc):
     assert other_applications("blog") == {}
     history("crm", BEGUN, {"event": "activated"})
     history("erp", BEGUN, {"event": "ended", "outcome": "done"})  # a host with Redis alone
-    assert other_applications("blog") == {"crm": LAST, "erp": LAST}
+    unknown = {"deployed": LAST, "record": {}}
+    assert other_applications("blog") == {"crm": unknown, "erp": unknown}
+    write(coldframe.STATE / "crm/host.json", '{"additional": false}')
+    write(coldframe.STATE / "erp/host.json", "cut of")
+    assert other_applications("blog") == {"crm": unknown | {"record": {"additional": False}}, "erp": unknown}
+
+
+def test_what_an_application_takes_of_the_host_is_noted_for_the_others(etc):
+    host = coldframe.Application(None, "crm", "/srv/crm")
+    assert host.record() == {}
+    host.write_record({"additional": True, "names": ["a.example"]})
+    written = host.record_file.stat().st_mtime_ns
+    host.write_record({"names": ["a.example"], "additional": True})
+    assert host.record_file.stat().st_mtime_ns == written, "nothing is another"
+    history("crm", BEGUN, {"event": "activated"})
+    assert other_applications("blog")["crm"]["record"] == {"additional": True, "names": ["a.example"]}
+    assert other_applications("crm") == {}
 
 
 @pytest.mark.parametrize("unit", ["wiki-web@0123456789ab.service", "wiki-worker-mail-out@0123456789ab:2.service"])
@@ -50,7 +66,7 @@ def test_units_tell_of_an_application_whose_history_is_gone(etc, unit):
         "x-web@one.service",
     ):
         write(etc / "systemd/system" / other)
-    assert other_applications("blog") == {"wiki": "nobody knows when"}
+    assert other_applications("blog") == {"wiki": {"deployed": "nobody knows when", "record": {}}}
 
 
 def services(answers):
@@ -82,16 +98,86 @@ def test_what_others_keep_in_the_servers_is_told_until_coldframe_set_them_up(etc
     assert services(full) == {}
 
 
-NOTHING = {"others": {}, "foreign": {}}
+NOTHING = {"others": {}, "foreign": {}, "record": {}, "current": ""}
+SHOP = {
+    "additional": False,
+    "hosts": 1,
+    "root": "/srv/shop",
+    "sockets": ["/run/shop-web.sock"],
+    "names": ["shop.example.com"],
+    "shared": {"base_ssh_hardening": True, "postgresql_max_connections": 100},
+}
+BLOG = SHOP | {
+    "additional": True,
+    "root": "/srv/blog",
+    "sockets": ["/run/blog-web.sock"],
+    "names": ["blog.example.com"],
+}
 
 
-def test_another_application_is_refused_with_the_way_out():
+def test_application_of_an_earlier_coldframe_is_refused_with_the_way_out():
     assert occupied_problems(NOTHING, ["edge"], "blog") == []
-    (problem,) = occupied_problems(NOTHING | {"others": {"shop": LAST}}, [], "blog")
+    others = {"shop": {"deployed": LAST, "record": {}}}
+    (problem,) = occupied_problems(NOTHING | {"others": others}, [], "blog")
     assert "app_name is 'blog', and this host has another application, 'shop' (last deployed 2023-11-14" in problem
-    assert "make remove-app APP=shop" in problem and "sandbox" not in problem
-    (problem,) = occupied_problems(NOTHING | {"others": {"shop": LAST}}, [], "blog", "here")
+    assert "deploy shop once with this Coldframe" in problem and "sandbox" not in problem
+    (problem,) = occupied_problems(NOTHING | {"others": others}, [], "blog", "here")
     assert "make sandbox-down" in problem and "another SANDBOX_NAME" in problem
+    others["shop"]["record"] = SHOP
+    assert occupied_problems(NOTHING | {"others": others}, [], "blog") == []
+
+
+def beside(record, its=SHOP, allowed=(), **state):
+    return beside_problems(
+        NOTHING | {"others": {"shop": {"deployed": LAST, "record": its}}} | state, "blog", record, allowed
+    )
+
+
+def test_two_applications_go_together_in_either_order():
+    assert beside(BLOG) == []
+    assert beside_problems(NOTHING | {"others": {"blog": {"record": BLOG}}}, "shop", SHOP, []) == []
+    assert beside(BLOG, BLOG | {"root": "/srv/x", "sockets": [], "names": []}) == [], "the first one may be gone"
+
+
+@pytest.mark.parametrize(
+    "changed, its, said",
+    [
+        ({"additional": False}, {}, "app_additional is false, and this host has an application already, 'shop'"),
+        ({"hosts": 3}, {}, "blog is spread over several hosts"),
+        ({}, {"hosts": 2}, "shop is spread over several hosts"),
+        ({"names": ["a.example", "shop.example.com"]}, {}, "'shop.example.com' is a host name of shop too"),
+        ({"root": "/srv/shop/blog"}, {}, "app_root is '/srv/shop/blog', and that of shop is '/srv/shop'"),
+        ({"root": "/srv"}, {}, "app_root is '/srv', and that of shop is '/srv/shop'"),
+        ({"sockets": ["/run/shop-web.sock"]}, {}, "'/run/shop-web.sock' is a socket of shop too"),
+        (
+            {"shared": {"base_ssh_hardening": False}},
+            {},
+            "base_ssh_hardening is false, and true for shop: it is a setting of the whole host",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(changed, its, said):
+    (problem,) = beside(BLOG | changed, SHOP | its)
+    assert said in problem
+
+
+@pytest.mark.parametrize("allowed", [["postgresql_max_connections"], "a_name,postgresql_max_connections"])
+def test_setting_of_the_whole_host_is_changed_one_application_after_the_other(allowed):
+    changed = BLOG | {"shared": {"postgresql_max_connections": 200}}
+    assert "ALLOW_SHARED=postgresql_max_connections" in beside(changed)[0]  # pragma: allowlist secret
+    assert beside(changed, allowed=allowed) == []
+    assert beside(SHOP | {"additional": True, "root": "/r", "names": [], "sockets": []}, changed | {"shared": {}}) == []
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_names_of_the_redis_instances_stay(before):
+    """Also of an application that an earlier Coldframe deployed, which noted nothing: it has the first names."""
+    noted = {"record": BLOG} if before else {"record": {}}
+    state = NOTHING | noted | {"current": "0123456789ab"}
+    (problem,) = beside_problems(state, "blog", BLOG | {"additional": not before}, [])
+    assert problem.endswith(f"Set it to {str(before).lower()}.") and "app_additional is" in problem
+    assert beside_problems(state, "blog", BLOG | {"additional": before}, []) == []
+    assert beside_problems(state | {"current": ""}, "blog", BLOG, []) == [], "nothing was queued"
 
 
 def test_a_foreign_service_is_refused_where_the_host_is_to_run_that_service():

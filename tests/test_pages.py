@@ -1,6 +1,7 @@
 """House rules of the pages: short, linked, and in plain English."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,23 @@ def test_long_sentences_are_found():
     assert [len(words(each)) for each in sentences("One (two). Three `a b`, `c` and `d` [e f](g.md).")] == [2, 4]
 
 
+def repeated(texts):
+    """Sentences that are on several pages, or more than once on one."""
+    count = Counter(each for text in texts for each in sentences(text) if len(words(each)) >= 7)
+    return [each for each, times in count.items() if times > 1]
+
+
+def test_no_sentence_is_written_twice():
+    """Except in the history, on the generated page, and on runbooks, which are read alone."""
+    other = {ROOT / "CHANGELOG.md", ROOT / "docs/variables.md", *(ROOT / "docs/runbooks").iterdir()}
+    assert repeated(page.read_text() for page in PAGES if page not in other) == []
+
+
+def test_sentence_that_is_written_twice_is_found():
+    one, two = "A short one. It is a sentence of seven words.", "- Two.\n- It is a sentence of seven words.\n"
+    assert repeated([one, two]) == ["It is a sentence of seven words."] and repeated([one, "A short one."]) == []
+
+
 def dialect(text):
     """What of a text is not plain English, with the remedy."""
     prose = re.sub(
@@ -157,3 +175,14 @@ def test_pages_name_files_that_exist():
         named = re.findall(r"`([^`\s]+)`", without_code(page.read_text()))
         files = [file for file in named if file.startswith(folders) and not re.search(r"[A-Z<{*]{2,}|[<{*]", file)]
         assert [file for file in files if not (ROOT / file).exists()] == [], name(page)
+
+
+def test_messages_name_pages_and_headings_that_exist():
+    """A message ends with a page and, in quotes, its heading."""
+    found = []
+    for folder in ("bin", "plugins", "runtime/coldframe"):
+        for path in (ROOT / folder).rglob("*.py"):
+            found += re.findall(r"(docs/[\w/-]+\.md)(?:, '([^'\"]+)')?", path.read_text())
+    assert len(found) > 5
+    headings = {page: re.findall(r"^#+ (?:\d+\. )?(.*)$", (ROOT / page).read_text(), re.MULTILINE) for page, _ in found}
+    assert [(page, heading) for page, heading in found if heading and heading not in headings[page]] == []

@@ -113,6 +113,18 @@ def test_topology():
         assert f"'{group}' has no host" in topology_problems(GROUPS | {group: []}, {"a": {}}, {})[0]
 
 
+def test_group_of_a_service_that_a_provider_runs_is_empty():
+    managed = {"postgresql": "app_database_url"}
+    assert topology_problems(GROUPS | {"postgresql": []}, {"a": {}}, {"one": {}}, managed) == []
+    none = {group: hosts for group, hosts in GROUPS.items() if group != "postgresql"}
+    assert topology_problems(none, {"a": {}}, {"one": {}}, managed) == []
+    assert "'postgresql' has no host" in topology_problems(none, {"a": {}}, {"one": {}})[0]
+    (problem,) = topology_problems(GROUPS, {"a": {}}, {"one": {}}, managed)
+    assert problem.startswith(
+        "The inventory group 'postgresql' has one, and app_database_url names a provider's server"
+    )
+
+
 SPREAD = GROUPS | {"web": ["two"], "beat": ["one", "two"]}
 
 
@@ -228,6 +240,10 @@ def test_misspelt_group_is_refused():
 def test_units_get_groups_that_are_there_and_redis():
     assert socket_group_problems(["redis-clients"], [], True) == socket_group_problems([], [], False) == []
     assert "must hold 'redis-clients'" in socket_group_problems([], [], True)[0]
+    assert socket_group_problems(["blog-redis"], [], True, "blog-redis") == []
+    assert (
+        "must hold 'blog-redis'" in socket_group_problems(["redis-clients"], ["redis-clients"], True, "blog-redis")[0]
+    )
     assert "'nowhere', a group that this host does not have" in socket_group_problems(["nowhere"], ["adm"], False)[0]
 
 

@@ -299,4 +299,27 @@ def test_failure_to_load_names_its_line_and_what_helps(project, case):
     (project / "conf.py").write_text(line)
     _, said = prepare(project)
     assert "cannot be loaded" in said and f'{project}/conf.py", line ' in said and helps in said, said
-    assert "django/conf/__init__.py" not in said and "docs/your-app.md" in said
+    assert "django/conf/__init__.py" not in said and "docs/releases.md" in said
+
+
+class Statements:
+    """A connection and its cursor, which note what is executed."""
+
+    def __init__(self, in_transaction):
+        """Begin with nothing executed."""
+        self.in_atomic_block, self.done, self.cursor = in_transaction, [], self
+
+    def execute(self, sql, *_):
+        """Note a statement."""
+        self.done.append(sql)
+
+
+@pytest.mark.parametrize("in_transaction", [True, False])
+def test_through_a_pooler_the_limit_of_a_wait_is_the_transactions(in_transaction):
+    from coldframe.release import migrations
+
+    connection = Statements(in_transaction)
+    run = migrations.limited("7s")
+    run(connection.execute, "ALTER TABLE a", None, False, {"connection": connection, "cursor": connection})
+    limit = ["SET LOCAL lock_timeout = '7s'"] if in_transaction else []
+    assert connection.done == [*limit, "ALTER TABLE a"]

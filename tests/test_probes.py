@@ -33,6 +33,9 @@ def test_broker_that_does_not_answer_is_said_to():
 
 
 def test_redis_is_asked_for_two_notes_a_queue():
-    assert probe_commands(["a", "b"], "x").splitlines()[-1] == (
-        "MGET probe:sent:a probe:done:a probe:sent:b probe:done:b"
-    )
+    assert probe_commands(["a", "b"], "AUTH admin x\n", 4).splitlines() == [
+        "AUTH admin x",
+        "SELECT 4",
+        "TIME",
+        "MGET probe:sent:a probe:done:a probe:sent:b probe:done:b",
+    ]

@@ -205,7 +205,7 @@ def test_unit_that_was_stopped_by_hand_is_a_difference(host):
 
 def test_rollback_runs_the_parts_that_the_release_ran_with(host):
     host.note("d1", "activated", release="r1", parts=["web"])
-    asked = {"web": True, "queues": ["default"], "beat": True}
+    asked = {"web": True, "queues": ["default"], "beat": True, "processes": []}
     assert host.parts("r1", as_before=True, **asked) == ["web"]
     assert host.parts("r1", as_before=False, **asked) == PARTS
     assert host.parts("r2", as_before=True, **asked) == PARTS, "it never ran here"
@@ -343,3 +343,66 @@ def test_reason_and_the_applications_lines_are_said_of_a_unit_that_does_not_star
     said = str(failure.value)
     assert "The new release r2 does not start; r1 was left running" in said
     assert "shop-web@r2.service (exit status 203: its program is missing" in said and "There is no module maps" in said
+
+
+MORE = ["service-bot", "timer-report"]
+
+
+@pytest.fixture
+def more(host, tmp_path):
+    """Two releases that have a service and a timer besides."""
+    for release in ("r1", "r2"):
+        units = tmp_path / "releases" / release / ".release/units"
+        for file in ("service-bot.service", "timer-report.timer", "timer-report.service"):
+            (units / file).write_text(f"{file} of @RELEASE@\n")
+    return [*PARTS, *MORE]
+
+
+def test_services_and_timers_run_once_and_come_and_go_with_their_release(host, more, tmp_path):
+    activate(host, "r1", more)
+    assert {"shop-service-bot@r1.service", "shop-timer-report@r1.timer"} <= host.enabled()
+    assert "shop-timer-report@r1.service" not in host.enabled() | set(active(host)), "its timer starts it"
+    assert (tmp_path / "UNITS/shop-timer-report@r1.service").read_text() == "timer-report.service of r1\n"
+    assert not Activation(host, "r1", more).changes()
+    activate(host, "r2", more)
+    for unit in ("service-bot@{}.service", "timer-report@{}.timer"):
+        calls = [
+            call
+            for call in host.module.calls
+            if f"shop-{unit.format('r1')}" in call or f"shop-{unit.format('r2')}" in call
+        ]
+        assert [call[0] for call in calls if call[0] in ("start", "stop")] == ["stop", "start"], "never two at once"
+    activate(host, "r3")
+    assert not [unit for unit in active(host) if "bot" in unit or "report" in unit]
+    assert host.enabled() == {f"shop-{part}@r3.service" for part in PARTS}
+
+
+def test_command_of_a_timer_is_left_to_end_by_itself(host, more):
+    activate(host, "r1", more)
+    host.module.states["shop-timer-report@r1.service"] = "activating"
+    assert not Activation(host, "r1", more).changes()
+    activate(host, "r2", more)
+    assert host.module.states["shop-timer-report@r1.service"] == "activating"
+    assert not [call for call in host.module.calls if call[0] == "stop" and "shop-timer-report@r1.service" in call]
+
+
+@pytest.mark.parametrize("ends", ["at once", "soon after"])
+def test_service_that_does_not_run_leaves_the_old_release_as_it_was(host, more, ends):
+    activate(host, "r1", more)
+    before = active(host)
+    if ends == "at once":
+        host.module.broken.add("shop-service-bot@r2.service")
+    else:
+        host.module.restarts["shop-service-bot@r2.service"] = 1
+    with pytest.raises(Failure, match=r"shop-service-bot@r2\.service"):
+        activate(host, "r2", more)
+    assert active(host) == before and host.current == "r1"
+
+
+def test_what_changed_over_before_goes_back_when_beat_does_not_start(host, more):
+    activate(host, "r1", more)
+    before = active(host)
+    host.module.broken.add("shop-beat@r2.service")
+    with pytest.raises(Failure, match=r"shop-beat@r2\.service"):
+        activate(host, "r2", more)
+    assert active(host) == before

@@ -8,6 +8,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import filter_loader, init_plugin_loader
 from ansible.template import Templar, trust_as_template
+from support.tutorial import missing, replaced, steps
 
 ROOT = Path(__file__).parents[1]
 VERSION = (ROOT / "VERSION").read_text().strip()
@@ -68,20 +69,26 @@ def render(playbook, name, **variables):
     loader, found = DataLoader(), task(playbook, name)
     folder = str(ROOT / "playbooks")
     loader.set_basedir(folder)
-    own = {key: trust_as_template(value) for key, value in found["vars"].items()}
+    own = {key: trust_as_template(value) for key, value in found.get("vars", {}).items()}
     everywhere = {"playbook_dir": folder, "ansible_search_path": [folder], "groups": GROUPS, "celery_queues": QUEUES}
+    everywhere |= {"app_broker_host": "app1", "app_managed_lines": []}
     templar = Templar(loader, variables={"ansible_check_mode": False} | everywhere | own | variables)
     return templar.template(trust_as_template(found["ansible.builtin.debug"]["msg"])).splitlines()
 
 
 def status(first=STATE, **others):
     """Render the report of `make status` for one host, or for several."""
+    return render_status(first, others)
+
+
+def render_status(first=STATE, others=None, **variables):
+    """The same with other variables of the deployment."""
     noted = json.dumps({"sent": 1764136890.0, "done": 1764136890.5, "worker": "critical-r1@app1"})
     hosts = {"app1": {"app_state": first, "status_broker": broker(critical={})}} | {
-        n: {"app_state": s} for n, s in others.items()
+        n: {"app_state": s} for n, s in (others or {}).items()
     }
     hosts["app1"]["status_probes"] = probes("1764136890.0", noted, "", "")
-    return render("status.yml", "What runs where", hostvars=hosts, ansible_play_hosts=list(hosts))
+    return render("status.yml", "What runs where", hostvars=hosts, ansible_play_hosts=list(hosts), **variables)
 
 
 def deployed(first=None, check=False, said="", **others):
@@ -110,6 +117,15 @@ def test_status_of_a_host():
         f"  2025-11-26 06:00:00  anna@desk            deploy   {NEW}  done in 42 s, from main, 1a2b3c4",
         f"  2025-11-26 05:00:00  ben@desk             rollback {OLD}  failed in 7 s (app2: Activate)",
         f"  2025-11-26 04:00:00  ben@desk             deploy   {OLD}  did not finish",
+    ]
+
+
+def test_status_describes_a_providers_servers():
+    lines = render_status(app_managed_lines=["broker   redis.example.net:6379: Redis 7.2.4"])
+    assert lines[4:7] == [
+        "Managed servers",
+        "  broker   redis.example.net:6379: Redis 7.2.4",
+        "Queues: each gets a queue probe every 30 s",
     ]
 
 
@@ -194,3 +210,56 @@ def test_failure_of_a_loop_has_each_reason_on_a_line_of_its_own():
         "no group mail",
         "no group web",
     ]
+
+
+def test_tutorial_shows_lines_of_the_reports():
+    """docs/your-app.md, for a host of its own; the scenario `tutorial` runs its commands."""
+    units = [
+        unit("beat", doing="ticking"),
+        WEB,
+        *(unit(f"worker-{each}", doing="consuming") for each in ("default", "mail")),
+    ]
+    begun = {"release_ended": {"units": units, "removed": []}}
+    again = begun | {"group_names": []}
+    printed = {
+        "7. Deploy": deployed(begun | {"release_begun": BEGUN | {"current": ""}}),
+        "8. Look at what runs": status(),
+        "9. Change the application, and deploy again": deployed(again),
+        "10. Roll back": deployed(again),
+    }
+    names = {"mysite-": "blog-", "server1": "app1", "www.example.com": "blog.example.com"}
+    probe = {"mail   ": "critical", f"mail-{NEW}@app1": "critical-r1@app1"}
+    page = steps((ROOT / "docs/your-app.md").read_text())
+    seen = [step for step in page if step.heading in printed and step.command.startswith("make ") and step.shown]
+    assert len(seen) >= len(printed)
+    for step in seen:
+        if "ssh" not in step.command:
+            shown = [replaced(replaced(line, names), probe) for line in step.shown]
+            assert missing(tuple(shown), "\n".join(printed[step.heading])) == "", step.command
+
+
+def test_removal_names_what_goes_and_what_stays():
+    state = STATE | {"deploys": [{"when": 1764136800, "who": "anna@desk"}], "releases": [NEW, OLD], "others": {}}
+    variables = {
+        "app_name": "blog",
+        "app_root": "/srv/blog",
+        "app_url": "https://blog.example.com",
+        "app_prefix": "blog-",
+    }
+    groups = {"down_here": ["app1"], "postgresql": ["app1"], "redis": ["app1"], "edge": ["app1"]}
+
+    def report(**changed):
+        hosts = {"app1": {"app_state": state | changed}}
+        return render("down.yml", "Report what will be removed", hostvars=hosts, **variables | {"groups": groups})
+
+    lines = report()
+    assert lines[0] == "blog is to be removed with all its data."
+    assert "app1, last deployed 2025-11-26 06:00:00 UTC by anna@desk:" in lines
+    assert f"  units       blog-web@{NEW}.service, blog.target" in lines
+    assert "  folder      /srv/blog with 2 releases and the uploads (shared/)" in lines
+    assert "  Redis       redis-server@blog-broker with the queued tasks, and redis-server@blog-cache" in lines
+    assert any(line.startswith("  No other application is there: nginx is stopped") for line in lines)
+    assert "  runuser -u postgres -- pg_dump --format=custom blog >/root/blog.dump" in lines
+    stays = "  What stays: shop, wiki, with what they need of nginx, PostgreSQL and the firewall."
+    assert stays in report(others={"shop": {}, "wiki": {}})
+    assert any("last deployed nobody knows when" in line for line in report(deploys=[]))

@@ -357,3 +357,23 @@ def test_make_hands_the_name_and_the_value_on(tmp_path):
     assert "added app_secrets.STRIPE_KEY" in make("SET=STRIPE_KEY", value="sk_$HOME 'x'\n")
     assert make("SHOW=STRIPE_KEY") == "sk_$HOME 'x'\n"
     assert "removed app_secrets.STRIPE_KEY" in make("UNSET=STRIPE_KEY")
+
+
+def test_password_of_a_provider_is_not_changed_here(secrets, tmp_path):
+    secrets.main(["make", "mine"])
+    file = tmp_path / "inventories/mine/group_vars/all/app.yml"
+    for unset in ('app_database_url: ""\n', "# app_database_url: postgres://a@b/c\n"):
+        file.write_text(unset)
+        assert "database_password" in secrets.main(["begin", "mine", "database_password"])
+        secrets.main(["finish", "mine", "database_password"])
+    for text in ("app_database_url: postgres://ann@db/blog\n", 'a: 1\napp_database_url: "postgres://ann@db/blog"\n'):
+        file.write_text(text)
+        before = decrypted(tmp_path)
+        with pytest.raises(SystemExit, match=r"docs/managed\.md"):
+            secrets.main(["begin", "mine", "database_password"])
+        assert decrypted(tmp_path) == before
+        secrets.main(["begin", "mine", "all"])
+        secrets.main(["finish", "mine", "all"])
+        after = decrypted(tmp_path)
+        assert after["app_database_password"] == before["app_database_password"]
+        assert after["app_flower_password"] != before["app_flower_password"]

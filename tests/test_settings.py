@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
+import release_secrets
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import filter_loader, init_plugin_loader
 from ansible.template import Templar, trust_as_template
 from coldframe import overlay
 from coldframe.overlay.deployment import Deployment
+from managed import managed_servers
 
 ROOT = Path(__file__).parents[1]
 ADDRESSES = {"data": "10.0.0.41", "app": "10.0.0.42"}
@@ -57,6 +59,9 @@ def rendered(name, **variables):
         "app_environment": {"CHANGED": "1"},
         "app_email": {},
         "app_addresses": {},
+        "app_managed": {},
+        "app_redis_names": {"cache": "cache"},
+        "app_database_pooled": False,
     }
     return Templar(DataLoader(), variables=known | variables).template(trust_as_template("{{ " + name + " }}"))
 
@@ -108,6 +113,54 @@ def test_runtime_reads_what_a_release_has(several, tmp_path, monkeypatch):
         assert (database["HOST"], database["PORT"], database["OPTIONS"]) == ("/run/postgresql", "", {})
         assert deployment.cache_url(3) == "unix:///run/redis-cache/redis-server.sock?db=3"
         assert deployment.redis_url == f"unix://{login}@/run/redis-cache/redis-server.sock?db=0"
+
+
+def test_runtime_reads_the_servers_of_a_provider(tmp_path, monkeypatch):
+    urls = {"database": "postgres://ann@db.example.net:25060/blog", "broker": "rediss://me@redis.example.net/4"}
+    variables = {"app_managed": managed_servers(urls), "app_redis_names": {"cache": "me"}, "app_database_pooled": True}
+    variables |= {"app_database_ca_path": "/etc/ssl/db.pem", "app_redis_ca_path": "/etc/ssl/redis.pem"}
+    given = rendered("__release_environment", **variables)
+    tls = "ssl_cert_reqs=required&ssl_check_hostname=true&ssl_ca_certs=/etc/ssl/redis.pem"
+    assert given["LOCKS_URL"] == f"rediss://redis.example.net:6379/4?{tls}"
+    (tmp_path / "overlay.json").write_text(json.dumps(rendered("__release_overlay", **variables)))
+    (tmp_path / "database_password").write_text("secret1")
+    (tmp_path / "cache_password").write_text("p@ss/word")
+    monkeypatch.setenv("OVERLAY_FILE", str(tmp_path / "overlay.json"))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    deployment = Deployment.read()
+    assert deployment.database_pooled and deployment.cache_databases == 1
+    assert deployment.cache_login == {"username": "me", "password": "p@ss/word"}  # pragma: allowlist secret
+    assert deployment.cache_url(0) == f"rediss://redis.example.net:6379/5?{tls}"
+    database = deployment.database
+    assert (database["NAME"], database["USER"], database["HOST"], database["PORT"]) == (
+        "blog",
+        "ann",
+        "db.example.net",
+        "25060",
+    )
+    assert database["OPTIONS"] == {"sslmode": "verify-full", "sslrootcert": "/etc/ssl/db.pem"}
+
+
+def test_passwords_are_given_to_releases_of_the_same_servers(tmp_path):
+    """An earlier release, of other servers or of another login, keeps those that it has."""
+    servers = managed_servers(
+        {"database": "postgres://ann@db.example.net/blog", "broker": "rediss://redis.example.net"}
+    )
+    known = {"app_redis_credentials": ["redis_web"], "app_database_ca_path": "/a", "app_redis_ca_path": "/b"}
+    before = rendered("__release_environment", **known)
+    now = rendered("__release_environment", app_managed=servers, **known)
+    for text, own, managed in (("", False, False), (before, True, False), (now, False, True)):
+        release = tmp_path / f"{len(str(text))}"
+        if text:
+            (release / ".release").mkdir(parents=True)
+            lines = "".join(f"{name}={value}\n" for name, value in text.items())
+            (release / ".release/environment").write_text(lines)
+        for variables, fits in (({}, own), ({"app_managed": servers}, managed)):
+            wanted = rendered("__release_servers", **known, **variables)
+            assert set(wanted) == {"database_password", "cache_password", "redis_web"}
+            assert {release_secrets.fits(release, each) for each in wanted.values()} == {fits}
+    other_login = rendered("__release_servers", app_database_user="shop_b", **known)["database_password"]
+    assert other_login in f"DATABASE_URL={before['DATABASE_URL']}", "both logins have the same password in the end"
 
 
 def test_environment_of_a_unit_has_no_secret_and_each_variable_once():

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# The projects of the scenario `adopt` are not ours: they are locked when they are deployed.
-LISTED = ["git", "ls-files", "-z", ":!molecule/adopt/projects"]
+# The projects of the scenarios `adopt` and `chat` are not ours: they are locked when they are deployed.
+LISTED = ["git", "ls-files", "-z", ":!molecule/*/projects/*"]
 TRACKED = subprocess.run(LISTED, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
 LOCKS = [name for name in TRACKED if re.search(r"requirements[^/]*(/[^/]+)?\.txt$", name)]
 HASHED = re.compile(r"[A-Za-z0-9._-]+(\[[\w,-]+\])?==\S+( ; [^\\]+)?( --hash=sha256:[0-9a-f]{64})+")

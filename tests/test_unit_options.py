@@ -13,23 +13,29 @@ from support.sandbox import COSTS, OPENS, SWITCHES
 
 ROOT = Path(__file__).parents[1]
 QUEUES = {"default": {}, "pdf": {}}
+SERVICES = {"bot": {"command": "run bot"}}
+TIMERS = {"report": {"command": "report", "calendar": "daily"}}
+TABLES = {"worker": "app_queue_table", "service": "app_service_table", "timer": "app_timer_table"}
 SEVERAL = {"one": "10.0.0.1", "two": "fd00::2"}
 
 
-def unit(kind, queue="default", **variables):
-    """Render the unit of a service, or of a queue's worker, as a release has it."""
+def unit(kind, name="default", **variables):
+    """Render the unit of a service, or of a queue's worker, a further process or a timer, as a release has it."""
     given = {
         "app_celery": "site.celery:app",
         "celery_queues": QUEUES,
+        "app_services": SERVICES,
+        "app_timers": TIMERS,
         "app_addresses": {},
         "app_shared_credentials": {},
     } | variables
-    more = {"queue": queue, "options": "{{ app_queue_table[queue] }}"} if kind == "worker" else {}
+    more = {}
+    if kind in TABLES:
+        options = evaluate(f"{{{{ {TABLES[kind]}[name] }}}}", name=name, **given)
+        more = {"queue": name, "process": name, "options": options}
     text = (
         f"{{{{ lookup('ansible.builtin.template', app_project ~ '/systemd/{kind}@.service.j2', template_vars=more) }}}}"
     )
-    if kind == "worker":
-        more["options"] = evaluate(more["options"], queue=queue, **given)
     return evaluate(text, more=more, **given)
 
 
@@ -39,18 +45,30 @@ def values(text, directive):
 
 
 def units(**variables):
-    """Web, Beat and the workers of two queues."""
+    """Web, Beat, the workers of two queues, a further process and a timer's command."""
     found = {kind: unit(kind, **variables) for kind in ("web", "beat")}
-    return found | {queue: unit("worker", queue, **variables) for queue in QUEUES}
+    found |= {queue: unit("worker", queue, **variables) for queue in QUEUES}
+    return found | {"bot": unit("service", "bot", **variables), "report": unit("timer", "report", **variables)}
+
+
+def with_option(**option):
+    """Each unit that may have an option of its own, with the variables that give it that option."""
+    return {
+        "web": {"app_web": option},
+        "beat": {"app_beat": option},
+        "pdf": {"celery_queues": QUEUES | {"pdf": option}},
+        "bot": {"app_services": {"bot": SERVICES["bot"] | option}},
+        "report": {"app_timers": {"report": TIMERS["report"] | option}},
+    }
 
 
 def test_every_list_of_switches_is_the_table():
     options, valid = specs(str(ROOT)), schemas(str(ROOT))
     lists = [options["app_sandbox"]["choices"]]
     lists += [options[name]["options"]["sandbox"]["choices"] for name in ("app_web", "app_beat")]
-    queue = valid["celery_queues"]["additionalProperties"]["properties"]
-    lists += [queue["sandbox"]["items"]["enum"]]
-    assert lists == [list(SWITCHES)] * 4
+    for name in ("celery_queues", "app_services", "app_timers"):
+        lists += [valid[name]["additionalProperties"]["properties"]["sandbox"]["items"]["enum"]]
+    assert lists == [list(SWITCHES)] * 6
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
@@ -59,14 +77,12 @@ def test_a_switch_is_turned_off_where_it_is_asked_for_and_nowhere_else(switch):
     plain = units()
     assert [name for name, text in plain.items() if lines in text] == []
     assert [name for name, text in units(app_sandbox=[switch]).items() if lines in text] == list(plain)
-    assert [name for name, text in units(app_web={"sandbox": [switch]}).items() if lines in text] == ["web"]
-    assert [name for name, text in units(app_beat={"sandbox": [switch]}).items() if lines in text] == ["beat"]
-    queues = QUEUES | {"pdf": {"sandbox": [switch]}}
-    for name, text in units(celery_queues=queues).items():
-        assert (lines in text) == (name == "pdf")
-        assert text.replace(f"# Turned off by {switch}:\n{lines}\n", "") == plain[name], "and nothing else"
-        after = text.partition("SystemCallErrorNumber")[2]
-        assert name != "pdf" or lines in after, "systemd takes the last one"
+    for one, variables in with_option(sandbox=[switch]).items():
+        for name, text in units(**variables).items():
+            assert (lines in text) == (name == one)
+            assert text.replace(f"# Turned off by {switch}:\n{lines}\n", "") == plain[name], "and nothing else"
+            after = text.partition("SystemCallErrorNumber")[2]
+            assert name != one or lines in after, "systemd takes the last one"
 
 
 def test_a_switch_that_is_named_twice_is_there_once():
@@ -155,13 +171,8 @@ def test_network_of_all_services_and_of_one(network, hosts, expected):
     for name, text in units(app_network=network, app_addresses=hosts).items():
         assert network_of(text) == expected, name
     other = "egress" if network == "sealed" else "sealed"
-    queues = QUEUES | {"pdf": {"network": network}}
     given = {"app_network": other, "app_addresses": hosts}
-    for one, variables in {
-        "web": {"app_web": {"network": network}},
-        "beat": {"app_beat": {"network": network}},
-        "pdf": {"celery_queues": queues},
-    }.items():
+    for one, variables in with_option(network=network).items():
         for name, text in units(**given | variables).items():
             assert (network_of(text) == expected) == (name == one), (one, name)
 
@@ -171,6 +182,14 @@ def test_flower_reaches_no_destination_of_the_application(network, own):
     text = "{{ lookup('ansible.builtin.template', app_project ~ '/systemd/flower.service.j2') }}"
     paths = {"__flower_venv": "/opt/flower", "__flower_config_dir": "/etc/site-flower"}
     assert network_of(evaluate(text, app_network=network, app_addresses={}, **paths)) == own
+
+
+def test_flower_reaches_the_broker_of_a_provider():
+    text = "{{ lookup('ansible.builtin.template', app_project ~ '/systemd/flower.service.j2') }}"
+    given = {"__flower_venv": "/opt/flower", "__flower_config_dir": "/etc/site-flower", "app_addresses": {}}
+    given |= {"app_network": ["203.0.113.7"], "app_broker_url": "rediss://broker.example.net"}
+    given |= {"app_managed_users": [], "app_broker_password": "x" * 20}
+    assert network_of(evaluate(text, **given)) == limited("203.0.113.7")
 
 
 def hidden(text):
@@ -183,16 +202,20 @@ def test_data_folders_are_for_all_services_or_for_one():
         "app_writable": ["data"],
         "app_web": {"writable": ["exports"]},
         "celery_queues": {"default": {}, "pdf": {"writable": ["fonts", "data"]}},
+        "app_services": {"bot": SERVICES["bot"] | {"writable": ["models"]}},
+        "app_timers": {"report": TIMERS["report"] | {"writable": ["exports"]}},
     }
     found = units(**given)
     assert {name: hidden(text) for name, text in found.items()} == {
-        "web": ["fonts"],
-        "beat": ["exports", "fonts"],
-        "default": ["exports", "fonts"],
-        "pdf": ["exports"],
+        "web": ["fonts", "models"],
+        "beat": ["exports", "fonts", "models"],
+        "default": ["exports", "fonts", "models"],
+        "pdf": ["exports", "models"],
+        "bot": ["exports", "fonts"],
+        "report": ["fonts", "models"],
     }
     assert {path for text in found.values() for path in values(text, "ReadWritePaths")} == {"/srv/site/shared"}
-    assert evaluate("{{ app_folders }}", **given) == ["data", "exports", "fonts"]
+    assert evaluate("{{ app_folders }}", **given) == ["data", "exports", "fonts", "models"]
     assert all(path.startswith("-/srv/site/shared/") for path in values(found["beat"], "InaccessiblePaths"))
 
 
@@ -218,4 +241,4 @@ def test_folders_whose_names_differ_in_case_are_two():
 
 
 def test_without_data_folders_nothing_is_hidden():
-    assert [hidden(text) for text in units(app_writable=["data"]).values()] == [[]] * 4
+    assert [hidden(text) for text in units(app_writable=["data"]).values()] == [[]] * 6

@@ -23,6 +23,9 @@ def problems(lock=(), current="b", **changed):
         {"doing": "draining, running blog.send[1]", "state": "draining", "lock": {"deploy": "x"}},
         {"release": "a", "lock": {"deploy": "x"}},  # a deploy is under way
         {"release": "a", "state": "failed"},
+        {"unit": "blog-timer-x@b.service", "part": "timer-x", "state": "activating"},  # a command of a timer
+        {"unit": "blog-timer-x@a.service", "part": "timer-x", "release": "a", "state": "activating"},
+        {"unit": "blog-timer-x@b.timer", "part": "timer-x", "doing": ""},
     ],
 )
 def test_what_is_right_is_no_problem(right):
@@ -36,6 +39,7 @@ def test_what_is_right_is_no_problem(right):
             {"restarts": 1, "age": 42, "ended": "Failed with result 'watchdog'"},
             "blog-worker-mail@b.service was started again once, the last time 42 s ago .Failed with result 'watchdog'.: journalctl -u blog-worker",
         ),
+        ({"unit": "blog-timer-x@b.timer", "part": "timer-x", "state": "inactive"}, "blog-timer-x@b.timer does not run"),
         ({"restarts": 9, "age": 2, "state": "activating"}, "was started again 9 times"),
         ({"restarts": 2, "age": 20, "part": "beat"}, "was started again 2 times"),
         (

@@ -51,7 +51,7 @@ def test_schema_of_a_role_has_its_variables_alone(role):
 def test_a_missing_variable_is_named_with_its_description():
     required = [name for name, option in OPTIONS.items() if option.get("required")]
     found = inventory.variable_problems({}, str(ROOT))
-    assert [problem.split(" is missing: ")[0] for problem in found] == required
+    assert [problem.split(" is missing: ")[0] for problem in found] == [*required, "app_wsgi"]
     assert "celery_queues is missing: Queue name to options. Each queue has a worker unit of its own." in found
     assert [problem for problem in found if "(" in problem] == []
 
@@ -97,7 +97,7 @@ def test_an_option_that_is_left_out_has_its_default():
         ("app_web", {"workers": 0}, "app_web.workers is 0; it must be a whole number from 1 to 512."),
         ("app_web", {"threads": "4"}, "app_web.threads is '4'; it must be a whole number from 1 to 1024, without quotes."),
         ("app_web", {"threads": "many"}, "app_web.threads is 'many'; it must be a whole number from 1 to 1024."),
-        ("app_web", {"worker": 1}, "app_web.worker is unknown. Known options: max_requests, network, preload, sandbox, threads, "
+        ("app_web", {"worker": 1}, "app_web.worker is unknown. Known options: drain, max_requests, network, preload, sandbox, threads, "
          "timeout, workers, writable."),
         ("app_version", 1.5, "app_version is 1.5; it must be a text, in quotes: a branch, a tag or a commit."),
         ("app_network", "open", "app_network is 'open'; it must be egress or sealed, or a list of IP addresses and networks, such as "
@@ -129,7 +129,7 @@ def test_an_option_that_is_left_out_has_its_default():
         ("app_environment", {"A": [1]}, "app_environment.A is [1]; it must be a text or a number."),
         ("app_secrets", {"a": 5}, "app_secrets.a is of the type int; it must be a text that is not empty and contains no NUL."),
         ("app_own_settings", ["cache", "data base"], "app_own_settings[1] is 'data base'; it must be environment, database, cache, "
-         "secret_key, hosts, debug, security, static, media, email, apps, celery or results."),
+         "channels, secret_key, hosts, debug, security, static, media, email, apps, celery or results."),
         ("app_environment", {"DJANGO_SETTINGS_MODULE": "a.b"},
          "app_environment.DJANGO_SETTINGS_MODULE is set by the units themselves: remove it."),
         ("app_email", {"port": 25}, "app_email has no host: name the SMTP server, or leave app_email out."),

@@ -16,6 +16,7 @@ from support.playbooks import ansible
 # Variables of the inventory that host tests read.
 VARIABLES = [
     "app_name",
+    "app_additional",
     "app_celery",
     "app_source",
     "app_url",
@@ -30,6 +31,7 @@ VARIABLES = [
     "sandbox_state",
     "group_names",
     "groups",
+    "app_asgi",
     "celery_host_queues",
     "app_private_address",
     "app_network",
@@ -88,6 +90,11 @@ class Deployment:
         """Return the names of the hosts that the application runs on."""
         groups = ("redis", "postgresql", "edge", "web", "workers", "beat", "flower")
         return {host for group in groups for host in self.groups.get(group, [])}
+
+    @property
+    def prefix(self) -> str:
+        """Return what the names of its Redis instances begin with."""
+        return f"{self.app_name}-" if self.app_additional else ""
 
     def request(
         self,

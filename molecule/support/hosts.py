@@ -48,7 +48,7 @@ def redis_client(shell: Callable[[str], str], deployment: Deployment) -> Callabl
 
     def ask(command: str, user: str = "admin", instance: str = "broker") -> str:
         lines = f"AUTH {user} {json.dumps(deployment.app_redis_passwords[user])}\n{command}"
-        socket = f"/run/redis-{instance}/redis-server.sock"
+        socket = f"/run/redis-{deployment.prefix}{instance}/redis-server.sock"
         return shell(f"redis-cli -s {socket} <<'END' | tail -n +2\n{lines}\nEND\n").strip()
 
     return ask

@@ -30,7 +30,7 @@ REFUSED = {
     ),
     "another application": (
         {"app_name": "blog", "app_url": "https://blog.example.com", "nginx_server_name": "blog.example.com"},
-        "app_name is 'blog', and this host has another application, 'shop' (last deployed 20",
+        "app_additional is false, and this host has an application already, 'shop'. If blog is another one, set app_additional to true",
     ),
     "unsupported distribution": (
         {"ansible_facts": {"distribution": "Fedora", "distribution_major_version": "43", "memtotal_mb": 4096}},

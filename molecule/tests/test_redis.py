@@ -31,9 +31,11 @@ def test_running_configuration(redis, instance, wanted):
 
 
 @pytest.mark.parametrize("instance", ["broker", "cache"])
-def test_started_without_a_warning(host, instance):
+def test_started_without_a_warning(host, deployment, instance):
     """What Redis says at its start about the kernel's settings; a container's host may keep its own."""
-    started = host.check_output(f"systemctl show --property=InvocationID --value redis-server@{instance}")
+    started = host.check_output(
+        f"systemctl show --property=InvocationID --value redis-server@{deployment.prefix}{instance}"
+    )
     said = host.check_output(f"journalctl --no-pager --output=cat _SYSTEMD_INVOCATION_ID={started}").splitlines()
     assert any("Ready to accept" in line or "ready to accept" in line for line in said)
     given = host.file("/proc/sys/vm/overcommit_memory").content_string.strip() == "1"
@@ -54,8 +56,8 @@ def test_no_redis_listens_on_a_port(host, deployment):
 
 
 @pytest.mark.parametrize("instance", ["broker", "cache"])
-def test_stranger_is_refused(host, instance):
-    socket = f"/run/redis-{instance}/redis-server.sock"
+def test_stranger_is_refused(host, deployment, instance):
+    socket = f"/run/redis-{deployment.prefix}{instance}/redis-server.sock"
     assert "NOAUTH" in host.run(f"redis-cli -s {socket} PING").stdout
     assert "WRONGPASS" in host.run(f"redis-cli -s {socket} AUTH default x").stdout
     assert "Permission denied" in host.run(f"runuser -u nobody -- redis-cli -s {socket} PING 2>&1").stdout

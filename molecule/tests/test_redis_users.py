@@ -69,7 +69,7 @@ def clients(host):
 
 
 def options(client, app, password, socket="/run/redis-cache/redis-server.sock"):
-    """CACHES["default"] for a client, as docs/your-app.md says."""
+    """CACHES["default"] for a client, as docs/application.md says."""
     login = {"username": "cache", "password": password}
     backend, options = {
         "django": ("django.core.cache.backends.redis.RedisCache", login),

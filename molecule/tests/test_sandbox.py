@@ -20,7 +20,9 @@ def units(host, deployment):
     """Each of this host's units once: what it is, to the unit's name."""
     app, found = deployment.app_name, {}
     for kind in (kind for group in deployment.group_names for kind in GROUPS.get(group, [])):
-        if kind == "flower":
+        if kind.startswith("redis-server@"):
+            found[kind] = f"{kind.replace('@', f'@{deployment.prefix}')}.service"
+        elif kind == "flower":
             found[kind] = f"{app}-flower.service"
         elif kind == "postgresql":
             found[kind] = host.check_output("systemctl list-units --plain --no-legend 'postgresql@*'").split()[0]

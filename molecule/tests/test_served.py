@@ -249,10 +249,17 @@ def test_paths_have_entries_of_their_own(deployment, ask, shown, bill):
 
 
 def test_what_nginx_refuses_ends_the_deploy_and_not_nginx(host, deployment, inventory, shown, tmp_path):
-    before = host.check_output("sha256sum /etc/nginx/nginx.conf; systemctl show --property=MainPID nginx")
+    before = host.check_output(
+        "sha256sum /etc/nginx/nginx.conf /etc/nginx/coldframe/*; systemctl show --property=MainPID nginx"
+    )
     (tmp_path / "nginx.conf").write_text("location = /a { return 204; }\nretrun 200;\n")
     result = play(inventory, "preflight", "-e", json.dumps({"nginx_snippet": str(tmp_path / "nginx.conf")}))
     assert result.returncode != 0
     assert 'unknown directive "retrun", line 2 of nginx_snippet' in output(result)
-    assert host.check_output("sha256sum /etc/nginx/nginx.conf; systemctl show --property=MainPID nginx") == before
+    assert (
+        host.check_output(
+            "sha256sum /etc/nginx/nginx.conf /etc/nginx/coldframe/*; systemctl show --property=MainPID nginx"
+        )
+        == before
+    )
     assert deployment.request("/healthz/").status == 200

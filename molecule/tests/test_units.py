@@ -17,7 +17,7 @@ def test_every_unit_runs_the_current_release_and_no_other(host, deployment):
 def test_every_unit_is_active_and_starts_at_boot(host, deployment):
     app = deployment.app_name
     services = {
-        "redis": ["redis-server@broker", "redis-server@cache"],
+        "redis": [f"redis-server@{deployment.prefix}{instance}" for instance in ("broker", "cache")],
         "postgresql": ["postgresql"],
         "edge": ["nginx"],
         "flower": [f"{app}-flower"],

@@ -88,7 +88,7 @@ def collect(lock: str, target: dict[str, str], cache: Path) -> Path:
                 f"{machine} with glibc {target['glibc']}: {told(done.stderr)}\n"
                 f"Each needs a wheel for that in the controller's own index ('{sys.executable} -m pip config list' "
                 "tells which it is), with a hash that is in the lock file. Where there is none, take a version that has "
-                "one, or build it (docs/your-app.md, 'Packages without wheels')."
+                "one, or build it (docs/new.md, 'Packages without wheels')."
             )
         partial = Path(folder, "all.zip")
         with zipfile.ZipFile(partial, "w") as together:  # stored: wheels are compressed

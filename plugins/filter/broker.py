@@ -48,13 +48,15 @@ return cjson.encode(queues)
 """
 
 
-def broker_commands(queues: list[str], default_queue: str, password: str) -> str:
+def broker_commands(queues: list[str], default_queue: str, login: str, index: int = 0) -> str:
     """Make redis-cli's input that asks for the state of these queues, and of all that were ever declared.
 
     :param default_queue: `celery_default_queue`, whose exchange all queues are bound to.
+    :param login: the line that logs in (`redis_login`).
+    :param index: of the database that has the queues.
     """
     script, names = re.sub(r"\s+", " ", SCRIPT), " ".join(queues)
-    return f'AUTH admin {password}\nSELECT 0\nEVAL "{script}" 1 _kombu.binding.{default_queue} {names}\n'
+    return f'{login}SELECT {index}\nEVAL "{script}" 1 _kombu.binding.{default_queue} {names}\n'
 
 
 def _state(answer: str) -> dict[str, dict[str, Any]]:

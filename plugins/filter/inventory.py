@@ -263,15 +263,21 @@ def _destination_problem(value: str) -> str:
     return ""
 
 
+def _networks(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Map `app_network`, and each `network` of a unit, such as `app_web.network`, to its value."""
+    networks = {"app_network": values.get("app_network")}
+    networks |= {f"{name}.network": values.get(name, {}).get("network") for name in ("app_web", "app_beat")}
+    for variable in ("celery_queues", "app_services", "app_timers"):
+        entries = values.get(variable, {})
+        networks |= {f"{variable}.{name}.network": options.get("network") for name, options in entries.items()}
+    return networks
+
+
 def _network_problems(values: Mapping[str, Any]) -> list[str]:
-    """Say which destinations of `app_network`, and of `network` of a service or a queue, are no addresses or networks."""
-    lists = {"app_network": values.get("app_network")}
-    lists |= {f"{name}.network": values.get(name, {}).get("network") for name in ("app_web", "app_beat")}
-    queues = values.get("celery_queues", {})
-    lists |= {f"celery_queues.{queue}.network": options.get("network") for queue, options in queues.items()}
+    """Say which destinations of `app_network`, and of `network` of a unit, are no addresses or networks."""
     found = [
         (_place(name, [number]), value, _destination_problem(value))
-        for name, destinations in lists.items()
+        for name, destinations in _networks(values).items()
         if isinstance(destinations, list)
         for number, value in enumerate(destinations)
     ]
@@ -292,6 +298,19 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], us
             problems.append(f"app_private_address is {address!r}; it must be an IP address.")
     if (port := re.search(r":(\d+)$", values.get("app_url", ""))) and int(port[1]) > 65535:
         problems.append(f"app_url is {values['app_url']!r}; its port must be from 1 to 65535.")
+    additional = values.get("app_additional", False)
+    for instance in ("broker", "cache"):
+        folder = f"/run/redis-{values.get('app_name', '')}-{instance}/" if additional else f"/run/redis-{instance}/"
+        socket = values.get(f"app_{instance}_socket", folder)
+        if "app_name" in values and not socket.startswith(folder):
+            problems.append(
+                f"app_{instance}_socket is {socket!r}; it must be in {folder}, the only folder that this Redis may write."
+            )
+    if additional and values.get("nginx_health_path"):
+        problems.append(
+            f"nginx_health_path is {values['nginx_health_path']!r} and app_additional is true: requests without a host name are "
+            "for the first application of the server. Leave nginx_health_path out, and let the load balancer send the host name."
+        )
     ports = {5432: "PostgreSQL's"}
     for name in ("app_web_port", "app_broker_port", "app_cache_port", "app_flower_port"):
         port = values.get(name, options[name]["default"])
@@ -317,7 +336,48 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], us
                 "app_redis_passwords_before must have a password of printable ASCII without spaces for one of "
                 f"{', '.join(users)}: make rotate-secret sets it."
             )
-    return problems + _network_problems(values) + _reserved_problems(values, users)
+    return problems + _network_problems(values) + _managed_problems(values) + _reserved_problems(values, users)
+
+
+# What is for a provider's server, to the variable with its address.
+OF_SERVERS = {
+    "app_database_ca_file": "app_database_url",
+    "app_database_pooled": "app_database_url",
+    "app_redis_ca_file": "app_broker_url",
+    "app_broker_password": "app_broker_url",  # pragma: allowlist secret
+    "app_cache_url": "app_broker_url",
+    "app_cache_password": "app_cache_url",  # pragma: allowlist secret
+}
+
+
+def _managed_problems(values: Mapping[str, Any]) -> list[str]:
+    """Say what does not go together in the variables of a provider's servers."""
+    secrets = {"app_broker_password", "app_cache_password"}
+    problems = [
+        f"{name} is {'set' if name in secrets else repr(values[name])}, and {url} is empty: set both, or leave {name} out."
+        for name, url in OF_SERVERS.items()
+        if values.get(name) and not values.get(url)
+    ]
+    urls = {name: values[name] for name in ("app_database_url", "app_broker_url", "app_cache_url") if values.get(name)}
+    sealed = [name for name, network in _networks(values).items() if network == "sealed"]
+    for name, url in urls.items():
+        if (port := re.search(r":(\d+)(/|$)", url)) and int(port[1]) > 65535:
+            problems.append(f"{name} is {url!r}; its port must be from 1 to 65535.")
+        if sealed:
+            problems.append(
+                f"{name} is {url!r}, and {' and '.join(sealed)} is sealed, with which no unit reaches a server outside of the inventory: "
+                "set it to egress, or to a list that has the provider's addresses."
+            )
+    if "app_broker_url" in urls and not values.get("app_broker_password"):
+        problems.append(
+            f"app_broker_url is {urls['app_broker_url']!r}, and app_broker_password is missing: put the provider's password there, in the vault."
+        )
+    if "app_database_url" in urls and values.get("app_database_password_before"):
+        problems.append(
+            f"app_database_url is {urls['app_database_url']!r}, and app_database_password_before is set, which is for logins that Coldframe "
+            "makes: move its value back to app_database_password, and change a provider's password as docs/managed.md says."
+        )
+    return problems
 
 
 def variables_of_others(variables: Mapping[str, Any]) -> list[str]:
@@ -403,6 +463,10 @@ def variable_problems(variables: Mapping[str, Any], project: str, others: Mappin
             values[name] = value
     missing = [name for name, option in options.items() if option.get("required") and name not in variables]
     problems += [f"{name} is missing: {_text(options[name]['description'])}" for name in missing]
+    if all(name not in variables or values.get(name) == "" for name in ("app_wsgi", "app_asgi")):
+        problems.append(
+            "app_wsgi is missing: name the WSGI application, such as mysite.wsgi:application, or in app_asgi the ASGI application."
+        )
     return problems + _together_problems(values, options, redis_users(project))
 
 

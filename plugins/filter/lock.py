@@ -29,9 +29,14 @@ else:
 WHY = {
     "packaging": "kombu needs it to speak to Redis, and celery[redis] brings it: write celery[redis] and",
     "redis": "celery[redis] brings it: write celery[redis] and",
+    "uvicorn": "app_asgi is served by it: write uvicorn[standard] and",
+    "uvicorn-worker": "app_asgi is served by it: write uvicorn-worker and",
+    "websockets": "Uvicorn needs it for WebSockets, and uvicorn[standard] brings it: write uvicorn[standard] and",
 }
 # What the units start, and what they cannot do without. kombu imports packaging from 5.5 on.
 NEEDED = ("celery", "kombu", "billiard", "django", "django-celery-beat", "gunicorn", "redis", "packaging")
+# What serves an ASGI application besides, and WebSockets.
+NEEDED_FOR_ASGI = ("uvicorn", "uvicorn-worker", "websockets")
 # Where projects keep what they require besides.
 KEPT = [f"requirements/{name}.{kind}" for kind in ("in", "txt") for name in ("production", "prod", "base")]
 MADE_BY = re.compile(r"^#[ \t]+(?:uv pip compile|pip-compile)[ \t](.*)$", re.M)
@@ -236,20 +241,21 @@ def lock_warnings(source: str, lock_file: str) -> list[str]:
     ]
 
 
-def lock_problems(source: str, lock_file: str, version: str = "", python: str = "") -> list[str]:
+def lock_problems(source: str, lock_file: str, version: str = "", python: str = "", asgi: bool = False) -> list[str]:
     """Refuse an application without a hash-locked requirements file that has what the units start, in versions that were tried.
 
     :param source: the application's folder on the controller.
     :param lock_file: `app_lock_file`, relative to it or beside the inventory.
     :param version: `app_version`, when the folder was checked out from `app_repository`.
     :param python: the version of the host's Python.
+    :param asgi: whether Gunicorn serves an ASGI application (`app_asgi`).
     """
     if not os.path.isdir(source):
         return [f"app_source is {source!r}, which is not a folder on the controller."]
     place = f"app_version {version!r} of app_repository" if version else f"app_source ({source})"
     text = Path(source, lock_file).read_text(errors="replace") if Path(source, lock_file).is_file() else ""
     if os.path.isabs(lock_file):
-        return _beside_problems(source, lock_file, text, python)
+        return _beside_problems(source, lock_file, text, python, asgi)
     folder = "" if version else f"{source}/"
     inside = _inside(source, lock_file, text)
     there = Path(source, inside).is_file()
@@ -266,7 +272,7 @@ def lock_problems(source: str, lock_file: str, version: str = "", python: str = 
         return [f"{lock_file} {what}, so it is no lock file. Make one{move or ':'} {command}."]
     problems = [
         f"{lock_file} does not lock {package!r}: {WHY.get(package, f'add {package} to {inside} and')} lock again, {command}."
-        for package in _missing(locked)
+        for package in _missing(locked, asgi)
     ]
     problems += [
         f"{lock_file}, {problem} in {inside} and lock again, {command}."
@@ -314,12 +320,12 @@ def lock_python(source: str, lock_file: str) -> str:
     return made_for[2] if made_for else ""
 
 
-def _missing(locked: dict[str, list[str]]) -> list[str]:
+def _missing(locked: dict[str, list[str]], asgi: bool) -> list[str]:
     """List the packages that the units need and that are not locked."""
     kombu = [versions.parsed(text) for text in locked.get("kombu", ["5.5"])]
     return [
         package
-        for package in NEEDED
+        for package in (*NEEDED, *(NEEDED_FOR_ASGI if asgi else ()))
         if package not in locked and not (package == "packaging" and all(old < (5, 5) for old in kombu))
     ]
 
@@ -333,7 +339,7 @@ def _python_problems(python: str) -> list[str]:
     ]
 
 
-def _beside_problems(source: str, lock_file: str, text: str, python: str) -> list[str]:
+def _beside_problems(source: str, lock_file: str, text: str, python: str, asgi: bool) -> list[str]:
     """Refuse a lock file beside the inventory: one that `make lock` did not make, or made for something else."""
     command = f"'make lock ENV={_environment(lock_file)}'"
     if not os.path.isfile(lock_file):
@@ -343,7 +349,7 @@ def _beside_problems(source: str, lock_file: str, text: str, python: str) -> lis
         return [f"{lock_file} is no list of packages with versions and hashes: {command} makes it."]
     inside = next((name for name, _ in MADE_FROM.findall(text) if Path(source, name).is_file()), "its requirements")
     problems = _outdated(source, lock_file, text, python)
-    problems += [f"{lock_file} does not lock {package!r}: {command} adds it." for package in _missing(locked)]
+    problems += [f"{lock_file} does not lock {package!r}: {command} adds it." for package in _missing(locked, asgi)]
     # What is made for another Python, or from other files, is made anew anyway.
     problems += (
         []

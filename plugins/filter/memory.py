@@ -16,6 +16,7 @@ FIXED = {
     "flower": ("Flower", 50),
     "edge": ("nginx", 5),
 }
+ONCE = ("Debian", "PostgreSQL", "nginx")  # whichever applications a host has
 WEB = (30, 30)  # MiB of the first process, and of each further one
 WORKER = (50, 35)
 
@@ -42,15 +43,21 @@ def memory_parts(
     return parts
 
 
-def memory_lines(parts: dict[str, int], facts: dict[str, Any]) -> list[str]:
+def memory_lines(
+    parts: dict[str, int], facts: dict[str, Any], beside: dict[str, dict[str, int]] | None = None
+) -> list[str]:
     """Say whether a host's memory is too little, or tight; nothing when there is enough.
 
     :param parts: what `memory_parts` returns.
     :param facts: with `memtotal_mb` and `swaptotal_mb`.
+    :param beside: what it returns for the other applications of the host, by their names.
     :returns: no line; or one that begins with "Too little" or with "Tight".
     """
     memory, swap = facts["memtotal_mb"], facts.get("swaptotal_mb", 0)
-    idle, more = sum(parts.values()), parts.get("web", 0) + parts.get("workers", 0)
+    more = parts.get("web", 0) + parts.get("workers", 0)
+    for name, others in (beside or {}).items():
+        parts = parts | {f"the application {name}": sum(size for part, size in others.items() if part not in ONCE)}
+    idle = sum(parts.values())
     told = f"{' + '.join(f'{name} {size}' for name, size in parts.items())} = {idle} MiB"
     remedy = (
         "Give the host more memory, lower app_web.workers or concurrency in celery_queues, or have fewer queues here."

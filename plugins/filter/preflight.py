@@ -119,16 +119,26 @@ def secret_problems(secrets: dict[str, Any], redis_users: list[str]) -> list[str
     return problems
 
 
-def topology_problems(groups: dict[str, list[str]], queues: Any, hostvars: Any) -> list[str]:
+def topology_problems(
+    groups: dict[str, list[str]], queues: Any, hostvars: Any, managed: dict[str, str] | None = None
+) -> list[str]:
     """Refuse an inventory in which a part of the application runs nowhere, or one that must be alone does not.
 
     :param groups: Ansible's groups.
     :param queues: `celery_queues`.
     :param hostvars: Ansible's hostvars, for `celery_host_queues` and `app_private_address`.
+    :param managed: groups that have no host because a provider runs the service, to the variable that says so.
     """
     problems = []
     for group, (least, most) in GROUPS.items():
         hosts = groups.get(group, [])
+        if managed and group in managed:
+            if hosts:
+                problems.append(
+                    f"The inventory group {group!r} has {', '.join(hosts)}, and {managed[group]} names a provider's server, "
+                    f"which the application would use instead: take the group's hosts out, or {managed[group]}."
+                )
+            continue
         if len(hosts) < least:
             problems.append(f"The inventory group {group!r} has no host: put one in it.")
         if len(hosts) > most:
@@ -210,20 +220,21 @@ def interface_problems(facts: dict[str, Any], address: str) -> list[str]:
     ]
 
 
-def socket_group_problems(asked: list[str], present: list[str], alone: bool) -> list[str]:
+def socket_group_problems(asked: list[str], present: list[str], alone: bool, group: str = "redis-clients") -> list[str]:
     """Refuse groups with which the units would not start, or not reach Redis.
 
     :param asked: `app_socket_groups`.
     :param present: the groups that the host has; the one of Redis' sockets may yet come.
     :param alone: whether everything runs on one host, and talks through sockets.
+    :param group: `app_redis_group`, that of Redis' sockets.
     """
     problems = [
-        f"app_socket_groups holds {group!r}, a group that this host does not have: add it there or take it out."
-        for group in asked
-        if group not in (*present, "redis-clients")
+        f"app_socket_groups holds {name!r}, a group that this host does not have: add it there or take it out."
+        for name in asked
+        if name not in (*present, group)
     ]
-    if alone and "redis-clients" not in asked:
-        problems.append(f"app_socket_groups is {asked!r}; it must hold 'redis-clients', or nothing reaches Redis.")
+    if alone and group not in asked:
+        problems.append(f"app_socket_groups is {asked!r}; it must hold {group!r}, or nothing reaches Redis.")
     return problems
 
 
@@ -252,17 +263,19 @@ def occupied_problems(state: dict[str, Any], groups: list[str], app: str, sandbo
     :param sandbox: `sandbox_name`, when the host is one.
     """
     problems = []
-    for other, deployed in state["others"].items():
+    for other, there in state["others"].items():
+        if there["record"]:
+            continue  # of these beside_problems tells
         way = (
             f"give {app} a host of its own, with another SANDBOX_NAME and other SANDBOX_*_PORTs, or remove this one: 'make sandbox-down'"
             if sandbox
-            else f"give {app} a server of its own, or take {other} off this one: 'make remove-app APP={other} ENV=...', which "
-            "keeps its database and its uploads"
+            else f"remove {other} (make down)"
         )
         problems.append(
-            f"app_name is {app!r}, and this host has another application, {other!r} (last deployed {deployed}). A host has room "
-            f"for one: {app} would take its place in nginx, and do its queued tasks. If it is the same application, call it "
-            f"{other!r} as before: its database and folders have that name. Else {way}."
+            f"app_name is {app!r}, and this host has another application, {other!r} (last deployed {there['deployed']} by an "
+            f"earlier Coldframe, which left no room for a second one). If it is the same application, call it {other!r} as "
+            f"before: its database and folders have that name. Else deploy {other} once with this Coldframe, then {app} beside "
+            f"it (docs/two-applications.md); or {way}."
         )
     ways = {
         "edge": "Coldframe's nginx.conf would put out of service. Remove them",
@@ -292,6 +305,61 @@ def port_problems(listeners: dict[str, str], groups: list[str], ports: dict[str,
         for group, port in wanted
         if group in groups and listeners.get(str(port), "") not in ("", OWN_LISTENERS[group])
     ]
+
+
+def beside_problems(state: dict[str, Any], app: str, record: dict[str, Any], allowed: list[str] | str) -> list[str]:
+    """Refuse what does not go together with the other applications of a host, or with the one that was deployed before.
+
+    :param state: what deploy_state says of the host.
+    :param app: `app_name`.
+    :param record: `app_record`, what this application is to take of the host.
+    :param allowed: `release_allow_shared`; from the command line one text with commas.
+    """
+    allowed = allowed.split(",") if isinstance(allowed, str) else allowed
+    problems = []
+    before = bool(state["record"].get("additional"))
+    if state["current"] and record["additional"] != before:
+        problems.append(
+            f"app_additional is {_yaml(record['additional'])}, and {app} was deployed with {_yaml(before)}: its queued tasks are in Redis "
+            f"instances of other names. Set it to {_yaml(before)}."
+        )
+    for other, its in ((name, there["record"]) for name, there in state["others"].items() if there["record"]):
+        if not record["additional"] and not its["additional"]:
+            problems.append(
+                f"app_additional is false, and this host has an application already, {other!r}. If {app} is another one, set "
+                f"app_additional to true. If it is the same, call it {other!r} as before (app_name)."
+            )
+        spread = [name for name, of in ((app, record), (other, its)) if of["hosts"] > 1]
+        if spread:
+            problems.append(
+                f"This host has another application, {other!r}, and {' and '.join(spread)} "
+                f"{'are' if len(spread) > 1 else 'is'} spread over several hosts. Only applications that run on one host "
+                "as a whole can share it: take another server."
+            )
+        for name in sorted(set(record["names"]) & set(its["names"])):
+            problems.append(
+                f"{name!r} is a host name of {other} too (app_url, nginx_server_name, app_aliases, nginx_redirect_names): nginx "
+                "serves one application at a name. Use another one."
+            )
+        roots = [Path(record["root"]), Path(its["root"])]
+        if roots[0].is_relative_to(roots[1]) or roots[1].is_relative_to(roots[0]):
+            problems.append(
+                f"app_root is {record['root']!r}, and that of {other} is {its['root']!r}: use another folder."
+            )
+        for socket in sorted(set(record["sockets"]) & set(its["sockets"])):
+            problems.append(f"{socket!r} is a socket of {other} too: use another path, or leave the variable out.")
+        for name, value in record["shared"].items():
+            if name in its["shared"] and value != its["shared"][name] and name not in allowed:
+                problems.append(
+                    f"{name} is {_yaml(value)}, and {_yaml(its['shared'][name])} for {other}: it is a setting of the whole host. "
+                    f"Make them alike. To change it, change it in both inventories, deploy {app} with ALLOW_SHARED={name}, then {other}."
+                )
+    return problems
+
+
+def _yaml(value: Any) -> str:
+    """Write a value as it stands in an inventory."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def host_port(address: str, port: int) -> str:
@@ -401,7 +469,7 @@ def smoke_problems(request: Any) -> list[str]:
     if not isinstance(path, str) or not path.startswith("/"):
         return [
             "smoke_request must name the page that shows after a deploy that the application works, such as "
-            "smoke_request: {path: /} (docs/your-app.md, 'What shows that it works')."
+            "smoke_request: {path: /} (docs/releases.md, 'The smoke test')."
         ]
     problems = [f"smoke_request.{name} is unknown. Known: {', '.join(known)}." for name in request if name not in known]
     status = request.get("status", [200])
@@ -418,6 +486,6 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
         checks = (host_problems, postgresql_version, postgresql_problems, secret_problems, topology_problems)
-        hosts = (hostname_problems, occupied_problems, port_problems, interface_problems)
+        hosts = (hostname_problems, occupied_problems, beside_problems, port_problems, interface_problems)
         more = (*hosts, source_problems, socket_group_problems, acme_problems, smoke_problems)
         return {filter_.__name__: filter_ for filter_ in (*checks, *more, private_addresses, host_port)}

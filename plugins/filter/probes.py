@@ -20,13 +20,14 @@ def _span(seconds: float) -> str:
     )
 
 
-def probe_commands(queues: list[str], login: str) -> str:
+def probe_commands(queues: list[str], login: str, index: int = 1) -> str:
     """Make redis-cli's input that asks for the time and for what is noted of each queue.
 
     :param login: the line that logs in (`redis_login`).
+    :param index: of the database that has the records.
     """
     keys = " ".join(f"probe:sent:{queue} probe:done:{queue}" for queue in queues)
-    return f"{login}SELECT 1\nTIME\nMGET {keys}\n"
+    return f"{login}SELECT {index}\nTIME\nMGET {keys}\n"
 
 
 def probe_lines(answer: str, queues: list[str]) -> list[str]:

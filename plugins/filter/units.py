@@ -18,6 +18,8 @@ def unit_problems(state: dict[str, Any], lately: int = LATELY) -> list[str]:
     for unit in state["units"]:
         name, restarts = unit["unit"], unit["restarts"]
         look = f"journalctl -u {name}"
+        if unit["part"].startswith("timer-") and name.endswith(".service"):
+            continue  # a command of a timer: it comes and goes, whatever its release
         if unit["release"] != state["current"]:
             if unit["state"] in ("active", "activating", "reloading", "restarting") and not deploying:
                 problems.append(

@@ -24,12 +24,15 @@ PARTS: dict[str, dict[str, Any]] = {
     "web": {"type": "bool", "default": False},
     "queues": {"type": "list", "elements": "str", "default": []},
     "beat": {"type": "bool", "default": False},
+    "processes": {"type": "list", "elements": "str", "default": []},
     "as_before": {"type": "bool", "default": False},
 }
 # What systemd logs of a process that ends otherwise than it should (systemd.journal-fields(7), sd-messages.h).
 PROCESS_ENDED = ("98e322203f7a4ed290d09fe03c09fe15", "d9b373ed55a64feb8242e02dbe79a49c")  # pragma: allowlist secret
 RUNNING = ("active", "activating", "reloading", "restarting")
 ENDED = ("inactive", "failed")
+# Parts of which two releases must not run at the same time, by the beginning of their names. They change over in this order.
+ALONE = ("service-", "timer-", "beat")
 
 
 class Module(Protocol):
@@ -53,6 +56,7 @@ class Application:
         self.units, self.credentials, self.state = UNITS, CREDENTIALS / app, STATE / app
         self.lock_file, self.history_file = self.state / "lock.json", self.state / "history.jsonl"
         self.stamp_file = self.state / "converged"
+        self.record_file = self.state / "host.json"
         self.shared_stamp = self.state / "shared-open"
 
     # --- systemd ---------------------------------------------------------------------------
@@ -73,7 +77,7 @@ class Application:
         One that is deactivating and was not asked to stop is "restarting": systemd starts it again afterwards, as a
         job says or its Restart=.
         """
-        pattern = f"{self.app}-*@*.service"
+        pattern = f"{self.app}-*@*.*"
         _, output = self.systemctl("list-units", "--all", "--plain", "--no-legend", "--full", pattern)
         states = {line.split()[0]: line.split()[2] for line in output.splitlines() if line.strip()}
         if "deactivating" in states.values():
@@ -90,17 +94,27 @@ class Application:
 
     def enabled(self) -> set[str]:
         """List the instances that start at boot."""
-        return {path.name for path in (self.units / f"{self.app}.target.wants").glob(f"{self.app}-*@*.service")}
+        return {path.name for path in (self.units / f"{self.app}.target.wants").glob(f"{self.app}-*@*.*")}
+
+    def runs(self, states: dict[str, str]) -> set[str]:
+        """List the instances that run, without the commands of timers: these come and go, and are left to end by themselves."""
+        return {unit for unit, state in states.items() if state in RUNNING and not self.is_command(unit)}
+
+    def is_command(self, unit: str) -> bool:
+        """Whether a unit is the command that a timer starts."""
+        return self.part(unit).startswith("timer-") and unit.endswith(".service")
 
     def unit(self, part: str, release: str, states: dict[str, str]) -> str:
-        """Name the instance that runs, or is to run, a part (web, beat, worker-QUEUE) of a release.
+        """Name the instance that runs, or is to run, a part (web, beat, worker-QUEUE, service-NAME, timer-NAME) of a release.
 
         A release that is gone back to while it still drains runs as RELEASE:2 beside itself, and does not wait for
-        the end of its own last tasks. Beat, of which two must never run, has one name only.
+        the end of its own last tasks. Beat and others of which two must never run have one name only.
         """
+        if part.startswith("timer-"):
+            return f"{self.app}-{part}@{release}.timer"
         names = [f"{self.app}-{part}@{release}.service"]
         names += [f"{self.app}-{part}@{release}:{turn}.service" for turn in range(2, 2 + len(states))]
-        if part == "beat":
+        if part.startswith(ALONE):
             return names[0]
         free = [name for name in names if states.get(name) not in ("deactivating", "restarting")]
         return next((name for name in free if states.get(name) in RUNNING), free[0])
@@ -109,12 +123,14 @@ class Application:
         """Name the part that a unit runs; the opposite of `unit`."""
         return unit.removeprefix(f"{self.app}-").partition("@")[0]
 
-    def parts(self, release: str, web: bool, queues: list[str], beat: bool, as_before: bool) -> list[str]:
+    def parts(
+        self, release: str, web: bool, queues: list[str], beat: bool, as_before: bool, processes: list[str]
+    ) -> list[str]:
         """List the parts of a release that run here: those it last ran with, if asked for and known; else as said."""
         before: list[str] = next((event["parts"] for event in self.activations() if event["release"] == release), [])
         if as_before and before:
             return before
-        return ["web"] * web + [f"worker-{queue}" for queue in queues] + ["beat"] * beat
+        return ["web"] * web + [f"worker-{queue}" for queue in queues] + processes + ["beat"] * beat
 
     def journal(self, unit: str, since: float = 0) -> str:
         """Return the last lines that a unit logged, and systemd of it.
@@ -204,7 +220,7 @@ class Application:
         folders = {p.name: p for p in (self.root / "releases").glob("*")}
         gone = set(folders) - holding
         paths = [folders[name] for name in gone]
-        paths += [p for p in self.units.glob(f"{self.app}-*@*.service") if release_of(p.name) not in holding]
+        paths += [p for p in self.units.glob(f"{self.app}-*@*.*") if release_of(p.name) not in holding]
         paths += [p for p in self.credentials.glob("*") if p.name not in holding]
         used = {(folders[name] / ".venv").resolve().name for name in set(folders) - gone}
         paths += [p for p in (self.root / "venvs").glob("*") if p.name not in used]
@@ -296,6 +312,16 @@ class Application:
         syslog.openlog(f"coldframe-{self.app}")
         syslog.syslog(" ".join(f"{name}={value}" for name, value in line.items() if name != "units"))
 
+    def record(self) -> dict[str, Any]:
+        """Read what the last deploy took of this host, as `__release_record` has it; empty before the first one that noted it."""
+        return read_record(self.record_file)
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Note what this application takes of the host, for the deploys of others."""
+        if record != self.record():
+            self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+            replace(self.record_file, json.dumps(record, sort_keys=True))
+
     def lock(self) -> dict[str, Any]:
         """Read who holds the lock; empty when nobody does."""
         try:
@@ -337,6 +363,15 @@ class Application:
         return bool(lock)
 
 
+def read_record(file: Path) -> dict[str, Any]:
+    """Read what an application takes of this host; empty where that was not noted, or cannot be read."""
+    try:
+        record = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def fits(venv: Path) -> bool:
     """Whether a virtual environment is not for another Python than this host's, as after an upgrade of Debian."""
     libraries = [path.name for path in (venv / "lib").glob("python3*")]
@@ -345,7 +380,7 @@ def fits(venv: Path) -> bool:
 
 def release_of(unit: str) -> str:
     """Read the release from a unit's name."""
-    return re.split(r"[@:]|\.service$", unit)[1]
+    return re.split(r"[@:]|\.(?:service|timer)$", unit)[1]
 
 
 def replace(path: Path, text: str, mode: int = 0o600) -> None:

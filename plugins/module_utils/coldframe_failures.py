@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-DOC = "docs/your-app.md, 'When a release is refused'"
+DOC = "docs/releases.md, 'When a release is refused'"
 # What to write into the settings, by the id of Django's finding.
 CHECKS = {
     "security.W001": "add 'django.middleware.security.SecurityMiddleware' to MIDDLEWARE",

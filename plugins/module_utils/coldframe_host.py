@@ -30,12 +30,14 @@ SANDBOX = {
 Run = Callable[..., tuple[int, str, str]]
 
 
-def other_applications(app: str) -> dict[str, str]:
-    """Map each other application that was deployed to this host to when and by whom it was last.
+def other_applications(app: str) -> dict[str, dict[str, Any]]:
+    """Map each other application that was deployed to this host to when and by whom it was last, and what it takes of the host.
 
     One whose first deploy came to nothing is none: only its state is here, and no unit.
+
+    :returns: name to `deployed`, a text, and `record`, which is empty if an earlier Coldframe deployed it.
     """
-    found = {}
+    found: dict[str, str] = {}
     for state in coldframe.STATE.glob("*"):
         if state.name != app and (done := _last_done(state / "history.jsonl")):
             found[state.name] = done
@@ -43,7 +45,10 @@ def other_applications(app: str) -> dict[str, str]:
         part = re.fullmatch(r"([a-z][a-z0-9]*)-(web|beat|worker-.+)@[0-9a-f]{12}(:\d+)?\.service", unit.name)
         if part and part[1] != app:
             found.setdefault(part[1], "nobody knows when")
-    return found
+    return {
+        name: {"deployed": deployed, "record": coldframe.read_record(coldframe.STATE / name / "host.json")}
+        for name, deployed in sorted(found.items())
+    }
 
 
 def _last_done(history: Path) -> str:

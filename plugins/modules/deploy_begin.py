@@ -26,9 +26,14 @@ options:
   web: {description: Whether Gunicorn runs on this host., type: bool, default: false}
   queues: {description: The queues that this host serves., type: list, elements: str, default: []}
   beat: {description: Whether Beat runs on this host., type: bool, default: false}
+  processes: {description: "Further parts that run on this host, such as C(service-bot) and C(timer-report).", type: list, elements: str, default: []}
   as_before: {description: Compare with the units that the release last ran with here., type: bool, default: false}
   venv: {description: "The virtual environment that the release shall have here. Empty: do not compare.", type: path, default: ""}
   migrations: {description: Files of migrations in the release., type: list, elements: str, default: []}
+  record:
+    description: "What the application takes of this host, which deploys of other applications read. Empty: what was noted stays."
+    type: dict
+    default: {}
   holder: {description: Who deploys; the action plugin fills it in., type: dict, default: {}}
   take_over: {description: The deploy whose lock is stale; the action plugin fills it in., type: str, default: ""}
 author: Coldframe
@@ -52,7 +57,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.coldframe import PARTS, RUNNING, Application
+from ansible.module_utils.coldframe import PARTS, Application
 
 
 def as_wanted(host: Application, release: str, parts: list[str]) -> bool:
@@ -61,7 +66,7 @@ def as_wanted(host: Application, release: str, parts: list[str]) -> bool:
     wanted = {host.unit(part, release, states) for part in parts}
     return (
         host.current == release
-        and {unit for unit, state in states.items() if state in RUNNING} == wanted
+        and host.runs(states) == wanted
         and all(states[unit] == "active" for unit in wanted)
         and host.enabled() == wanted
     )
@@ -86,6 +91,7 @@ def main() -> None:
             "partial": {"type": "bool", "default": False},
             "venv": {"type": "path", "default": ""},
             "migrations": {"type": "list", "elements": "str", "default": []},
+            "record": {"type": "dict", "default": {}},
             "holder": {"type": "dict", "default": {}},
             "take_over": {"type": "str", "default": ""},
             **PARTS,
@@ -115,6 +121,8 @@ def main() -> None:
     place = p["release"] != host.current or not in_place(host.root / "releases" / p["release"], p["venv"])
     activate = not as_wanted(host, p["release"], parts)
     if not module.check_mode:
+        if p["record"]:
+            host.write_record(p["record"])
         if converge:  # until it came to its end the host is neither as before nor as wanted
             host.stamp_file.unlink(missing_ok=True)
         host.note(

@@ -36,7 +36,8 @@ release_queues: {description: "The same of each of C(releases), release to queue
 clusters: {description: "Clusters of PostgreSQL that the host has: C(VERSION/NAME) to port.", type: dict, returned: always}
 units: {description: "Instances that are not stopped or start at boot: unit, release, state, doing, since, restarts, age, ended.", type: list, returned: always}
 hostname: {description: The host's name., type: str, returned: always}
-others: {description: "Other applications of Coldframe on this host, name to when and by whom each was last deployed.", type: dict, returned: always}
+others: {description: "Other applications of Coldframe on this host, name to C(deployed), when and by whom each was last, and C(record).", type: dict, returned: always}
+record: {description: "What the application takes of this host, as M(deploy_begin) noted it. Empty before the first deploy.", type: dict, returned: always}
 foreign: {description: "What services that Coldframe did not set up hold, inventory group to what.", type: dict, returned: always}
 ssh_ports: {description: "TCP ports on which the SSH server listens, or systemd for it.", type: list, returned: with C(surroundings)}
 listeners: {description: "TCP ports that others may reach, port to the name of the process that listens.", type: dict, returned: with C(surroundings)}
@@ -195,6 +196,7 @@ def main() -> None:
         units=host.status(),
         hostname=platform.node(),
         others=other_applications(host.app),
+        record=host.record(),
         foreign=foreign_services(module.run_command),
         lock=lock,
         deploys=deploys(host.history(), lock, module.params["history"]),

@@ -15,8 +15,8 @@ description:
   - Workers start before the web, which may send tasks that they alone know; with O(as_before) the web starts first.
     The old web ends before the old workers, and these go on for some seconds while they get tasks that the new ones do not know.
   - An instance of that same release that still finishes what it was at is left to it; another starts beside it.
-  - Then the web socket is pointed at the new instance, Beat changes over (the old one stops before the
-    new one starts, which ticks unless another host's does), the old instances are asked to finish, and the new ones are enabled for boot.
+  - Then services, timers and Beat change over (the old one stops before the new one starts; Beat ticks unless another host's
+    does), the web socket is pointed at the new instance, the old instances are asked to finish, and the new ones are enabled for boot.
   - An old instance that ends on its own account, such as one that is being restarted, is asked to finish too, for it would come back.
 options:
   app: {description: "The application's name, which begins each unit's name.", type: str, required: true}
@@ -25,6 +25,7 @@ options:
   web: {description: Whether Gunicorn runs on this host., type: bool, default: false}
   queues: {description: The queues that this host serves., type: list, elements: str, default: []}
   beat: {description: Whether Beat runs on this host., type: bool, default: false}
+  processes: {description: "Further parts that run on this host, such as C(service-bot) and C(timer-report).", type: list, elements: str, default: []}
   as_before:
     description:
       - Run the units that the release ran with on this host when it last was the running one, whatever
@@ -51,10 +52,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.coldframe import ENDED, PARTS, RUNNING, Application, point, replace
+from ansible.module_utils.coldframe import ALONE, ENDED, PARTS, Application, point, replace
 from ansible.module_utils.coldframe_failures import own_lines, reason, remedies
 
 WEB_SECONDS = 10  # that the old web may take for its last requests, before its workers are asked to stop
+SERVICE_SECONDS = 3  # that a service must run before it counts as started
 KNOWN_SECONDS = 20  # that the old workers may go on with tasks that the new ones do not know
 
 
@@ -70,7 +72,7 @@ class Activation:
         self.states, self.enabled = host.instances(), host.enabled()
         self.units = {part: host.unit(part, release, self.states) for part in parts}
         self.wanted = list(self.units.values())
-        self.running = sorted(unit for unit, state in self.states.items() if state in RUNNING)
+        self.running = sorted(host.runs(self.states))
         self.to_start = [unit for unit in self.wanted if self.states.get(unit) != "active"]
         self.to_stop = [unit for unit in self.running if unit not in self.wanted]
         self.web = self.units.get("web", "")
@@ -88,9 +90,16 @@ class Activation:
     def files(self) -> dict[Path, str]:
         """The unit files of the wanted instances: path to text. Releases of version 0.1.0 have %i where @RELEASE@ is now."""
         source = self.host.root / "releases" / self.release / ".release/units"
+        files = {unit: source / f"{part}{Path(unit).suffix}" for part, unit in self.units.items()}
+        # A timer has a command beside it.
+        files |= {
+            unit.removesuffix("timer") + "service": file.with_suffix(".service")
+            for unit, file in files.items()
+            if unit.endswith(".timer")
+        }
         return {
-            self.host.units / unit: re.sub("@RELEASE@|%i", self.release, (source / f"{part}.service").read_text())
-            for part, unit in self.units.items()
+            self.host.units / unit: re.sub("@RELEASE@|(?<!%)%i", self.release, file.read_text())
+            for unit, file in files.items()
         }
 
     def pointed(self) -> bool:
@@ -127,7 +136,7 @@ class Activation:
         workers, web = self.halves(self.to_start)
         for units in (web, workers) if self.back else (workers, web):
             self.start(units)
-        self.swap_beat()
+        self.swap_alone()
         if not self.pointed():
             self.point_socket()
             host.systemctl("daemon-reload")
@@ -187,20 +196,44 @@ class Activation:
             failed = [unit for unit in units if not self.active(unit)]
             self.give_up(failed)
 
-    def swap_beat(self) -> None:
-        """Start this release's Beat when the other one has stopped; another host's may tick in between."""
+    def swap_alone(self) -> None:
+        """Start this release's services, timers and Beat, each kind when the other release's has stopped.
+
+        Another host's Beat may tick in between. What changed over already goes back when one does not start.
+        """
         others = [unit for unit, state in self.states.items() if unit not in self.wanted and state not in ENDED]
-        old = [unit for unit in others if self.host.part(unit) == "beat"]  # one that only ends is awaited too
-        new = [unit for unit in self.to_start if self.host.part(unit) == "beat"]
-        if old:
-            self.host.systemctl("stop", *old)
-        self.since = time.time()
-        if new and self.host.systemctl("start", *new, check=False)[0]:
-            if not self.is_current:
-                self.host.systemctl("stop", *new, check=False)
+        others = [unit for unit in others if not self.host.is_command(unit)]
+        stopped, started = list[str](), list[str]()
+        for kind in ALONE:
+            old = [
+                unit for unit in others if self.host.part(unit).startswith(kind)
+            ]  # one that only ends is awaited too
+            new = [unit for unit in self.to_start if self.host.part(unit).startswith(kind)]
             if old:
-                self.host.systemctl("start", *old, check=False)
-            self.give_up(new)
+                self.host.systemctl("stop", *old)
+            self.since = time.time()
+            failed = new if new and self.host.systemctl("start", *new, check=False)[0] else self.ended_early(new)
+            stopped, started = stopped + old, started + new
+            if failed:
+                if not self.is_current:
+                    self.host.systemctl("stop", *started, check=False)
+                if stopped:
+                    self.host.systemctl("start", *stopped, check=False)
+                self.give_up(failed)
+
+    def ended_early(self, new: list[str]) -> list[str]:
+        """List the services that were started and end within some seconds: systemd calls one active that has only begun."""
+        services = [unit for unit in new if self.host.part(unit).startswith("service-")]
+        until = time.monotonic() + SERVICE_SECONDS
+        while services and time.monotonic() < until:
+            time.sleep(0.5)
+            shown = self.host.show("Id,ActiveState,NRestarts", services)
+            ended = [
+                unit["Id"] for unit in shown if (unit.get("ActiveState"), unit.get("NRestarts")) != ("active", "0")
+            ]
+            if ended:
+                return ended
+        return []
 
     @property
     def is_current(self) -> bool:

@@ -22,7 +22,7 @@ options:
   python: {description: "The version of the hosts' Python, such as C(3.13).", type: str, required: true}
   python_path: {description: "A folder of the application that modules are imported from, relative to it.", type: str, default: ""}
   celery: {description: "The Celery application, as C(module:name).", type: str, required: true}
-  wsgi: {description: "The WSGI application, as C(module:name).", type: str, default: ""}
+  wsgi: {description: "The WSGI or ASGI application, as C(module:name).", type: str, default: ""}
   check_level: {description: As for M(release_prepare)., type: str, default: WARNING}
   check_ignore: {description: As for M(release_prepare)., type: list, elements: str, default: []}
   load_timeout: {description: Seconds in which the application must be loaded., type: int, default: 180}

@@ -21,7 +21,7 @@ options:
     type: str
     default: ""
   wsgi:
-    description: The WSGI application, as C(module:name), which is loaded too. Empty leaves that out.
+    description: The WSGI or ASGI application, as C(module:name), which is loaded too. Empty leaves that out.
     type: str
     default: ""
   check: {description: "Whether to run Django's checks, C(check --deploy).", type: bool, default: true}

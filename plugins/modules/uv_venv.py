@@ -174,7 +174,7 @@ def build(module: AnsibleModule, path: Path, work: Path) -> None:
             module.fail_json(
                 msg=f"{path} was not built from its lock file: there is no wheel for this host of {', '.join(missing)}, and "
                 "hosts build nothing. Take packages that have wheels (psycopg[binary] for psycopg[c]), or build them and deploy "
-                "with app_packages_from: controller (docs/your-app.md, 'Packages without wheels').",
+                "with app_packages_from: controller (docs/new.md, 'Packages without wheels').",
                 rc=code,
             )
         if code:

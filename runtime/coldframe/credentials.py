@@ -27,6 +27,10 @@ class Redis(CredentialProvider):
         folder = Path(os.environ["CREDENTIALS_DIRECTORY"])
         return os.environ["REDIS_USERNAME"], (folder / "redis_password").read_text().strip()
 
+    async def get_credentials_async(self) -> tuple[str, str]:
+        """Return the same to clients of asyncio."""
+        return self.get_credentials()
+
 
 def locks() -> redis.Redis:
     """Return a client of the Redis database of locks, with short timeouts."""

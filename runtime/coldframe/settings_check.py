@@ -30,7 +30,7 @@ that was made when the application was imported, and its class must not define o
 RESULTS = """Take results out of app_own_settings, or set another CELERY_RESULT_BACKEND: "django-db" (with django-celery-results in
 the requirements and django_celery_results in INSTALLED_APPS), or the address in broker_url of CELERY_SETTINGS_FILE."""
 CACHES = """Caches in Redis are laid over unless app_own_settings has cache. One of your own is at CACHE_URL, with the user `cache`
-and the credential cache_password."""
+(at a provider's Redis the one that make preflight names) and the credential cache_password."""
 OWN = "coldframe"  # the part of the file that is for this package, and not for Celery
 # The application may choose these, except for formats that run code when they are read. Flower and Beat use JSON.
 SERIALIZERS = {"accept_content", "result_accept_content", "task_serializer", "result_serializer"}

@@ -82,7 +82,7 @@ NEEDS = (
     Need("kombu", Range((5, 6), (5, 7)), "redis", Range((5, 0, 8), (6, 5))),
     Need("kombu", Range((5, 7), (5, 8)), "redis", Range((6, 4), (9,))),
 )
-# What an older version cannot have. docs/your-app.md has the same sentences.
+# What an older version cannot have. docs/application.md has the same sentences.
 LACKS = (
     Lack(
         "direct_connection",

@@ -333,3 +333,22 @@ CONFIGURATIONS = {
     "classy/urls.py": "urlpatterns = []",
     "classy/celery.py": CELERY_OF_THE_DOCUMENTATION["mysite/celery.py"].replace("mysite", "classy"),
 }
+
+# Django Channels, with a layer of each of channels_redis' classes, one in memory, and one of another backend.
+CHANNELS = {
+    "manage.py": "",
+    "rooms/__init__.py": "",
+    "rooms/settings.py": """
+        SECRET_KEY, ROOT_URLCONF, INSTALLED_APPS = "x" * 60, "rooms.urls", ["django.contrib.contenttypes", "channels"]
+        ASGI_APPLICATION = "rooms.asgi.application"
+        HOSTS = {"hosts": [("127.0.0.1", 6379)]}
+        CHANNEL_LAYERS = {
+            "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {**HOSTS, "capacity": 7}},
+            "events": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {**HOSTS, "prefix": "own"}},
+            "memory": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"expiry": 5}},
+            "other": {"BACKEND": "rooms.layers.Own"},
+        }
+    """,
+    "rooms/urls.py": "urlpatterns = []",
+    "rooms/celery.py": CELERY_OF_THE_DOCUMENTATION["mysite/celery.py"].replace("mysite", "rooms"),
+}

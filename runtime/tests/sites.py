@@ -42,11 +42,13 @@ class Site:
         self.given = {
             "DATABASE_URL": "postgres://shop_a@/shop?host=%2Frun%2Fpostgresql",
             "CACHE_URL": f"unix://{environment['REDIS_SOCKET']}?db=0",
+            "LOCKS_URL": f"unix://{environment['REDIS_SOCKET']}?db=1",
             "ALLOWED_HOSTS": HOST,
             "CSRF_TRUSTED_ORIGINS": f"https://{HOST}",
             "MEDIA_ROOT": MEDIA_ROOT,
         }
         self.own, self.email, self.celery = [], {}, celery
+        self.cache_user, self.cache_databases, self.pooled = "cache", 16, False
         self.media_url, self.private_url = "/media/", "/protected/"
         self.variables, self.path, self.environment = {}, folder, environment
 
@@ -55,6 +57,11 @@ class Site:
         file = self.folder / "overlay.json"
         values = {"own": self.own, "given": [*self.variables], "environment": self.given, "celery": self.celery}
         values |= {"media_url": self.media_url, "private_url": self.private_url, "email": self.email}
+        values |= {
+            "cache_user": self.cache_user,
+            "cache_databases": self.cache_databases,
+            "database_pooled": self.pooled,
+        }
         file.write_text(json.dumps(values))
         environment = {
             "PATH": os.environ["PATH"],

@@ -1,6 +1,7 @@
 """What is found of a release before a server has it, with real projects that have several faults at once."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -213,6 +214,17 @@ def test_faults_of_the_web_of_the_tasks_and_of_migrations_are_told_together(look
     assert "desk/wsgi.py:1: NameError: name 'undefined_name' is not defined" in said
     assert any(line.startswith("letters/tasks.py:1: SyntaxError") for line in said)
     assert any("coldframe.E001" in line for line in said) and len(said) == 3, said
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_asgi_application_is_loaded_in_place_of_that_for_wsgi(look, broken):
+    served = DESK["desk/wsgi.py"].replace("wsgi", "asgi")
+    served = served.replace("= get_asgi_application", "= undefined_name") if broken else served
+    files = DESK | {"desk/wsgi.py": "undefined_name\n", "desk/asgi.py": served}
+    said = told(look(files, wsgi="desk.asgi:application"))
+    assert [re.sub(r":\d+:", ":", line) for line in said] == [
+        "desk/asgi.py: NameError: name 'undefined_name' is not defined"
+    ] * broken
 
 
 def test_file_that_a_release_could_not_write_is_refused(look):

@@ -1,7 +1,9 @@
 """What Django's settings are when the deployment's are laid over those of ordinary projects."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import django
 import projects
@@ -170,6 +172,31 @@ def test_several_databases_and_caches_are_told_apart(site):
     assert f"ALLOWED_HOSTS: ['*', '.several.example', 'intern'] -> ['{HOST}', '.several.example', 'intern']" in lines
 
 
+def test_provider_gives_the_caches_one_database_and_a_login(site):
+    own = site(projects.SEVERAL, "several.settings", "several.tasks:app")
+    own.cache_databases = 1
+    own.cache_user = "pro/vider"
+    own.given["CACHE_URL"] = "rediss://redis.example.net:25061/3?ssl_cert_reqs=required"
+    code = "say([settings.CACHES, __import__('os').environ['REDIS_URL'], settings.DATABASES['reports']])"
+    caches, url, reports = own.manage(code)
+    redis = ("default", "sessions", "twin", "plain")
+    assert {caches[alias]["LOCATION"] for alias in redis} == {own.given["CACHE_URL"]}
+    prefixes = [caches[alias].get("KEY_PREFIX", "") for alias in redis]
+    assert len(set(prefixes)) == len(redis), "keys are told apart"
+    assert caches["plain"]["OPTIONS"]["username"] == "pro/vider"
+    assert url == own.given["CACHE_URL"], "without the login, once the settings are imported"
+    assert "DISABLE_SERVER_SIDE_CURSORS" not in reports
+
+
+def test_pooler_has_no_server_side_cursors(site):
+    own = site(projects.SEVERAL, "several.settings", "several.tasks:app")
+    own.pooled = True
+    databases = own.manage("say(settings.DATABASES)")
+    for alias in ("default", "replica", "reports"):
+        assert databases[alias]["DISABLE_SERVER_SIDE_CURSORS"] is True
+    assert "DISABLE_SERVER_SIDE_CURSORS" not in databases["crm"]
+
+
 def test_modules_that_name_their_settings_hard_get_the_deployments_all_the_same(site):
     own = site(projects.PLAIN, "bakery.conf", "bakery.queue:ovens")
     own.path = own.folder / "src"
@@ -311,6 +338,57 @@ def test_what_cannot_be_deployed_is_refused_in_a_sentence(site, case):
     own = site({"refused/__init__.py": "", "refused/settings.py": text}, "refused.settings", "refused.celery:app")
     errors = own.manage("", check=False)
     assert said in errors and "hidden1" not in errors
+
+
+def test_channel_layers_are_in_the_deployments_redis_where_their_user_may_do_what_they_do(site, server):
+    own = site(projects.CHANNELS, "rooms.settings", "rooms.celery:app")
+    table = (Path(__file__).parents[2] / "roles/redis/vars/main.yml").read_text()
+    rules = table.partition("channels: &channels\n")[2].partition("\n#")[0]
+    assert "keys: [channels.*]\n    channels: [channels.*]\n" in rules
+    may = ["~channels.*", "&channels.*", *re.findall(r"- (\+\S+)$", rules, re.MULTILINE)]
+    words = [
+        "on",
+        f">{server_password(own)}",
+        "resetchannels",
+        "+ping",
+        "+select",
+        "+multi",
+        "+exec",
+    ]
+    server.client.execute_command("ACL", "SETUSER", "limited", "reset", *words, f"(-@all {' '.join(may)})")
+    own.variables = {"REDIS_USERNAME": "limited"}
+    code = """
+        import asyncio
+        from channels.layers import get_channel_layer
+        async def told(alias):
+            layer = get_channel_layer(alias)
+            channel = await layer.new_channel()
+            await layer.group_add("room", channel)
+            await layer.group_send("room", {"type": "said", "text": alias})
+            got = await asyncio.wait_for(layer.receive(channel), 10)
+            await layer.group_discard("room", channel)
+            if alias == "default":
+                await layer.send("jobs", {"type": "job"})
+            return got["text"]
+        say([asyncio.run(told(alias)) for alias in ("default", "events", "memory")])
+        layers = settings.CHANNEL_LAYERS
+        say([layers[alias].get("CONFIG", {}).get("prefix") for alias in layers])
+        say([layers[alias]["BACKEND"] for alias in layers])
+        say(layers["default"]["CONFIG"]["capacity"])
+    """
+    said = own.manage(code, lines=True)
+    assert said[0] == ["default", "events", "memory"]
+    assert said[1] == ["channels.asgi", "channels.own", "channels.memory", None]
+    assert said[2][2:] == ["channels_redis.core.RedisChannelLayer", "rooms.layers.Own"] and said[3] == 7
+    assert {key.partition(".")[0] for key in server.client.execute_command("KEYS", "*")} <= {"channels"}
+    assert [line for line in own.report() if line.startswith("CHANNEL_LAYERS['other']")] == [
+        "CHANNEL_LAYERS['other'] stays: rooms.layers.Own"
+    ]
+
+
+def server_password(own):
+    """The password of the Redis user of a unit."""
+    return (own.credentials / "redis_password").read_text().strip()
 
 
 @pytest.mark.skipif(django.VERSION >= (5, 1), reason="STORAGES alone says so since 5.1")

@@ -261,6 +261,9 @@ DEPLOYMENT = Deployment(
     media_url="",
     private_url="",
     email={},
+    cache_user="cache",
+    cache_databases=16,
+    database_pooled=False,
 )
 BROKER = "rediss://10.0.0.41:6379/0?credential_provider=coldframe.credentials.Redis"
 

@@ -1,17 +1,11 @@
 """Gunicorn with the configuration of a release, a Django project and its Celery application."""
 
-import http.client
 import json
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
-import jinja2
 import pytest
-from conftest import LONGEST, QUEUE, listen, wait_for
+from conftest import LONGEST, QUEUE
+from gunicorns import serving
 
-TEMPLATE = Path(__file__).parents[2] / "roles/gunicorn/templates/gunicorn.conf.py.j2"
 PROJECT = {
     "__init__.py": "from site1.celery import app",
     "celery.py": """
@@ -56,48 +50,14 @@ PROJECT = {
 }
 
 
-class Connection(http.client.HTTPConnection):
-    """A connection through a Unix socket."""
-
-    def connect(self):
-        """Connect; the host is the path."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self.host)
-
-
 @pytest.fixture(params=[True, False], ids=["loaded once", "loaded by each worker"])
 def ask(request, server, environment, tmp_path):
     """Ask the application of a unit that is ready; return what it answers."""
-    (tmp_path / "site1").mkdir()
-    for name, text in PROJECT.items():
-        lines = text.splitlines()
-        (tmp_path / "site1" / name).write_text("\n".join(line.removeprefix(" " * 8) for line in lines) + "\n")
-    environments = jinja2.Environment(autoescape=False)  # noqa: S701
-    environments.filters["to_json"] = json.dumps
-    options = {"workers": 2, "threads": 2, "timeout": 30, "max_requests": 100, "preload": request.param}
-    values = {"app_gunicorn": options, "app_addresses": {}, "app_wsgi": "site1.wsgi:application", "app_celery": "site1"}
-    (tmp_path / "gunicorn.conf.py").write_text(environments.from_string(TEMPLATE.read_text()).render(values))
     server.start()
     server.client.flushall()
-    said, notify = listen(tmp_path / "notify")
-    command = [sys.executable, "-m", "gunicorn", f"--bind=unix:{tmp_path}/web.sock", "--config=gunicorn.conf.py"]
-    with (tmp_path / "log").open("w") as log:
-        own = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "PYTHONPATH": f"{environment['PYTHONPATH']}:{tmp_path}"}
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment | own, stdout=log, stderr=log)
-
-    def ask(countdown):
-        connection = Connection(f"{tmp_path}/web.sock", timeout=10)
-        connection.request("GET", f"/?countdown={countdown}", headers={"Host": "x", "X-Forwarded-For": "203.0.113.7"})
-        return json.loads(connection.getresponse().read())
-
-    try:
-        wait_for(lambda: any("READY=1" in each for each in said) or process.poll(), 30, "it is ready")
-        yield ask
-    finally:
-        process.terminate()
-        process.wait(30)
-        notify.close()
-        print((tmp_path / "log").read_text())
+    with serving(tmp_path, environment, PROJECT, app_wsgi="site1.wsgi:application", preload=request.param) as process:
+        process.ready()
+        yield lambda countdown: json.loads(process.get(f"/?countdown={countdown}"))
 
 
 def test_application_sees_its_clients_and_sends_by_the_rules(ask, server):

@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from coldframe.overlay import apps, cache, database, environment, files, mail, site
+from coldframe.overlay import apps, cache, channels, database, environment, files, mail, site
 from coldframe.overlay.deployment import Deployment
 from coldframe.overlay.record import Settings
 
@@ -32,6 +32,7 @@ SECTIONS: dict[str, Callable[[Settings, Deployment], None] | None] = {
     "environment": None,
     "database": database.lay,
     "cache": cache.lay,
+    "channels": channels.lay,
     "secret_key": site.lay_secret_key,
     "hosts": site.lay_hosts,
     "debug": site.lay_debug,

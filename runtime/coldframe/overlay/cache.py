@@ -14,7 +14,6 @@ DJANGO = "django.core.cache.backends.redis.RedisCache"
 # Backends with the options of django-redis, which are in upper case.
 DJANGO_REDIS = ("django_redis.", "django_prometheus.cache.backends.redis.RedisCache")
 MEMORY = "LocMemCache"
-DATABASES = 16  # of the cache's Redis, numbered from 0
 # Options of a connection that say where the server is, and who logs in.
 OPTION = re.compile(
     r"username|password|host|port|db|path|url|unix_socket_path|connection_class|credential_provider|ssl\w*",
@@ -47,7 +46,7 @@ def entry(
     :param taken: the places of the other caches, database and prefix to the application's location. Is added to.
     """
     memory = backend.endswith(MEMORY)
-    index, place = (0, None) if memory else (database(own), own.get("LOCATION"))
+    index, place = (0, None) if memory else (database(own, deployment.cache_databases), own.get("LOCATION"))
     prefix = own.get("KEY_PREFIX") or ("" if alias == "default" else alias)
     if taken.setdefault((index, prefix), place) != place:  # two servers of the application's are one here
         prefix = f"{prefix}-{alias}" if prefix else alias
@@ -85,14 +84,18 @@ def django_redis_options(own: dict[str, Any], login: dict[str, str]) -> dict[str
     return {**options, "CONNECTION_FACTORY": "django_redis.pool.ConnectionFactory"}
 
 
-def database(own: dict[str, Any]) -> int:
-    """Return the number of the Redis database that a cache has: what one alias clears, another one keeps."""
+def database(own: dict[str, Any], count: int) -> int:
+    """Return the number of the Redis database that a cache has: what one alias clears, another one keeps.
+
+    :param own: the application's entry.
+    :param count: of the databases that there are.
+    """
     options = own.get("OPTIONS") or {}
     location = own.get("LOCATION") or ""
     url = urlsplit(str(location[0] if isinstance(location, (list, tuple)) and location else location))
     found = options.get("db", options.get("DB")) or parse_qs(url.query).get("db", [url.path.strip("/")])[0]
     with suppress(ValueError):
-        return int(found) if 0 <= int(found) < DATABASES else 0
+        return int(found) if 0 <= int(found) < count else 0
     return 0
 
 

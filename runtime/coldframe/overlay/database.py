@@ -57,8 +57,9 @@ def entry(own: dict[str, Any], deployment: Deployment) -> dict[str, Any]:
     options = {} if SQLITE.search(now) else own.get("OPTIONS") or {}
     kept = {key: value for key, value in options.items() if not OPTION.fullmatch(key)}
     place = deployment.database
+    pooled = {"DISABLE_SERVER_SIDE_CURSORS": True} if deployment.database_pooled else {}
     rest = {key: value for key, value in own.items() if key not in PLACE}
-    return {**rest, **place, "ENGINE": engine(now), "OPTIONS": {**kept, **place["OPTIONS"]}}
+    return {**rest, **pooled, **place, "ENGINE": engine(now), "OPTIONS": {**kept, **place["OPTIONS"]}}
 
 
 def engine(now: str) -> str:
@@ -87,4 +88,5 @@ def described(entry: dict[str, Any]) -> str:
     words = [entry.get("ENGINE") or "no engine", str(entry.get("NAME") or "")]
     words += [f"at {place}"] if place else []
     words += [f"as {entry['USER']}"] if entry.get("USER") else []
+    words += ["without server-side cursors"] if entry.get("DISABLE_SERVER_SIDE_CURSORS") else []
     return " ".join(word for word in words if word)

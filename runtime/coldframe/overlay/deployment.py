@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-CACHE_USER = "cache"  # of the cache's Redis
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")  # a secret of such a name is a variable of the application too
 
 
@@ -32,6 +31,12 @@ class Deployment:
     """The path by which the application has the edge send uploads (`nginx_private_media`); empty when there is none."""
     email: dict[str, Any]
     """The server for e-mail (`app_email`); empty when none is given."""
+    cache_user: str
+    """As whom processes log in to the cache's Redis."""
+    cache_databases: int
+    """How many databases of that Redis are the application's, from the index in CACHE_URL."""
+    database_pooled: bool
+    """Whether each transaction may have another connection to PostgreSQL (`app_database_pooled`)."""
 
     @classmethod
     def read(cls) -> Deployment:
@@ -45,6 +50,9 @@ class Deployment:
             media_url=values["media_url"],
             private_url=values["private_url"],
             email=values["email"],
+            cache_user=values["cache_user"],
+            cache_databases=values["cache_databases"],
+            database_pooled=values["database_pooled"],
         )
 
     def secret(self, name: str) -> str:
@@ -89,20 +97,20 @@ class Deployment:
     @property
     def cache_login(self) -> dict[str, str]:
         """Return user and password of the cache, as redis-py names them."""
-        return {"username": CACHE_USER, "password": self.secret("cache_password")}
+        return {"username": self.cache_user, "password": self.secret("cache_password")}
 
     @property
     def redis_url(self) -> str:
         """Return the cache's address with user and password."""
-        login = f"{CACHE_USER}:{quote(self.secret('cache_password'), safe='')}"
+        login = f"{quote(self.cache_user, safe='')}:{quote(self.secret('cache_password'), safe='')}"
         return self.environment["CACHE_URL"].replace("://", f"://{login}@", 1)
 
     def cache_url(self, index: int) -> str:
         """Return the cache's address without a login.
 
-        :param index: of the database in Redis.
+        :param index: of the cache's database, the first of which is the one in CACHE_URL.
         """
         address = self.environment["CACHE_URL"]
         if address.startswith("unix:"):
             return re.sub(r"(?<=[?&]db=)\d+", str(index), address)
-        return re.sub(r"(://[^/]*)/\d+", rf"\g<1>/{index}", address)
+        return re.sub(r"(://[^/]*)/(\d+)", lambda place: f"{place[1]}/{int(place[2]) + index}", address, count=1)

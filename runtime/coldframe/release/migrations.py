@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def migrate(order: dict[str, Any], result: dict[str, Any]) -> None:
 
     def limit_waiting(connection: Any, **_: Any) -> None:
         # A statement that waits for the lock of a table blocks all later ones.
-        if connection.vendor == "postgresql":
+        if connection.vendor == "postgresql" and is_pooled(connection):
+            connection.execute_wrappers.append(limited(f"{order['lock_timeout']}s"))
+        elif connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute("SELECT set_config('lock_timeout', %s, false)", [f"{order['lock_timeout']}s"])
 
@@ -77,6 +80,25 @@ def migrate(order: dict[str, Any], result: dict[str, Any]) -> None:
         result["output"] = output.getvalue()
         if concurrently:
             result["invalid"] = [f"{index} on {table}" for index, table, _ in indexes.invalid(connection)]
+
+
+def is_pooled(connection: Any) -> bool:
+    """Whether each transaction may have another connection: a setting of one would be that of others, and not of this."""
+    return bool(connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"))
+
+
+def limited(timeout: str) -> Callable[..., Any]:
+    """Make a wrapper of statements (django.db's `execute_wrappers`) that sets the limit in each transaction.
+
+    :param timeout: as PostgreSQL's lock_timeout, such as `5s`.
+    """
+
+    def run(execute: Callable[..., Any], sql: Any, parameters: Any, many: bool, context: dict[str, Any]) -> Any:
+        if context["connection"].in_atomic_block:
+            context["cursor"].cursor.execute(f"SET LOCAL lock_timeout = '{timeout}'")
+        return execute(sql, parameters, many, context)
+
+    return run
 
 
 def watch(plan: list[Any], result: dict[str, Any]) -> None:

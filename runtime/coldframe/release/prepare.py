@@ -23,7 +23,7 @@ from coldframe.release.errors import error_of
 def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
     """Execute the order, and record in the result what was done.
 
-    :param order: `celery` and `wsgi`, the applications, or empty; `check`, `static`, `migrate` (bool); `check_level`,
+    :param order: `celery` and `wsgi` (WSGI or ASGI), the applications, or empty; `check`, `static`, `migrate` (bool); `check_level`,
         `check_ignore` (coldframe.release.checks); `commands`, of manage.py, run after `static`; `running`, the release that serves, empty when none does; `allow`, names of
         migrations; `linter`, the environment of the migration linter; `lock_timeout`
         and `load_timeout`, seconds.
@@ -76,7 +76,7 @@ def set_up(order: dict[str, Any]) -> None:
 
 
 def load_wsgi(order: dict[str, Any]) -> None:
-    """Load the WSGI application, if one is named."""
+    """Load the WSGI or ASGI application, if one is named."""
     if order["wsgi"]:
         from gunicorn.util import import_app
 

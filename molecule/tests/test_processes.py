@@ -1,0 +1,79 @@
+"""Services and timers of the application: they come and go with their release, in the sandbox of the other units."""
+
+import json
+
+import pytest
+from support.hosts import wait_for
+from support.playbooks import changed, deploy, output, play
+from support.units import current, instances
+
+pytestmark = [pytest.mark.changes, pytest.mark.one_host, pytest.mark.group("beat")]
+WATCH = "python -c \"import signal, time; open('/tmp/own', 'w'); signal.signal(signal.SIGTERM, lambda *_: exit()); time.sleep(10**6)\""
+NOTE = "python -c \"import django; django.setup(); from django.core.cache import cache; cache.set('noted', 1, 600)\""
+SERVICES = {"watch": {"command": WATCH, "memory_max": "200M", "open_files": 512, "stop_timeout": 10}}
+TIMERS = {"note": {"command": NOTE, "calendar": "*:*:0/2", "timeout": 60}}
+
+
+@pytest.fixture(scope="module")
+def before(host, deployment, inventory):
+    """The release without them, which runs again at the end; the one with them is deployed."""
+    release = current(host, deployment.app_name)
+    done = deploy(inventory, app_services=SERVICES, app_timers=TIMERS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield release
+    assert play(inventory, "deploy").returncode == 0
+    assert not instances(host, deployment.app_name, "service-*") | instances(host, deployment.app_name, "timer-*")
+
+
+def of_unit(host, unit, *properties):
+    """Properties of a unit, in this order."""
+    shown = host.check_output(f"systemctl show {unit} {' '.join(f'--property={name}' for name in properties)}")
+    return [dict(line.split("=", 1) for line in shown.splitlines())[name] for name in properties]
+
+
+def test_service_runs_as_its_own_user_within_its_limits(host, deployment, before):
+    unit = f"{deployment.app_name}-service-watch@{current(host, deployment.app_name)}.service"
+    found = of_unit(host, unit, "ActiveState", "User", "MemoryMax", "LimitNOFILE", "NRestarts", "ProtectSystem")
+    assert found == ["active", f"{deployment.app_name}-service", str(200 << 20), "512", "0", "strict"]
+    score = host.run(f"systemd-analyze security --no-pager {unit}").stdout.splitlines()[-1]
+    assert "OK" in score or "SAFE" in score, score
+
+
+def test_command_of_a_timer_has_the_settings_of_the_deployment(host, deployment, shell, before):
+    name = deployment.app_name
+    code = "from django.core.cache import cache; print(cache.get('noted'))"
+    ask = f'{name}-manage shell --no-imports --command "{code}"'
+    wait_for(lambda: shell(ask).strip() == "1", 30, "the command has run")
+    unit = f"{name}-timer-note@{current(host, name)}"
+    assert of_unit(host, f"{unit}.timer", "ActiveState", "UnitFileState") == ["active", "enabled"]
+    assert of_unit(host, f"{unit}.service", "Result") == ["success"]
+
+
+def test_status_lists_them_and_a_second_deploy_changes_nothing(host, deployment, inventory, before):
+    release = current(host, deployment.app_name)
+    said = output(play(inventory, "status"))
+    assert f"-service-watch@{release}.service" in said and f"-timer-note@{release}.timer" in said
+    assert changed(deploy(inventory, app_services=SERVICES, app_timers=TIMERS)) == 0
+
+
+def test_service_that_ends_leaves_the_running_release(host, deployment, inventory, before):
+    release, ends = current(host, deployment.app_name), {"watch": {"command": "python -c 'raise SystemExit(3)'"}}
+    done = deploy(inventory, app_services=ends, app_timers=TIMERS)
+    assert done.returncode != 0 and f"{release} was left running" in output(done)
+    assert current(host, deployment.app_name) == release
+    unit = f"{deployment.app_name}-service-watch@{release}.service"
+    wait_for(lambda: of_unit(host, unit, "ActiveState") == ["active"], 20, "the service runs again")
+
+
+def test_time_that_cannot_be_read_is_refused_before_anything_changes(inventory, before):
+    wrong = {"note": {**TIMERS["note"], "calendar": "often"}}
+    done = play(inventory, "preflight", "-e", json.dumps({"app_timers": wrong}))
+    assert done.returncode != 0 and "app_timers.note.calendar is 'often', which systemd cannot read" in output(done)
+
+
+def test_rollback_brings_back_what_the_other_release_had(host, deployment, inventory, before):
+    name, release = deployment.app_name, current(host, deployment.app_name)
+    assert play(inventory, "rollback", "-e", f"release_rollback_to={before}").returncode == 0
+    assert current(host, name) == before and not instances(host, name, "service-*")
+    assert play(inventory, "rollback", "-e", f"release_rollback_to={release}").returncode == 0
+    assert instances(host, name, "service-watch") == {f"{name}-service-watch@{release}.service"}

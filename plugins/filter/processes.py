@@ -1,0 +1,87 @@
+"""Further processes of the application (`app_services`) and commands at certain times (`app_timers`), and their units."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.common.yaml import yaml_load
+
+SCHEMA = Path(__file__).parents[2] / "roles/app/meta/schema.yml"
+MANAGE = ["python", "-m", "coldframe.manage"]  # runs manage.py with the deployment's settings
+
+
+def process_table(entries: dict[str, Any], variable: str) -> dict[str, dict[str, Any]]:
+    """Fill in the options that entries leave out.
+
+    :param entries: the variable's, in which `variable_problems` found nothing.
+    :param variable: `app_services` or `app_timers`.
+    """
+    options = yaml_load(SCHEMA.read_text())["properties"][variable]["additionalProperties"]["properties"]
+    defaults = {name: schema["default"] for name, schema in options.items() if "default" in schema}
+    return {name: defaults | entry for name, entry in entries.items()}
+
+
+def process_units(services: dict[str, Any], timers: dict[str, Any]) -> list[dict[str, Any]]:
+    """List the unit files of a release: the file's name, its template, and the name and options of the entry.
+
+    :param services: what `process_table` returns of `app_services`.
+    :param timers: the same of `app_timers`.
+    """
+    kinds = [("service", "service", services), ("timer", "service", timers), ("timer", "timer", timers)]
+    return [
+        {"file": f"{part}-{name}.{kind}", "template": f"{part}@.{kind}.j2", "name": name, "options": options}
+        for part, kind, entries in kinds
+        for name, options in entries.items()
+    ]
+
+
+def host_processes(
+    services: dict[str, Any], timers: dict[str, Any], groups: dict[str, list[str]], host: str
+) -> list[str]:
+    """List the parts of a release, besides web, workers and Beat, that run on a host.
+
+    :param services: what `process_table` returns of `app_services`.
+    :param timers: the same of `app_timers`. They are on the first host of the group `beat`.
+    :param groups: Ansible's groups.
+    :param host: the host's name in the inventory.
+    :returns: names such as `service-bot` and `timer-report`.
+    """
+    places = {"one": groups.get("beat", [])[:1], "web": groups.get("web", []), "workers": groups.get("workers", [])}
+    return [f"service-{name}" for name, options in services.items() if host in places[options["hosts"]]] + [
+        f"timer-{name}" for name in timers if host in places["one"]
+    ]
+
+
+def systemd_command(command: str) -> str:
+    """Write a command as ExecStart= reads it. Nothing in it is replaced, and no shell runs it.
+
+    :param command: words as in a shell. `manage.py` as the first one runs with the settings of the deployment.
+    """
+    words = shlex.split(command)
+    words = [*MANAGE, *words] if words[0] == "manage.py" else words
+    escapes = str.maketrans({"\\": "\\\\", '"': '\\"', "%": "%%", "$": "$$"})
+    return " ".join(f'"{word.translate(escapes)}"' for word in words)
+
+
+def calendar_problems(results: list[dict[str, Any]]) -> list[str]:
+    """Say which times of `app_timers` systemd cannot read.
+
+    :param results: of `systemd-analyze calendar` for each timer.
+    """
+    return [
+        f"app_timers.{result['item']['key']}.calendar is {result['item']['value']['calendar']!r}, which systemd cannot read; it must be "
+        "a time as OnCalendar= has it, such as '*-*-* 03:00' or 'Mon 08:30' ('systemd-analyze calendar' explains one)."
+        for result in results
+        if result.get("rc")
+    ]
+
+
+class FilterModule:
+    """The filters."""
+
+    def filters(self) -> dict[str, Any]:
+        """Name the filters for Ansible."""
+        each = (process_table, process_units, host_processes, systemd_command, calendar_problems)
+        return {filter_.__name__: filter_ for filter_ in each}

@@ -1,0 +1,70 @@
+"""Gunicorn as the unit of a release runs it, behind a Unix socket, with a project in a folder."""
+
+import contextlib
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jinja2
+from conftest import listen, wait_for
+
+TEMPLATE = Path(__file__).parents[2] / "roles/gunicorn/templates/gunicorn.conf.py.j2"
+EDGE = {"Host": "x", "X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}  # what nginx tells of a client
+
+
+class Connection(http.client.HTTPConnection):
+    """A connection through a Unix socket."""
+
+    def connect(self):
+        """Connect; the host is the path."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.host)
+
+
+class Gunicorn:
+    """A Gunicorn that was started, and what it says to systemd."""
+
+    def __init__(self, folder, environment):
+        """Start it."""
+        self.path, self.log = f"{folder}/web.sock", folder / "log"
+        self.said, self.notify = listen(folder / "notify")
+        command = [sys.executable, "-m", "gunicorn", f"--bind=unix:{self.path}", "--config=gunicorn.conf.py"]
+        own = {"NOTIFY_SOCKET": str(folder / "notify"), "PYTHONPATH": f"{environment['PYTHONPATH']}:{folder}"}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=folder, env=environment | own, stdout=log, stderr=log)
+
+    def ready(self):
+        """Wait until it is."""
+        wait_for(lambda: any("READY=1" in each for each in self.said) or self.process.poll(), 30, "it is ready")
+
+    def get(self, path):
+        """Return the body of a page."""
+        connection = Connection(self.path, timeout=10)
+        connection.request("GET", path, headers=EDGE)
+        return connection.getresponse().read()
+
+
+@contextlib.contextmanager
+def serving(folder, environment, files, *, app_wsgi="", app_asgi="", **options):
+    """Serve a project: `files` of the package site1, and options of Gunicorn as `app_web` has them."""
+    (folder / "site1").mkdir()
+    for name, text in files.items():
+        (folder / "site1" / name).write_text(textwrap.dedent(text).lstrip("\n"))
+    environments = jinja2.Environment(autoescape=False)  # noqa: S701
+    environments.filters["to_json"] = json.dumps
+    options = {"workers": 2, "threads": 2, "timeout": 30, "drain": 10, "max_requests": 100, "preload": True} | options
+    values = {"app_gunicorn": options, "app_addresses": {}, "app_wsgi": app_wsgi, "app_asgi": app_asgi}
+    values |= {"app_celery": "site1", "app_web_stop": max(options["timeout"], options["drain"]) + 5}
+    (folder / "gunicorn.conf.py").write_text(environments.from_string(TEMPLATE.read_text()).render(values))
+    process = Gunicorn(folder, environment)
+    try:
+        yield process
+    finally:
+        process.process.terminate()
+        process.process.wait(60)
+        process.notify.close()
+        print(process.log.read_text())
