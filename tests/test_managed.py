@@ -116,6 +116,7 @@ def access_list(instance):
         "item": instance,
         "redis_acl_before": {"results": []},
         "redis_web_control": True,
+        "app_asgi": "",
     }
     template = (ROOT / "roles/redis/templates/users.acl.j2").read_text()
     return Templar(DataLoader(), variables=table | given).template(trust_as_template(template))

@@ -55,10 +55,11 @@ def test_access_list_becomes_commands_after_the_login():
     ]
 
 
-def access_list(instance, debian="13", control=True, before="", old=None, passwords=None):
+def access_list(instance, debian="13", control=True, before="", old=None, passwords=None, asgi="shop.asgi:application"):
     """An instance's access list, user to sets of rules: the user's own, and then one for each selector."""
     given = {
         "ansible_facts": {"distribution_major_version": debian},
+        "app_asgi": asgi,
         "app_broker_index": 0,
         "app_managed": {},
         "app_name": "shop",
@@ -124,6 +125,13 @@ def test_nobody_but_admin_may_use_more_of_the_broker_than_single_commands():
             evaluates = [[rule for rule in rules if rule[0] in "~%&"] for rules in sets if "+eval" in rules]
             assert evaluates in ([], [["~channels.*", "&channels.*"]]), "scripts are for channel layers alone"
             assert not [rule for rule in rules if rule.startswith(("+@", "+acl", "+config"))]
+
+
+def test_channel_layers_are_for_asgi_applications_alone():
+    for user in ("web", "worker"):
+        assert [rules for rules in access_list("broker")[user] if "~channels.*" in rules]
+        rules = access_list("broker", asgi="")[user]
+        assert not {"~channels.*", "+eval"} & {rule for each in rules for rule in each}
 
 
 def test_cache_loses_what_is_dangerous_before_it_gets_back_what_caches_use():
