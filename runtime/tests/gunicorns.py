@@ -13,6 +13,15 @@ import jinja2
 from conftest import listen, wait_for
 
 TEMPLATE = Path(__file__).parents[2] / "roles/gunicorn/templates/gunicorn.conf.py.j2"
+# As systemd starts a service that has a socket: sd_listen_fds(3).
+ACTIVATE = """
+import os, sys
+os.dup2(number := int(sys.argv[1]), 3)
+if number != 3:
+    os.close(number)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="web.socket")
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 EDGE = {"Host": "x", "X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}  # what nginx tells of a client
 
 
@@ -32,10 +41,15 @@ class Gunicorn:
         """Start it."""
         self.path, self.log = f"{folder}/web.sock", folder / "log"
         self.said, self.notify = listen(folder / "notify")
-        command = [sys.executable, "-m", "gunicorn", f"--bind=unix:{self.path}", "--config=gunicorn.conf.py"]
         own = {"NOTIFY_SOCKET": str(folder / "notify"), "PYTHONPATH": f"{environment['PYTHONPATH']}:{folder}"}
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=folder, env=environment | own, stdout=log, stderr=log)
+        with self.log.open("w") as log, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(self.path)
+            listener.listen()
+            number = listener.fileno()
+            command = [sys.executable, "-c", ACTIVATE, str(number), "-m", "gunicorn", "--config=gunicorn.conf.py"]
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment | own, stdout=log, stderr=log, pass_fds=[number]
+            )
 
     def ready(self):
         """Wait until it is."""

@@ -21,6 +21,8 @@ PROJECT = {
         import os
         from pathlib import Path
 
+        for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # as Twisted does, which Daphne imports
+            os.environ.pop(name, None)
         SECRET_KEY, ALLOWED_HOSTS, ROOT_URLCONF, INSTALLED_APPS = "x" * 60, ["*"], "site1.urls", []
         CELERY = json.loads(Path(os.environ["CELERY_SETTINGS_FILE"]).read_text())
         globals().update({f"CELERY_{name.upper()}": value for name, value in CELERY.items()})

@@ -41,6 +41,23 @@ def load(celery_app: str) -> None:
     _ = get_resolver().url_patterns, app.amqp, app.backend, app.events.Dispatcher
 
 
+class Sockets:
+    """The variables with which systemd passes sockets (sd_listen_fds(3)). Gunicorn reads them when the application is loaded.
+
+    Until then they are hidden: Twisted, which Daphne imports, removes them.
+    """
+
+    NAMES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+
+    def __init__(self) -> None:
+        """Hide them."""
+        self.values = {name: os.environ.pop(name) for name in self.NAMES if name in os.environ}
+
+    def give_back(self) -> None:
+        """Set them again."""
+        os.environ.update(self.values)
+
+
 class Workers:
     """Gunicorn's workers without preload_app: the unit is ready when each of them has loaded the application.
 
