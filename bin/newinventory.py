@@ -367,6 +367,8 @@ def app_yml(made: Plan) -> str:
             value = ":".join(value.rsplit(".", 1))
     if scheduler and value != VARIABLES.specs(str(ROOT))["celery_beat_scheduler"]["default"]:
         lines.append(line("celery_beat_scheduler", value, scheduler.where))
+    if build := found.get("app_build"):
+        lines += ["", line("app_build", build.value, f"{build.where}: docs/releases.md#build-steps")]
     if media := found.get("nginx_media_url"):
         lines += ["", line("nginx_media_url", media.value, media.where)]
     if needs := system_packages(made):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import build_steps
 from pages import telling_page
 from static import UNKNOWN, Files, Place, Value, evaluate, keyword, name_of, statements, variable
 from task_queues import Queue, QueueReader
@@ -167,6 +168,10 @@ class Reader:
         self.read_environment()
         self.read_middleware()
         self.find_files()
+        if steps := build_steps.steps(self.project.folder):
+            self.find(
+                "app_build", [command for command, _ in steps], ", ".join(dict.fromkeys(where for _, where in steps))
+            )
         return self.project
 
     def name(self) -> None:

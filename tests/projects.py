@@ -211,6 +211,9 @@ def cookiecutter(root: Path) -> Path:
         ]
         """,
     )
+    put(root / "package.json", '{"scripts": {"dev": "webpack serve", "build": "webpack"}}\n')
+    put(root / "package-lock.json", "{}\n")
+    put(root / "locale/fr/LC_MESSAGES/django.po", "")
     put(root / "config/settings/__init__.py", "")
     put(
         root / "config/settings/base.py",

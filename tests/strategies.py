@@ -60,6 +60,14 @@ INSIDE: dict[str, list[Any]] = {
         {"a": ""},
         {"a": 5},
     ],
+    "app_build": ["npm ci", [["npm", "ci"]], ["npm 'run"], ["$(id)"], [""], ["npm\nci"]],
+    "app_hooks": [
+        {"before": ["manage.py x"]},
+        {"after_migrate": "manage.py x"},
+        {"before_migrate": ["manage.py 'x"]},
+        {"after_activate": [{"manage.py": "x"}]},
+        ["manage.py x"],
+    ],
     "app_own_settings": [["cach"], ["cache", 1], ["cache,celery"]],
     "app_email": [
         {"port": 25},
@@ -275,6 +283,7 @@ LEAST = {
     "app_environment": {"QUOTED": """a "b" 'c' $HOME %i #; \\n \u00e9""", "NUMBER": 5, "EMPTY": ""},
     "app_secrets": {"api.key-1": "several\nlines\nof it", "UPPER_CASE": "several\nlines"},
     "app_own_settings": ["database", "cache", "celery", "results"],
+    "app_hooks": {"after_migrate": []},
     "app_web_socket": "/run/a+b@c.sock",
     "app_broker_socket": "/run/redis-broker/other.sock",
     "app_url": "https://a.b",
@@ -319,6 +328,7 @@ MOST = {
             "writable": ["models"],
         }
     },
+    "app_hooks": {"before_migrate": ["manage.py x 'a b' \"c\" 50% $HOME"], "after_activate": ["true", "bin/purge"]},
     "app_timers": {"b": {"command": "true", "calendar": "Mon..Fri 08:30 Europe/Berlin", "random_delay": 86400}},
     "app_email": {"host": "mx.example.org", "port": 65535, "encryption": "tls", "sender": "Shop <a@b.example>"},
     "app_beat": {"network": ["::1"], "sandbox": ["process_priorities"], "writable": ["beat"]},

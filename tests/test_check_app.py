@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import tarfile
 import textwrap
 from pathlib import Path
 
@@ -61,6 +62,13 @@ PROJECT = {
     "letters/migrations/__init__.py": "",
     "letters/tasks.py": "from celery import shared_task\n\n\n@shared_task\ndef send():\n    return 1\n",
 }
+GERMAN = """
+    msgid ""
+    msgstr "Content-Type: text/plain; charset=UTF-8\\n"
+
+    msgid "letter"
+    msgstr "Brief"
+"""
 FAULTS = {
     "desk/settings.py": """
         MEDIA_ROOT = BASE_DIR / "media"
@@ -142,3 +150,37 @@ def test_index_that_does_not_answer_leaves_it_to_the_hosts(check, tmp_path):
         lock.write("acme==1.0 --hash=sha256:" + "0" * 64 + "\n")
     code, said = check(FAULTS, "-e", "release_index_url=http://127.0.0.1:9/simple")
     assert code == 0 and "Not checked on the controller, and left to the hosts: " in said, said
+
+
+def test_what_app_build_writes_is_in_the_release_and_is_made_once(check, tmp_path):
+    """Commands with the application's own packages; what they write is loaded and packed."""
+    files = {"locale/de/LC_MESSAGES/django.po": GERMAN, "letters/models.py": "from letters import made\n"}
+    (tmp_path / "desk/locale/de/LC_MESSAGES").mkdir(parents=True)
+    (tmp_path / "desk/locale/de/LC_MESSAGES/django.po").touch()
+    write = "python -c \"import django; open('letters/made.py', 'w').write(django.__name__)\""
+    write = write.replace("django.__name__", "'# ' + django.__name__")
+    variables = {
+        "app_build": [write, "django-admin compilemessages"],
+        "release_artifact_dir": str(tmp_path / "releases"),
+    }
+    code, said = check(files, "-e", json.dumps(variables))
+    assert code == 0 and "changed=0" in said and "No module named 'letters.made'" not in said, said
+    (packed,) = (tmp_path / "releases").glob("*.tar.gz")
+    with tarfile.open(packed) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"letters/made.py", "locale/de/LC_MESSAGES/django.mo", "desk/settings.py"} <= names
+    assert not (tmp_path / "desk/letters/made.py").exists()
+    code, said = check({}, "--check", "-e", json.dumps(variables))
+    assert code == 0 and [*(tmp_path / "releases").iterdir()] == [packed], said
+
+
+def test_failed_build_is_told_with_the_other_problems(check, tmp_path):
+    lock = tmp_path / "desk/requirements.txt"
+    lock.write_text(re.sub(r"^gunicorn==.*\n(    .*\n)+", "", lock.read_text(), flags=re.MULTILINE))
+    commands = ["sh -c 'echo no such page; exit 4'"]
+    code, said = check({}, "-e", json.dumps({"app_build": commands}))
+    assert code != 0 and said.count("FAILED!") == 1, said
+    message = said.partition("FAILED!")[2]
+    assert "does not lock 'gunicorn'" in message and "ended with the status 4" in message and "no such page" in message
+    code, said = check({}, "-e", json.dumps({"app_build": ["acme-build"]}))
+    assert code != 0 and "there is no acme-build here, on the controller" in said, said

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import build_steps
 import inventory
 import locking
 import newinventory
@@ -41,6 +42,7 @@ EXPECTED = {
         "app_settings_module": "config.settings.production",
         "app_wsgi": "config.wsgi:application",
         "app_celery": "config.celery_app:app",
+        "app_build": ["django-admin compilemessages", "npm ci", "npm run build"],
         "celery_queues": {"default": {}},
         "smoke_request": {"path": "/"},
     },
@@ -112,6 +114,36 @@ def test_what_is_told_names_the_file_and_line_that_say_it(tmp_path, layout):
     line = re.match(r"(\S+):(\d+)", found.found["app_celery"].where)
     name = found.found["app_celery"].value.partition(":")[2]
     assert (found.folder / line[1]).read_text().splitlines()[int(line[2]) - 1].startswith(name)
+
+
+def test_front_end_in_a_folder_is_built_there_and_one_without_a_lock_file_or_a_script_is_not(tmp_path):
+    for folder, scripts, lock in (
+        ("a", {"build": "vite build"}, ""),
+        ("b", {"start": "vite"}, "yarn.lock"),
+        ("c", {"build": "vite build"}, "pnpm-lock.yaml"),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "package.json").write_text(json.dumps({"scripts": scripts}))
+        if lock:
+            (tmp_path / folder / lock).touch()
+    commands = ["pnpm --dir c install --frozen-lockfile", "pnpm --dir c run build"]
+    assert build_steps.steps(tmp_path) == [(command, "c/package.json") for command in commands]
+    (tmp_path / "a/package.json").write_text("[")
+    (tmp_path / "c/package.json").write_text("[]")
+    assert build_steps.steps(tmp_path) == []
+
+
+def test_translations_are_compiled_unless_the_repository_has_them(tmp_path):
+    for suffix in (".po", ".mo"):
+        (tmp_path / "shop/locale/de/LC_MESSAGES").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"shop/locale/de/LC_MESSAGES/django{suffix}").touch()
+    assert build_steps.steps(tmp_path) == []
+    (tmp_path / ".gitignore").write_text("*.mo\n")
+    for command in (["init", "--quiet"], ["add", "."]):
+        subprocess.run(["git", "-C", tmp_path, *command], check=True)
+    assert build_steps.steps(tmp_path) == [("django-admin compilemessages", "shop/locale/de/LC_MESSAGES/django.po")]
+    subprocess.run(["git", "-C", tmp_path, "add", "--force", "."], check=True)
+    assert build_steps.steps(tmp_path) == []
 
 
 @pytest.mark.parametrize("root", ['BASE_DIR / "private"', 'env("PRIVATE_FILES")', "MEDIA_ROOT"])

@@ -109,6 +109,7 @@ def prepare(project, **order):
         "static": False,
         "commands": [],
         "migrate": True,
+        "hooks": True,
         "running": "",
         "allow": [],
         "linter": "/nowhere",
@@ -269,6 +270,118 @@ def test_commands_run_when_static_files_are_collected(project):
     result, said = prepare(project, static=True, commands=["press --into=pressed", "never"])
     assert "release_commands failed for the new release (press --into=pressed)" in said, said
     assert "press.py" in said and result["collected"] is False
+
+
+NOTES = """
+    from django.core.management import BaseCommand
+    from django.db import connection
+
+    class Command(BaseCommand):
+        def add_arguments(self, parser):
+            parser.add_argument("said")
+
+        def handle(self, said, **_):
+            tables = "library_book" in connection.introspection.table_names()
+            with open("notes", "a") as file:
+                file.write(f"{said} {tables}\\n")
+            if said == "fails":
+                print(*range(50), sep="\\n")
+                raise SystemExit(3)
+"""
+
+
+def hooked(project, **hooks):
+    """Give the project commands of app_hooks, a command of manage.py and another program."""
+    manage = """
+        import sys
+        from django.core.management import execute_from_command_line
+
+        if __name__ == "__main__":
+            execute_from_command_line(sys.argv)
+    """
+    command = {
+        "library/management/commands/note.py": NOTES,
+        "manage.py": manage,
+        "own": "#!/bin/sh\necho own $1 >>notes\n",
+    }
+    write(project, {**command, ".release/hooks.json": json.dumps(hooks)})
+    (project / "own").chmod(0o755)
+
+
+def noted(project):
+    return (project / "notes").read_text().splitlines() if (project / "notes").exists() else []
+
+
+def test_hooks_run_before_and_after_the_migrations_though_none_is_unapplied(project):
+    hooked(
+        project,
+        before_migrate=["python manage.py note 'a b'", "./own c"],
+        after_migrate=["python manage.py note d"],
+        after_activate=["false"],
+    )
+    assert prepare(project)[1] == "" and noted(project) == ["a b False", "own c", "d True"]
+    assert prepare(project)[1] == "" and noted(project)[3:] == ["a b True", "own c", "d True"]
+    assert (
+        prepare(project, hooks=False)[1] == "" and prepare(project, migrate=False)[1] == "" and len(noted(project)) == 6
+    )
+
+
+def test_failed_hook_before_the_migrations_keeps_the_database_as_it_is(project):
+    hooked(
+        project,
+        before_migrate=["python manage.py note fails", "python manage.py note never"],
+        after_migrate=["python manage.py note never"],
+    )
+    result, said = prepare(project)
+    assert result["applied"] == [] and noted(project) == ["fails False"] and not (project / "library.db").stat().st_size
+    assert said.startswith("A command of app_hooks failed for the new release; what ran before was left running.")
+    assert "app_hooks.before_migrate, 'python manage.py note fails', ended with the status 3." in said
+    assert said.splitlines()[-2:] == ["48", "49"] and "\n10\n" not in said
+
+
+def test_failed_hook_after_the_migrations_names_what_was_applied(project):
+    hooked(project, after_migrate=["acme-sync --all"])
+    _, said = prepare(project)
+    assert "Its migrations were applied: contenttypes" in said and "library.0001_initial" in said
+    assert "app_hooks.after_migrate, 'acme-sync --all', ended with the status 127." in said and "acme-sync" in said
+
+
+def test_hooks_do_not_run_when_a_migration_is_refused(project, tmp_path_factory):
+    hooked(project, before_migrate=["python manage.py note never"])
+    result, said = prepare(project, running="0f1e2d3c4b5a", linter=str(tmp_path_factory.mktemp("no linter")))
+    assert said == "" and result["linter_missing"] and noted(project) == []
+
+
+def test_hooks_of_another_point_run_by_themselves(project):
+    hooked(project, before_activate=["./own a"], after_activate=["sh -c 'echo b >>notes; exit 5'", "./own c"])
+    module = [sys.executable, "-m", "coldframe.release.hooks"]
+    environment = os.environ | {"PYTHONPATH": str(RUNTIME)}
+    done = subprocess.run(
+        [*module, "before_activate"], cwd=project, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout + done.stderr == "" and noted(project) == ["own a"]
+    done = subprocess.run(
+        [*module, "after_activate"], cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and noted(project) == ["own a", "b"]
+    assert done.stderr.startswith(
+        "app_hooks.after_activate, \"sh -c 'echo b >>notes; exit 5'\", ended with the status 5."
+    )
+
+
+def test_manage_py_of_a_hook_has_the_settings_of_the_deployment(project, monkeypatch):
+    """There is no Celery here, which its extensions need: the command is looked at."""
+    from coldframe.release import hooks
+
+    seen = []
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(
+        hooks.subprocess, "run", lambda words, **_: seen.append(words) or subprocess.CompletedProcess(words, 0)
+    )
+    hooked(project, before_activate=["manage.py note 'a b'", "python x.py"])
+    hooks.run("before_activate")
+    manage = [sys.executable, "-m", "coldframe.manage", "manage.py", "note", "a b"]
+    assert [words[2:] for words in seen] == [manage, ["python", "x.py"]]
 
 
 LOADING = {

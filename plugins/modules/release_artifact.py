@@ -89,8 +89,8 @@ def walk(root: Path, exclude: list[str]) -> Iterator[Path]:
                 yield Path(folder, name).relative_to(root)
 
 
-def chosen(tree: dict[str, Any], said: list[str]) -> Iterable[Path]:
-    """Choose the files of a folder, relative to it, and say what a person might miss.
+def chosen(tree: dict[str, Any], choices: list[Choice]) -> Iterable[Path]:
+    """Choose the files of a folder, relative to it, and keep the choice where there was one.
 
     Raises ValueError, naming the variables to change, for committed files that look like secrets.
     """
@@ -102,19 +102,22 @@ def chosen(tree: dict[str, Any], said: list[str]) -> Iterable[Path]:
             f"The application has in git what looks like a secret: {shown(choice.committed_secrets)}. All its processes could "
             "read it on the servers. Name it in app_exclude, or in app_include if it is none; secrets are given in app_secrets."
         )
-    said.append(choice.report())
+    choices.append(choice)
     return choice.files
 
 
 def collect(trees: list[dict[str, Any]], files: dict[str, str], said: list[str]) -> dict[str, tuple[int, bytes, str]]:
-    """Map each path in the release to its mode, content and link target.
+    """Map each path in the release to its mode, content and link target, and say what a person might miss.
+
+    Where two trees have a path, the later one's counts.
 
     Raises ValueError, naming the variables to change, for committed files that look like secrets.
     """
     members: dict[str, tuple[int, bytes, str]] = {}
+    choices: list[Choice] = []
     for tree in trees:
         root = Path(tree["src"])
-        for relative in chosen(tree, said):
+        for relative in chosen(tree, choices):
             name, path = str(Path(tree["dest"]) / relative), root / relative
             if path.is_symlink():
                 members[name] = (0o777, b"", os.readlink(path))
@@ -123,6 +126,9 @@ def collect(trees: list[dict[str, Any]], files: dict[str, str], said: list[str])
                 members[name] = (0o750 if executable else 0o640, path.read_bytes(), "")
     for name, text in files.items():
         members[name] = (0o640, text.encode(), "")
+    for choice in choices:  # what app_build writes may be here too, and be ignored by git
+        choice.left_out = {name for name in choice.left_out if not any(f"{path}/".startswith(name) for path in members)}
+        said.append(choice.report())
     return members
 
 

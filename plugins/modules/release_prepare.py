@@ -41,6 +41,10 @@ options:
     elements: str
     default: []
   migrate: {description: Whether to migrate. One host of a deploy does., type: bool, default: true}
+  hooks:
+    description: "Whether the release's commands for C(before_migrate) and C(after_migrate) are run, when it migrates."
+    type: bool
+    default: true
   running:
     description: The release that serves now. Without one nothing is refused.
     type: str
@@ -104,6 +108,7 @@ ORDER = (
     "check_ignore",
     "commands",
     "migrate",
+    "hooks",
     "running",
     "allow",
     "linter",
@@ -117,6 +122,7 @@ FAILED = {
     "check": "The new release does not pass its checks",
     "static": "The static files of the new release cannot be collected",
     "command": "A command of release_commands failed for the new release",
+    "hook": "A command of app_hooks failed for the new release",
     "index": "An invalid index that a migration makes cannot be dropped",
     "plan": "The migrations of the new release cannot be listed",
     "judge": "The migrations of the new release cannot be judged",
@@ -164,7 +170,8 @@ def failure(result: dict[str, Any], lock_timeout: int) -> str:
     if result["step"] != "migrate":
         what = FAILED[result["step"]] + (f" ({result['command']})" if result["step"] == "command" else "")
         lock = [lock_advice(lock_timeout)] if error["lock"] else []
-        return "\n".join([f"{what}; what ran before was left running.", *lock, error["text"], *helps])
+        applied = [f"Its migrations were applied: {', '.join(result['applied'])}."] if result["applied"] else []
+        return "\n".join([f"{what}; what ran before was left running.", *lock, *applied, error["text"], *helps])
     left = [m for m in plan if m["migration"] not in result["applied"]]
     if not left or error["type"] == "CommandError":
         what = "The database was not migrated to the end"
@@ -280,6 +287,7 @@ def main() -> None:
             "check_ignore": {"type": "list", "elements": "str", "default": []},
             "commands": {"type": "list", "elements": "str", "default": []},
             "migrate": {"type": "bool", "default": True},
+            "hooks": {"type": "bool", "default": True},
             "running": {"type": "str", "default": ""},
             "allow": {"type": "list", "elements": "str", "default": []},
             "linter": {"type": "path", "required": True},

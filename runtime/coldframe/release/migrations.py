@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from coldframe.release import indexes
+from coldframe.release import hooks, indexes
 
 
 def pending() -> list[Any]:
@@ -64,6 +64,9 @@ def migrate(order: dict[str, Any], result: dict[str, Any]) -> None:
         connection.close()
         if result["refused"]:
             return
+    if order["hooks"]:
+        result["step"] = "hook"
+        hooks.run("before_migrate")
     concurrently = connection.vendor == "postgresql"
     if concurrently and plan:
         result["step"] = "index"

@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from coldframe.release import checks, migrations
+from coldframe.release import checks, hooks, migrations
 from coldframe.release.errors import error_of
 
 
 def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
     """Execute the order, and record in the result what was done.
 
-    :param order: `celery` and `wsgi` (WSGI or ASGI), the applications, or empty; `check`, `static`, `migrate` (bool); `check_level`,
+    :param order: `celery` and `wsgi` (WSGI or ASGI), the applications, or empty; `check`, `static`, `migrate`, `hooks` (bool); `check_level`,
         `check_ignore` (coldframe.release.checks); `commands`, of manage.py, run after `static`; `running`, the release that serves, empty when none does; `allow`, names of
         migrations; `linter`, the environment of the migration linter; `lock_timeout`
         and `load_timeout`, seconds.
@@ -49,6 +49,9 @@ def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
         migrations.migrate(order, result)
         if result["refused"] or result["linter_missing"]:
             return
+        if order["hooks"]:
+            result["step"] = "hook"
+            hooks.run("after_migrate")
     if order["check"]:
         result["step"] = "check"
         checks.run(order, result, tables=True)

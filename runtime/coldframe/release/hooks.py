@@ -1,0 +1,63 @@
+"""Runs the commands that a release has for one point of a deploy (`app_hooks`), in the release's folder.
+
+    python -m coldframe.release.hooks POINT
+
+The exit status is 1 when one failed, and its output is on stderr. The commands after it are not run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from coldframe.release.errors import Complete
+
+FILE = Path(".release/hooks.json")
+LAST_LINES = 30
+
+
+def commands(point: str) -> list[str]:
+    """Return the commands of a point, such as `before_migrate`."""
+    hooks: dict[str, list[str]] = json.loads(FILE.read_text()) if FILE.exists() else {}
+    return hooks.get(point, [])
+
+
+def run(point: str) -> None:
+    """Run the commands of a point, each in a process of its own.
+
+    Raises Complete, with the command, its exit status and its last lines, when one fails.
+    """
+    path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+    for command in commands(point):
+        words = shlex.split(command)
+        if words[0] == "manage.py":
+            words = [sys.executable, "-m", "coldframe.manage", *words]
+        where = f"app_hooks.{point}, {command!r},"
+        try:
+            done = subprocess.run(
+                ["/usr/bin/env", "--", *words],  # env looks for the program in the new PATH
+                env=os.environ | {"PATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+        except OSError as error:
+            raise Complete(f"{where} could not be started: {error}.") from error
+        if done.returncode:
+            lines = done.stdout.rstrip().splitlines()[-LAST_LINES:]
+            said = ["The last lines of its output:", *lines] if lines else ["It printed nothing."]
+            raise Complete("\n".join([f"{where} ended with the status {done.returncode}.", *said]))
+
+
+if __name__ == "__main__":
+    try:
+        run(sys.argv[1])
+    except Complete as error:
+        sys.exit(str(error))
