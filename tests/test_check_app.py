@@ -108,6 +108,20 @@ def test_project_without_faults_passes_and_its_settings_are_shown(check):
     assert re.search(r"DATABASES\['default'\]: .*-> django.db.backends.postgresql desk at /run/postgresql", said), said
 
 
+def test_passwords_at_other_servers_may_be_missing(check, tmp_path):
+    provider = """
+app_database_url: postgres://ann@db.example.net/desk
+app_broker_url: rediss://ann@redis.example.net/0
+app_email: {host: mx.example.net, user: ann}
+"""
+    (tmp_path / "ops/group_vars/all/app.yml").write_text(APP + provider)
+    groups = [group for group in GROUPS if group not in ("redis", "postgresql")]
+    (tmp_path / "ops/hosts.yml").write_text(json.dumps({"all": {"children": dict.fromkeys(groups, SERVER)}}))
+    code, said = check({})
+    assert code == 0 and "Not checked on the controller" not in said, said
+    assert "postgresql desk at db.example.net" in said and "EMAIL_HOST: 'localhost' -> 'mx.example.net'" in said, said
+
+
 def test_all_faults_are_told_in_one_message_and_no_host_is_asked(check, tmp_path):
     lock = tmp_path / "desk/requirements.txt"
     lock.write_text(re.sub(r"^gunicorn==.*\n(    .*\n)+", "", lock.read_text(), flags=re.MULTILINE))
