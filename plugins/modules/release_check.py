@@ -146,7 +146,7 @@ def load(folder: Folder) -> tuple[dict[str, Any], str]:
             text=True,
             errors="replace",
             check=False,
-            timeout=parameters["load_timeout"] + 60,
+            timeout=parameters["load_timeout"] + 120,  # missing variables are looked for, for up to 60 s
         )
         with contextlib.suppress(ValueError):
             return json.loads(folder.told(done.stdout)), ""
@@ -168,6 +168,8 @@ def advice(finding: dict[str, Any], parameters: dict[str, Any], wanted: str) -> 
         ]
     if module:
         return [about_module(module, Path(parameters["source"]), parameters["python_path"], parameters["lock_remedy"])]
+    if variable := finding.get("variable"):
+        return remedies(f"Set the {variable} environment variable")
     if "check" in finding:
         known = [f"In the settings: {line.partition(': ')[2]}." for line in check_remedies([text])]
         return known + ([f"Or, if it is meant to be so: release_check_ignore: [{finding['check']}]."] if known else [])
