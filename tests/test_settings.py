@@ -13,6 +13,7 @@ from ansible.template import Templar, trust_as_template
 from coldframe import overlay
 from coldframe.overlay.deployment import Deployment
 from managed import managed_servers
+from real_nginx import trusted
 
 ROOT = Path(__file__).parents[1]
 ADDRESSES = {"data": "10.0.0.41", "app": "10.0.0.42"}
@@ -30,13 +31,6 @@ def test_sections_are_listed_alike():
         r"^\| `(\w+)` \|", (ROOT / "docs/settings.md").read_text().partition("## How to keep")[0], re.MULTILINE
     )
     assert choices == rows == list(overlay.SECTIONS)
-
-
-def trusted(value):
-    """Return a value whose texts may be templates, as those of an inventory."""
-    if isinstance(value, dict):
-        return {key: trusted(entry) for key, entry in value.items()}
-    return trust_as_template(value) if isinstance(value, str) else value
 
 
 def rendered(name, **variables):
