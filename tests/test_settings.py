@@ -70,6 +70,11 @@ def test_aliases_are_hosts_and_origins(port):
     assert given["CSRF_TRUSTED_ORIGINS"].split(",") == [origin + port for origin in origins]
 
 
+def test_mail_is_logged_on_sandbox_hosts_alone():
+    assert rendered("__release_overlay")["email_logged"] is False
+    assert rendered("__release_overlay", sandbox_name="coldframe-desk")["email_logged"] is True
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_runtime_reads_what_a_release_has(several, tmp_path, monkeypatch):
     variables = {"app_email": {"host": "mx.example.org"}}

@@ -48,6 +48,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 problems: {description: "What a host would refuse, each with its place in the application, and what to do.", type: list, returned: always}
+may_fail: {description: "What may fail on a host, and need not, a line each.", type: list, returned: always}
 left: {description: "What is left to the hosts, a line each.", type: list, returned: always}
 settings: {description: "What is laid over the application's settings, and what stays, as text.", type: str, returned: always}
 """
@@ -272,6 +273,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         problems=problems + [written(finding, parameters, wanted) for finding in result.get("findings", [])],
+        may_fail=[f"Warning: {line}" for line in result.get("warnings", [])],
         left=[f"Not checked on the controller, and left to the hosts: {line}" for line in left],
         settings=result.get("settings", ""),
     )

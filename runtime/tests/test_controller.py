@@ -340,6 +340,23 @@ def test_variables_that_are_not_set_are_told_all_at_once(look, secrets):
     assert result["left"] == [], result["left"]
 
 
+@pytest.mark.parametrize(
+    ("added", "warned"),
+    [
+        ("", True),
+        ('EMAIL_HOST, EMAIL_PORT = "127.0.0.1", 1025', True),
+        ('EMAIL_HOST = "mx.example.net"', False),
+        ('EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"', False),
+    ],
+)
+def test_mail_server_that_is_not_there_is_a_warning(look, added, warned):
+    result = look(DESK | {"desk/settings.py": DESK["desk/settings.py"].rstrip() + f"\n        {added}\n"})
+    assert (result["findings"], result["left"]) == ([], [])
+    place = "desk/settings.py:11: " if added else ""
+    host = "127.0.0.1:1025" if added else "localhost:25"
+    assert [line.partition(",")[0] for line in result["warnings"]] == [f"{place}E-mail is sent to {host}"] * warned
+
+
 def test_what_only_a_placeholder_leads_to_is_no_finding(look):
     settings = """
         import os

@@ -70,6 +70,7 @@ def settings(order: dict[str, Any], result: dict[str, Any]) -> None:
     """Check what the settings lead to."""
     for finding in settings_check.problems(order["celery"], reach=False):
         result["findings"].append({"place": finding.place, "text": str(finding)})
+    result["warnings"] += [finding.text for finding in settings_check.warnings()]
 
 
 def django(order: dict[str, Any], result: dict[str, Any], problem: Problems) -> None:
@@ -183,6 +184,7 @@ def main() -> None:
     result: dict[str, Any] = {
         # Each with `place`, `text`, and where that is known `module` or `variable`, the missing one, or `check`, an id.
         "findings": [],
+        "warnings": [],  # what may fail, but need not
         "left": [],  # what only a server can tell
         "settings": "",  # what is laid over the application's settings, and what stays
         "checked": [],
