@@ -56,21 +56,23 @@ def nginx():
     return folder
 
 
-def _trusted(value):
-    if isinstance(value, str):
-        return trust_as_template(value)
+def trusted(value):
+    """Make templates of all texts in a value."""
     if isinstance(value, dict):
-        return {key: _trusted(each) for key, each in value.items()}
-    return [_trusted(each) for each in value] if isinstance(value, list) else value
+        return {key: trusted(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [trusted(each) for each in value]
+    return trust_as_template(value) if isinstance(value, str) else value
 
 
 @cache
-def _of_roles():
-    """Return the variables of the roles app and nginx, whose templates Ansible evaluates."""
+def of_roles(*roles):
+    """Return the variables of roles, whose templates Ansible evaluates; `*` stands for all of them."""
     init_plugin_loader()
     filter_loader.add_directory(str(ROOT / "plugins/filter"))
-    files = [f"roles/{role}/{kind}/main.yml" for kind in ("defaults", "vars") for role in ("app", "nginx")]
-    found = [_trusted(yaml.safe_load((ROOT / file).read_text())) for file in files]
+    names = [f"roles/{role}/{kind}/main.yml" for kind in ("defaults", "vars") for role in roles]
+    files = [file for name in names for file in sorted(ROOT.glob(name))]
+    found = [trusted(yaml.safe_load(file.read_text()) or {}) for file in files]
     return {name: value for values in found for name, value in values.items()}
 
 
@@ -84,7 +86,7 @@ def evaluate(text, **variables):
     host |= {"app_state": {"others": {}}}
     host |= {"app_name": "site", "app_url": f"https://{NAME}", "ansible_managed": "by Ansible"}
     host |= {"role_path": role, "playbook_dir": f"{ROOT}/playbooks", "ansible_search_path": [role]}
-    return Templar(loader, variables=_of_roles() | host | variables).template(trust_as_template(text))
+    return Templar(loader, variables=of_roles("app", "nginx") | host | variables).template(trust_as_template(text))
 
 
 def configuration(**variables):

@@ -112,8 +112,24 @@ def test_project_without_faults_passes_and_its_settings_are_shown(check):
     code, said = check({}, "--check")
     assert code == 0, said
     assert "changed=0" in said and "Not checked on the controller" not in said
+    assert "Warning: E-mail is sent to localhost:25" in said
     assert re.search(r"MIDDLEWARE|SECRET_KEY: \*\*\* -> \*\*\*", said) and "placeholder" not in said
     assert re.search(r"DATABASES\['default'\]: .*-> django.db.backends.postgresql desk at /run/postgresql", said), said
+
+
+def test_passwords_at_other_servers_may_be_missing(check, tmp_path):
+    provider = """
+app_database_url: postgres://ann@db.example.net/desk
+app_broker_url: rediss://ann@redis.example.net/0
+app_email: {host: mx.example.net, user: ann}
+"""
+    (tmp_path / "ops/group_vars/all/app.yml").write_text(APP + provider)
+    groups = [group for group in GROUPS if group not in ("redis", "postgresql")]
+    (tmp_path / "ops/hosts.yml").write_text(json.dumps({"all": {"children": dict.fromkeys(groups, SERVER)}}))
+    code, said = check({})
+    assert code == 0 and "Not checked on the controller" not in said, said
+    assert "postgresql desk at db.example.net" in said and "EMAIL_HOST: 'localhost' -> 'mx.example.net'" in said, said
+    assert "Warning: E-mail" not in said, said
 
 
 def test_all_faults_are_told_in_one_message_and_no_host_is_asked(check, tmp_path):

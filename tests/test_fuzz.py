@@ -195,7 +195,6 @@ BROKER = {
         ({"app_database_url": "postgres://a@b/c", "app_database_password_before": "x" * 20}, "change a provider's password as"),
         ({"app_database_pooled": True}, "app_database_pooled is True, and app_database_url is empty"),
         ({"app_cache_url": "rediss://b"}, "app_cache_url is 'rediss://b', and app_broker_url is empty"),
-        ({"app_broker_url": "rediss://b"}, "app_broker_password is missing: put the provider's password there, in the vault"),
         ({"app_broker_password": "x" * 20}, "app_broker_password is set, and app_broker_url is empty"),
         (BROKER | {"app_cache_password": "x" * 20}, "app_cache_password is set, and app_cache_url is empty"),
         ({"app_database_url": "postgres://ann:hidden@b/c"}, "'postgres://***@b/c'; it must be empty or postgres://USER@HOST"),  # pragma: allowlist secret

@@ -149,6 +149,16 @@ def test_host_tests_share_by_support_and_conftest_alone():
                 assert not (node.module or "").startswith(("conftest", "test_")), f"{path.name}: {node.module}"
 
 
+@pytest.mark.parametrize("folder", ["tests", "runtime/tests", "molecule"])
+def test_no_module_of_tests_imports_another(folder):
+    """What several of them use is in a module of its own."""
+    for path in ROOT.glob(f"{folder}/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.startswith("test_")], f"{path.name}: {names}"
+
+
 MAKEFILE = (ROOT / "Makefile").read_text()
 # A target that is no file, with its prerequisites; not the lines that set a variable for targets.
 TARGETS = re.compile(r"^([a-z][a-z-]*%?):(?! \S+ [?:]?=| export )(.*)$", re.MULTILINE)

@@ -13,9 +13,9 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import filter_loader, init_plugin_loader
 from ansible.template import Templar, trust_as_template
+from applications import evaluate as of_application
 from queues import celery_queue_table
 from redis_acl import redis_acl_commands, redis_acl_lines
-from test_two_applications import evaluate as of_application
 
 ROOT = Path(__file__).parents[1]
 PASSWORD = "of the provider"  # noqa: S105  # pragma: allowlist secret

@@ -10,6 +10,7 @@ from preflight import (
     host_port,
     host_problems,
     interface_problems,
+    login_problems,
     postgresql_problems,
     private_addresses,
     smoke_problems,
@@ -103,6 +104,24 @@ def test_secrets_are_named_and_never_shown():
     gone = {"exporter": "short"}
     assert secret_problems({"app_redis_passwords": REDIS | gone}) == [], "a user that is gone needs no good password"
     assert "app_redis_passwords.worker is missing" in " ".join(secret_problems({"app_redis_passwords": {}}))
+
+
+LOGINS = {"app_broker_url": "", "app_broker_password": "", "app_email": {}, "app_secrets": {}}
+
+
+def test_logins_at_other_servers_need_a_password():
+    assert login_problems(LOGINS) == []
+    assert login_problems(LOGINS | {"app_email": {"host": "mx.example.net"}}) == []
+    broker = LOGINS | {"app_broker_url": "rediss://ann@redis.example.net/0"}
+    (problem,) = login_problems(broker)
+    assert problem.startswith(
+        "app_broker_url is 'rediss://ann@redis.example.net/0', and app_broker_password is missing"
+    )
+    assert login_problems(broker | {"app_broker_password": "8f3k2m9qx7w1"}) == []  # pragma: allowlist secret
+    email = LOGINS | {"app_email": {"host": "mx.example.net", "user": "ann"}}
+    (problem,) = login_problems(email)
+    assert problem.startswith("app_email.user is 'ann', and there is no app_secrets.EMAIL_HOST_PASSWORD: add")
+    assert login_problems(email | {"app_secrets": {"EMAIL_HOST_PASSWORD": "8f3k"}}) == []  # pragma: allowlist secret
 
 
 def test_topology():

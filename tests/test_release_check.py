@@ -143,6 +143,13 @@ def test_module_of_the_application_itself_is_told_with_the_variable(parameters, 
     assert remedy in say(parameters, text="ModuleNotFoundError: No module named 'acme'", module="acme")
 
 
+def test_variable_is_told_with_where_to_set_it(parameters):
+    for text in ("KeyError: 'ACME_KEY'", "ConfigError: Where is ACME_KEY?"):
+        assert say(parameters, text=text, variable="ACME_KEY").startswith(
+            f"desk/settings.py:4: {text}\n    ACME_KEY is not in the environment of the application: add it to app_environment; a secret, "
+        )
+
+
 def test_check_of_djangos_is_told_with_what_to_write_and_how_to_leave_it_out(parameters):
     said = say(parameters, text="security.W003: You don't appear to be using ...", check="security.W003", place="")
     assert "\n    In the settings: add 'django.middleware.csrf.CsrfViewMiddleware' to MIDDLEWARE." in said

@@ -13,6 +13,7 @@ from ansible.template import Templar, trust_as_template
 from coldframe import overlay
 from coldframe.overlay.deployment import Deployment
 from managed import managed_servers
+from real_nginx import trusted
 
 ROOT = Path(__file__).parents[1]
 ADDRESSES = {"data": "10.0.0.41", "app": "10.0.0.42"}
@@ -30,13 +31,6 @@ def test_sections_are_listed_alike():
         r"^\| `(\w+)` \|", (ROOT / "docs/settings.md").read_text().partition("## How to keep")[0], re.MULTILINE
     )
     assert choices == rows == list(overlay.SECTIONS)
-
-
-def trusted(value):
-    """Return a value whose texts may be templates, as those of an inventory."""
-    if isinstance(value, dict):
-        return {key: trusted(entry) for key, entry in value.items()}
-    return trust_as_template(value) if isinstance(value, str) else value
 
 
 def rendered(name, **variables):
@@ -74,6 +68,11 @@ def test_aliases_are_hosts_and_origins(port):
     assert given["ALLOWED_HOSTS"] == "shop.example.org,a.example,.b.example"
     origins = ["https://shop.example.org", "https://a.example", "https://*.b.example"]
     assert given["CSRF_TRUSTED_ORIGINS"].split(",") == [origin + port for origin in origins]
+
+
+def test_mail_is_logged_on_sandbox_hosts_alone():
+    assert rendered("__release_overlay")["email_logged"] is False
+    assert rendered("__release_overlay", sandbox_name="coldframe-desk")["email_logged"] is True
 
 
 @pytest.mark.parametrize("several", [False, True])

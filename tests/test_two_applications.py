@@ -1,91 +1,16 @@
 """Two applications of one host: what they share is the same text from both, and what is not shared has names of its own."""
 
-import json
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import filter_loader, init_plugin_loader
-from ansible.template import Templar, trust_as_template
+from applications import SITES, beside, evaluate, record, rendered
 from preflight import beside_problems
 from real_nginx import Edge, Server, nginx
 
 ROOT = Path(__file__).parents[1]
 USER = re.compile(r"^User=\{\{ app_name \}\}-(\w+)$", re.MULTILINE)
-GROUPS = ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")
-SITES = {"shop": "www.shop.example", "blog": "www.blog.example"}
-STATE = {"packages": [], "ssh_ports": [22], "others": {}, "record": {}, "current": ""}
-OWN = {
-    "shop": {"firewall_open_ports": [8025], "app_web": {"timeout": 120}, "nginx_hsts_seconds": 60},
-    "blog": {
-        "app_additional": True,
-        "firewall_open_ports": [2525],
-        "app_aliases": ["*.blog.example"],
-        "nginx_locations": [{"path": "/a/", "limit": "1r/m"}],
-        "nginx_websocket_paths": ["/ws/"],
-        "nginx_client_max_body_size": "2m",
-    },
-}
-
-
-def trusted(value):
-    """Make templates of all texts in a value."""
-    if isinstance(value, dict):
-        return {key: trusted(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [trusted(each) for each in value]
-    return trust_as_template(value) if isinstance(value, str) else value
-
-
-@cache
-def of_roles():
-    """Return the variables of all roles."""
-    init_plugin_loader()
-    filter_loader.add_directory(str(ROOT / "plugins/filter"))
-    files = [file for kind in ("defaults", "vars") for file in sorted(ROOT.glob(f"roles/*/{kind}/main.yml"))]
-    found = [trusted(yaml.safe_load(file.read_text()) or {}) for file in files]
-    return {name: value for values in found for name, value in values.items()}
-
-
-def evaluate(app, text, **variables):
-    """Evaluate a template with the variables of one of the two applications."""
-    loader = DataLoader()
-    loader.set_basedir(str(ROOT / "playbooks"))
-    places = [str(ROOT), *(str(role) for role in ROOT.glob("roles/*"))]
-    facts = {"memtotal_mb": 8000, "swaptotal_mb": 0, "processor_vcpus": 2, "distribution_major_version": "13"}
-    host = {"inventory_hostname": "one", "hostvars": {"one": {}}, "group_names": list(GROUPS), "ansible_facts": facts}
-    host |= {"groups": {group: ["one"] for group in GROUPS}, "nginx_ipv6": {"stat": {"exists": True}}}
-    host |= {
-        "app_name": app,
-        "app_url": f"https://{SITES[app]}",
-        "celery_queues": {"default": {}},
-        "app_celery": "a:b",
-        "app_state": STATE,
-    }
-    host |= {"app_redis_passwords": dict.fromkeys(["web", "worker", "beat", "cache"], "x")}
-    host |= {"app_secrets": {}, "ansible_managed": "by Ansible", "playbook_dir": f"{ROOT}/playbooks"}
-    host |= {"role_path": f"{ROOT}/roles/app", "ansible_search_path": places, "app_project": str(ROOT)}
-    values = of_roles() | host | trusted(OWN[app]) | variables
-    return Templar(loader, variables=values).template(trust_as_template(text))
-
-
-def rendered(app, name, **variables):
-    """Render a file of a role or of systemd/."""
-    return evaluate(app, f"{{{{ lookup('ansible.builtin.template', '{ROOT / name}') }}}}", **variables)
-
-
-def record(app, **variables):
-    """Return what a deploy notes of an application, as it is read from the host."""
-    return json.loads(json.dumps(evaluate(app, "{{ app_record }}", **variables)))
-
-
-def beside(*others):
-    """Return what deploy_state says of a host with other applications."""
-    return {"app_state": STATE | {"others": {name: {"deployed": "now", "record": record(name)} for name in others}}}
-
 
 SHARED = [
     "roles/nginx/templates/nginx.conf.j2",

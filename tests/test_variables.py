@@ -133,8 +133,6 @@ def test_an_option_that_is_left_out_has_its_default():
         ("app_environment", {"DJANGO_SETTINGS_MODULE": "a.b"},
          "app_environment.DJANGO_SETTINGS_MODULE is set by the units themselves: remove it."),
         ("app_email", {"port": 25}, "app_email has no host: name the SMTP server, or leave app_email out."),
-        ("app_email", {"host": "mx.example.org", "user": "shop"},
-         "app_email.user is 'shop', and there is no app_secrets.EMAIL_HOST_PASSWORD: add the password there."),
         ("app_email", {"host": "mx.example.org", "encryption": "ssl"},
          "app_email.encryption is 'ssl'; it must be starttls, tls or none."),
         ("app_secrets", {"PYTHONPATH": "/x"},

@@ -12,12 +12,16 @@ pytestmark = pytest.mark.one_host
 USERS = {"web": "web", "workers": "worker", "beat": "beat", "flower": "flower"}
 
 
-@pytest.fixture(params=["nobody", *USERS.values()])
+@pytest.fixture(params=["nobody", *USERS.values(), "service"])
 def become(request, host, deployment):
     """Run a command as nobody, or as the user of a service of this host; return what became of it."""
     user = request.param
     if user != "nobody":
-        if user not in {USERS[group] for group in deployment.group_names if group in USERS}:
+        here = {USERS[group] for group in deployment.group_names if group in USERS}
+        here |= (
+            {"service"} if host.user(f"{deployment.app_name}-service").exists else set()
+        )  # of app_services and app_timers
+        if user not in here:
             pytest.skip(f"no {user} on this host")
         user = f"{deployment.app_name}-{user}"
 

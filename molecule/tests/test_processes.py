@@ -5,6 +5,7 @@ import json
 import pytest
 from support.hosts import wait_for
 from support.playbooks import changed, deploy, output, play
+from support.sandbox import COSTS, OPENS, SEALED, SOCKETS, exposure
 from support.units import current, instances
 
 pytestmark = [pytest.mark.changes, pytest.mark.one_host, pytest.mark.group("beat")]
@@ -35,8 +36,19 @@ def test_service_runs_as_its_own_user_within_its_limits(host, deployment, before
     unit = f"{deployment.app_name}-service-watch@{current(host, deployment.app_name)}.service"
     found = of_unit(host, unit, "ActiveState", "User", "MemoryMax", "LimitNOFILE", "NRestarts", "ProtectSystem")
     assert found == ["active", f"{deployment.app_name}-service", str(200 << 20), "512", "0", "strict"]
-    score = host.run(f"systemd-analyze security --no-pager {unit}").stdout.splitlines()[-1]
-    assert "OK" in score or "SAFE" in score, score
+
+
+@pytest.mark.parametrize("part", ["service-watch", "timer-note"])
+def test_no_way_out_of_the_unit(host, deployment, attempts, before, part):
+    """The same attempts, and the same limit of its score, as for the other units (test_sandbox.py)."""
+    unit = f"{deployment.app_name}-{part}@{current(host, deployment.app_name)}.service"
+    network, switches = deployment.app_network or "egress", deployment.app_sandbox or []
+    score, analysis = exposure(host, unit)
+    assert score <= (SEALED if network == "sealed" else SOCKETS) + sum(COSTS[switch] for switch in switches), analysis
+    results = attempts(unit)
+    ways = {attempt for attempt, result in results.items() if result == "done"}
+    allowed = {OPENS[switch] for switch in switches} | ({"connect out"} if network == "egress" else set())
+    assert ways <= allowed, {attempt: results[attempt] for attempt in ways - allowed}
 
 
 def test_command_of_a_timer_has_the_settings_of_the_deployment(host, deployment, shell, before):

@@ -61,7 +61,6 @@ PROCESS_ENVIRONMENT = """PATH HOME USER LOGNAME SHELL PWD IFS ENV BASH_ENV TERM 
     PYTHONNOUSERSITE PYTHONSAFEPATH GUNICORN_CMD_ARGS WEB_CONCURRENCY LISTEN_PID LISTEN_FDNAMES MAINPID
     INVOCATION_ID JOURNAL_STREAM WATCHDOG_PID WATCHDOG_USEC RUNTIME_DIRECTORY STATE_DIRECTORY CACHE_DIRECTORY
     LOGS_DIRECTORY CONFIGURATION_DIRECTORY"""
-EMAIL_SECRET = "EMAIL_HOST_PASSWORD"  # of app_email, in app_secrets  # noqa: S105  # pragma: allowlist secret
 OWN_SECRETS = {"secret_key", "secret_key_fallbacks", "database_password", "cache_password", "redis_password"}
 
 
@@ -324,10 +323,6 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], us
     email = values.get("app_email") or {}
     if email and not email.get("host"):
         problems.append("app_email has no host: name the SMTP server, or leave app_email out.")
-    if email.get("user") and EMAIL_SECRET not in values.get("app_secrets", {}):
-        problems.append(
-            f"app_email.user is {email['user']!r}, and there is no app_secrets.{EMAIL_SECRET}: add the password there."
-        )
     # An older vault may have passwords of users that were removed. They are ignored.
     known = {*users, *values.get("app_redis_passwords", {})}
     for user, password in values.get("app_redis_passwords_before", {}).items():
@@ -368,10 +363,6 @@ def _managed_problems(values: Mapping[str, Any]) -> list[str]:
                 f"{name} is {url!r}, and {' and '.join(sealed)} is sealed, with which no unit reaches a server outside of the inventory: "
                 "set it to egress, or to a list that has the provider's addresses."
             )
-    if "app_broker_url" in urls and not values.get("app_broker_password"):
-        problems.append(
-            f"app_broker_url is {urls['app_broker_url']!r}, and app_broker_password is missing: put the provider's password there, in the vault."
-        )
     if "app_database_url" in urls and values.get("app_database_password_before"):
         problems.append(
             f"app_database_url is {urls['app_database_url']!r}, and app_database_password_before is set, which is for logins that Coldframe "

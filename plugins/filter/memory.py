@@ -1,11 +1,13 @@
 """What a host's share of the application takes of its memory at least, so that what cannot fit is refused before it is tried.
 
 The figures are what the example takes, idle, on Debian 13, in MiB of proportional set size (proc_pid_smaps(5), `Pss`):
-other applications take more.
+other applications take more. A service or a timer is counted with its `memory_max`; without one as much as Beat, which is a
+process with Django too.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 SYSTEM = 100
@@ -19,10 +21,17 @@ FIXED = {
 ONCE = ("Debian", "PostgreSQL", "nginx")  # whichever applications a host has
 WEB = (30, 30)  # MiB of the first process, and of each further one
 WORKER = (50, 35)
+UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}  # of `memory_max`, in MiB
+LIMIT = "memory_max of "  # begins the part of a service or a timer that has one
 
 
 def memory_parts(
-    groups: list[str], table: dict[str, dict[str, Any]], served: list[str], web_workers: int, processors: int
+    groups: list[str],
+    table: dict[str, dict[str, Any]],
+    served: list[str],
+    web_workers: int,
+    processors: int,
+    processes: dict[str, dict[str, Any]],
 ) -> dict[str, int]:
     """Estimate what each part takes on a host, in MiB; "web" and "workers" twice while a deploy changes over.
 
@@ -31,6 +40,8 @@ def memory_parts(
     :param served: the queues of the host.
     :param web_workers: Gunicorn's processes.
     :param processors: of the host, for `concurrency: auto`.
+    :param processes: the services and timers of the host, such as `service-bot`, with their options. They are there once: a
+        new one starts when the old one has stopped.
     """
     parts = {"Debian": SYSTEM} | {name: size for group, (name, size) in FIXED.items() if group in groups}
     if "web" in groups:
@@ -40,6 +51,11 @@ def memory_parts(
             children = processors if options["concurrency"] == "auto" else options["concurrency"]
             more = WORKER[1] * children if options["pool"] == "prefork" else 0
             parts["workers"] = parts.get("workers", 0) + WORKER[0] + more
+    for name, options in processes.items():
+        if limit := options["memory_max"]:
+            parts[LIMIT + name] = math.ceil(int(limit[:-1]) * UNITS[limit[-1]])
+        else:
+            parts[name] = FIXED["beat"][1]
     return parts
 
 
@@ -59,18 +75,17 @@ def memory_lines(
         parts = parts | {f"the application {name}": sum(size for part, size in others.items() if part not in ONCE)}
     idle = sum(parts.values())
     told = f"{' + '.join(f'{name} {size}' for name, size in parts.items())} = {idle} MiB"
-    remedy = (
-        "Give the host more memory, lower app_web.workers or concurrency in celery_queues, or have fewer queues here."
-    )
+    limits = ", or a memory_max in app_services or app_timers" if any(LIMIT in name for name in parts) else ""
+    remedy = f"Give the host more memory, lower app_web.workers or concurrency in celery_queues{limits}, or have fewer queues here."
     if idle + more > memory + swap:
         both = f"; while a deploy changes over, {more} more" if idle <= memory + swap else ""
         return [
-            f"Too little memory: what runs here takes at least {told}{both}. The host has {memory} MiB and {swap} of swap. "
+            f"Too little memory: what runs here needs at least {told}{both}. The host has {memory} MiB and {swap} of swap. "
             f"{remedy}{' Swap will do for that moment.' if both else ''}"
         ]
     if idle + more > memory:
         return [
-            f"Tight memory: what runs here takes at least {told}; while a deploy changes over, {more} more. The host has {memory} MiB. {remedy}"
+            f"Tight memory: what runs here needs at least {told}; while a deploy changes over, {more} more. The host has {memory} MiB. {remedy}"
         ]
     return []
 

@@ -13,6 +13,7 @@ POSTGRESQL = {"12": "15", "13": "17"}  # Debian release to the version that it c
 SECRET_LENGTH = 16  # characters; the sandbox makes 40
 KEY_LENGTH = 50  # of app_secret_key: with less, Django's own check fails when the release is there already
 SECRET_CHARACTERS = 6  # different ones; 16 random hexadecimal digits have fewer once in 31,000
+EMAIL_SECRET = "EMAIL_HOST_PASSWORD"  # of app_email, in app_secrets  # noqa: S105  # pragma: allowlist secret
 # What examples and keyboards give. Each is long enough not to come up by chance.
 PLACEHOLDERS = (
     "changeme",
@@ -116,6 +117,25 @@ def secret_problems(secrets: dict[str, Any], redis_users: list[str]) -> list[str
             problems.append(f"{name} can be guessed (a placeholder, or few different characters): set a random one.")
         elif same := [other for other in flat if flat[other] == value and other != name]:
             problems.append(f"{name} is the same as {', '.join(same)}: set a value of its own for each.")
+    return problems
+
+
+def login_problems(given: dict[str, Any]) -> list[str]:
+    """Refuse a login at somebody else's server that has no password.
+
+    :param given: `app_broker_url`, `app_broker_password`, `app_email` and `app_secrets` to their values.
+    """
+    problems = []
+    if given["app_broker_url"] and not given["app_broker_password"]:
+        problems.append(
+            f"app_broker_url is {given['app_broker_url']!r}, and app_broker_password is missing: put the provider's password there, "
+            "in the vault."
+        )
+    user = given["app_email"].get("user")
+    if user and EMAIL_SECRET not in given["app_secrets"]:
+        problems.append(
+            f"app_email.user is {user!r}, and there is no app_secrets.{EMAIL_SECRET}: add the password there."
+        )
     return problems
 
 
@@ -487,5 +507,5 @@ class FilterModule:
         """Name the filters for Ansible."""
         checks = (host_problems, postgresql_version, postgresql_problems, secret_problems, topology_problems)
         hosts = (hostname_problems, occupied_problems, beside_problems, port_problems, interface_problems)
-        more = (*hosts, source_problems, socket_group_problems, acme_problems, smoke_problems)
+        more = (*hosts, login_problems, source_problems, socket_group_problems, acme_problems, smoke_problems)
         return {filter_.__name__: filter_ for filter_ in (*checks, *more, private_addresses, host_port)}

@@ -54,6 +54,17 @@ def host_processes(
     ]
 
 
+def host_options(services: dict[str, Any], timers: dict[str, Any], running: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the options of those that run on a host.
+
+    :param services: what `process_table` returns of `app_services`.
+    :param timers: the same of `app_timers`.
+    :param running: what `host_processes` returns.
+    """
+    kinds = {"service": services, "timer": timers}
+    return {part: kinds[part.partition("-")[0]][part.partition("-")[2]] for part in running}
+
+
 def systemd_command(command: str) -> str:
     """Write a command as ExecStart= reads it. Nothing in it is replaced, and no shell runs it.
 
@@ -83,5 +94,5 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
-        each = (process_table, process_units, host_processes, systemd_command, calendar_problems)
+        each = (process_table, process_units, host_processes, host_options, systemd_command, calendar_problems)
         return {filter_.__name__: filter_ for filter_ in each}

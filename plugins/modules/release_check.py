@@ -48,6 +48,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 problems: {description: "What a host would refuse, each with its place in the application, and what to do.", type: list, returned: always}
+may_fail: {description: "What may fail on a host, and need not, a line each.", type: list, returned: always}
 left: {description: "What is left to the hosts, a line each.", type: list, returned: always}
 settings: {description: "What is laid over the application's settings, and what stays, as text.", type: str, returned: always}
 """
@@ -146,7 +147,7 @@ def load(folder: Folder) -> tuple[dict[str, Any], str]:
             text=True,
             errors="replace",
             check=False,
-            timeout=parameters["load_timeout"] + 60,
+            timeout=parameters["load_timeout"] + 120,  # missing variables are looked for, for up to 60 s
         )
         with contextlib.suppress(ValueError):
             return json.loads(folder.told(done.stdout)), ""
@@ -168,6 +169,8 @@ def advice(finding: dict[str, Any], parameters: dict[str, Any], wanted: str) -> 
         ]
     if module:
         return [about_module(module, Path(parameters["source"]), parameters["python_path"], parameters["lock_remedy"])]
+    if variable := finding.get("variable"):
+        return remedies(f"Set the {variable} environment variable")
     if "check" in finding:
         known = [f"In the settings: {line.partition(': ')[2]}." for line in check_remedies([text])]
         return known + ([f"Or, if it is meant to be so: release_check_ignore: [{finding['check']}]."] if known else [])
@@ -270,6 +273,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         problems=problems + [written(finding, parameters, wanted) for finding in result.get("findings", [])],
+        may_fail=[f"Warning: {line}" for line in result.get("warnings", [])],
         left=[f"Not checked on the controller, and left to the hosts: {line}" for line in left],
         settings=result.get("settings", ""),
     )

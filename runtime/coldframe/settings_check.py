@@ -40,6 +40,7 @@ REDIS = (
     "redis",
     "rediss",
 )  # schemes of addresses where nothing answers on a server's loopback: the deployment's has a socket
+SMTP = "django.core.mail.backends.smtp.EmailBackend"  # Django's default
 LOOPBACK = re.compile(r"localhost|127\.[\d.]+|::1|0\.0\.0\.0")
 
 
@@ -391,6 +392,21 @@ def problems(name: str, reach: bool = True) -> list[Finding]:
     else:
         wrong = [*tasks(app), *limits(app), *scheduler(app)]
     return [*wrong, *results(app, reach), *caches(reach), *database(), *hosts(), *folders(), *uploads()]
+
+
+def warnings() -> list[Finding]:
+    """List what may fail on a server with the settings, and what to write."""
+    from django.conf import settings
+
+    file = os.environ.get("OVERLAY_FILE")
+    named = bool(file and json.loads(Path(file).read_text())["email"])
+    if named or settings.EMAIL_BACKEND != SMTP or not LOOPBACK.fullmatch(settings.EMAIL_HOST):
+        return []
+    text = (
+        f"E-mail is sent to {settings.EMAIL_HOST}:{settings.EMAIL_PORT}, and no server listens there unless you install one: a page "
+        "that sends mail would fail. Name a server with app_email, or set EMAIL_BACKEND."
+    )
+    return [Finding(text, setting="EMAIL_HOST")]
 
 
 def refuse(name: str) -> None:

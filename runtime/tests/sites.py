@@ -47,7 +47,7 @@ class Site:
             "CSRF_TRUSTED_ORIGINS": f"https://{HOST}",
             "MEDIA_ROOT": MEDIA_ROOT,
         }
-        self.own, self.email, self.celery = [], {}, celery
+        self.own, self.email, self.email_logged, self.celery = [], {}, False, celery
         self.cache_user, self.cache_databases, self.pooled = "cache", 16, False
         self.media_url, self.private_url = "/media/", "/protected/"
         self.variables, self.path, self.environment = {}, folder, environment
@@ -56,7 +56,12 @@ class Site:
         """Write what the deployment decides; return the environment of a unit."""
         file = self.folder / "overlay.json"
         values = {"own": self.own, "given": [*self.variables], "environment": self.given, "celery": self.celery}
-        values |= {"media_url": self.media_url, "private_url": self.private_url, "email": self.email}
+        values |= {
+            "media_url": self.media_url,
+            "private_url": self.private_url,
+            "email": self.email,
+            "email_logged": self.email_logged,
+        }
         values |= {
             "cache_user": self.cache_user,
             "cache_databases": self.cache_databases,

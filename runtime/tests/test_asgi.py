@@ -8,8 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from conftest import LONGEST, QUEUE, wait_for
-from gunicorns import EDGE, Connection, serving
-from test_web import PROJECT
+from gunicorns import EDGE, PROJECT, Connection, serving
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import unix_connect
 

@@ -285,8 +285,99 @@ def test_error_that_a_placeholder_may_have_caused_is_left_to_the_server(look, se
 
 
 def test_variable_that_is_not_set_is_refused_whatever_the_secrets_are(look):
-    said = told(look(DESK | {"letters/tasks.py": "import os\nos.environ['ACME_KEY']\n"}, secrets=True))
-    assert len(said) == 1 and said[0].startswith("letters/tasks.py:2: KeyError: 'ACME_KEY'\n")
+    result = look(DESK | {"letters/tasks.py": "import os\nos.environ['ACME_KEY']\n"}, secrets=True)
+    assert told(result) == ["letters/tasks.py:2: KeyError: 'ACME_KEY'"] and result["left"] == []
+    assert result["findings"][0]["variable"] == "ACME_KEY"
+
+
+VARIABLES = """
+        import os
+        import environ
+        from django.core.exceptions import ImproperlyConfigured
+
+        class UndefinedValueError(Exception):
+            pass
+
+        def config(name):
+            if name not in os.environ:
+                raise UndefinedValueError(f"{name} not found. Declare it as envvar or define a default value.")
+
+        def required(name):
+            try:
+                return os.environ[name]
+            except KeyError:
+                raise ImproperlyConfigured(f"Where is {name}?") from None
+
+        env = environ.Env(ACME_RETRIES=int)
+        ACME_KEY = os.environ["ACME_KEY"]
+        ACME_OPTIONAL = env("ACME_OPTIONAL", default="")
+        ACME_RETRIES = env("ACME_RETRIES")
+        ACME_SEARCH = env("ACME_SEARCH")
+        assert "://" in ACME_SEARCH
+        ACME_TOKEN = config("ACME_TOKEN")
+        ACME_PLACE = required("ACME_PLACE")
+        SECRET = env("SECRET_KEY")
+"""
+
+
+@pytest.mark.parametrize("secrets", [False, True])
+def test_variables_that_are_not_set_are_told_all_at_once(look, secrets):
+    files = DESK | {
+        "desk/settings.py": DESK["desk/settings.py"].rstrip() + VARIABLES,
+        "desk/wsgi.py": DESK["desk/wsgi.py"].rstrip() + "\n        import os; os.environ['ACME_WEB']",
+        "letters/tasks.py": "import os\nos.environ['ACME_TASKS']\n",
+    }
+    result = look(files, secrets=secrets)
+    assert [re.sub(r":\d+: ", ": ", line) for line in told(result)] == [
+        "desk/settings.py: KeyError: 'ACME_KEY'",
+        "desk/settings.py: django.core.exceptions.ImproperlyConfigured: Set the ACME_RETRIES environment variable",
+        "desk/settings.py: django.core.exceptions.ImproperlyConfigured: Set the ACME_SEARCH environment variable",
+        "desk/settings.py: desk.settings.UndefinedValueError: ACME_TOKEN not found. Declare it as envvar or define a default value.",
+        "desk/settings.py: django.core.exceptions.ImproperlyConfigured: Where is ACME_PLACE?",
+        "desk/wsgi.py: KeyError: 'ACME_WEB'",
+        "letters/tasks.py: KeyError: 'ACME_TASKS'",
+    ]
+    assert result["left"] == [], result["left"]
+
+
+@pytest.mark.parametrize(
+    ("added", "warned"),
+    [
+        ("", True),
+        ('EMAIL_HOST, EMAIL_PORT = "127.0.0.1", 1025', True),
+        ('EMAIL_HOST = "mx.example.net"', False),
+        ('EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"', False),
+    ],
+)
+def test_mail_server_that_is_not_there_is_a_warning(look, added, warned):
+    result = look(DESK | {"desk/settings.py": DESK["desk/settings.py"].rstrip() + f"\n        {added}\n"})
+    assert (result["findings"], result["left"]) == ([], [])
+    place = "desk/settings.py:11: " if added else ""
+    host = "127.0.0.1:1025" if added else "localhost:25"
+    assert [line.partition(",")[0] for line in result["warnings"]] == [f"{place}E-mail is sent to {host}"] * warned
+
+
+def test_what_only_a_placeholder_leads_to_is_no_finding(look):
+    settings = """
+        import os
+        ACME_MODE = {"fast": 1, "slow": 2}[os.environ["ACME_MODE"]]
+        ACME_KEY = os.environ["ACME_KEY"]
+    """
+    result = look(DESK | {"desk/settings.py": DESK["desk/settings.py"].rstrip() + settings})
+    assert told(result) == ["desk/settings.py:12: KeyError: 'ACME_MODE'"]
+    (left,) = result["left"]
+    assert left.startswith(
+        "further variables: with placeholders for ACME_MODE, it ends with desk/settings.py:12: KeyErr"
+    )
+
+
+def test_setting_that_a_placeholder_made_is_no_finding(look):
+    settings = """
+        import os
+        MEDIA_ROOT = BASE_DIR / os.environ["ACME_FOLDER"]
+    """
+    result = look(DESK | {"desk/settings.py": DESK["desk/settings.py"].rstrip() + settings}, own=["media"])
+    assert (told(result), result["left"]) == (["desk/settings.py:12: KeyError: 'ACME_FOLDER'"], [])
 
 
 def test_app_that_asks_the_database_when_it_is_loaded_is_left_to_the_server(look):

@@ -319,6 +319,27 @@ def test_server_for_email_is_laid_over_where_the_inventory_names_one(site):
     assert "EMAIL_HOST_PASSWORD: '' -> ***" in own.report()
 
 
+@pytest.mark.parametrize(
+    ("given", "own", "backend", "wanted"),
+    [
+        ({}, [], "smtp", "console"),
+        ({}, [], "locmem", "locmem"),
+        ({}, ["email"], "smtp", "smtp"),
+        ({"host": "mx.example.org", "port": 0, "encryption": "none", "user": "", "sender": ""}, [], "smtp", "smtp"),
+    ],
+)
+def test_mail_of_a_sandbox_host_goes_to_the_journal(site, given, own, backend, wanted):
+    name = "django.core.mail.backends.{}.EmailBackend"
+    settings = (
+        projects.SEVERAL["several/settings.py"].rstrip() + f"\n        EMAIL_BACKEND = {name.format(backend)!r}\n"
+    )
+    deployed = site(projects.SEVERAL | {"several/settings.py": settings}, "several.settings", "several.tasks:app")
+    deployed.email, deployed.email_logged, deployed.own = given, True, own
+    assert deployed.settings("EMAIL_BACKEND") == [name.format(wanted)]
+    logged = f"EMAIL_BACKEND: {name.format('smtp')!r} -> {name.format('console')!r} (a sandbox host sends no mail, and the journal has it)"
+    assert (logged in deployed.report()) == (wanted == "console")
+
+
 REFUSED = {
     "another database": (
         'DATABASES = {"default": {"ENGINE": "django.db.backends.mysql", "NAME": "a", "HOST": "db", "PASSWORD": "hidden1"}}',  # pragma: allowlist secret

@@ -261,6 +261,7 @@ DEPLOYMENT = Deployment(
     media_url="",
     private_url="",
     email={},
+    email_logged=False,
     cache_user="cache",
     cache_databases=16,
     database_pooled=False,

@@ -4,52 +4,7 @@ import json
 
 import pytest
 from conftest import LONGEST, QUEUE
-from gunicorns import serving
-
-PROJECT = {
-    "__init__.py": "from site1.celery import app",
-    "celery.py": """
-        import os
-        from celery import Celery
-
-        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site1.settings")
-        app = Celery("site1")
-        app.config_from_object("django.conf:settings", namespace="CELERY")
-    """,
-    "settings.py": """
-        import json
-        import os
-        from pathlib import Path
-
-        for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # as Twisted does, which Daphne imports
-            os.environ.pop(name, None)
-        SECRET_KEY, ALLOWED_HOSTS, ROOT_URLCONF, INSTALLED_APPS = "x" * 60, ["*"], "site1.urls", []
-        CELERY = json.loads(Path(os.environ["CELERY_SETTINGS_FILE"]).read_text())
-        globals().update({f"CELERY_{name.upper()}": value for name, value in CELERY.items()})
-    """,
-    "urls.py": """
-        from celery import current_app
-        from django.http import JsonResponse
-        from django.urls import path
-
-        def send(request):
-            seconds = int(request.GET["countdown"])
-            try:
-                current_app.send_task("a.b", countdown=seconds)
-            except ValueError as error:
-                return JsonResponse({"error": str(error)})
-            return JsonResponse({"client": request.META["REMOTE_ADDR"]})
-
-        urlpatterns = [path("", send)]
-    """,
-    "wsgi.py": """
-        import os
-        from django.core.wsgi import get_wsgi_application
-
-        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site1.settings")
-        application = get_wsgi_application()
-    """,
-}
+from gunicorns import PROJECT, serving
 
 
 @pytest.fixture(params=[True, False], ids=["loaded once", "loaded by each worker"])

@@ -31,6 +31,8 @@ class Deployment:
     """The path by which the application has the edge send uploads (`nginx_private_media`); empty when there is none."""
     email: dict[str, Any]
     """The server for e-mail (`app_email`); empty when none is given."""
+    email_logged: bool
+    """Whether mail goes to the journal where no server is given: on a sandbox host."""
     cache_user: str
     """As whom processes log in to the cache's Redis."""
     cache_databases: int
@@ -50,6 +52,7 @@ class Deployment:
             media_url=values["media_url"],
             private_url=values["private_url"],
             email=values["email"],
+            email_logged=values["email_logged"],
             cache_user=values["cache_user"],
             cache_databases=values["cache_databases"],
             database_pooled=values["database_pooled"],

@@ -1,4 +1,4 @@
-"""Lays over the server for e-mail, where `app_email` names one."""
+"""Lays over the server for e-mail, where `app_email` names one. On a sandbox host without one, mail goes to the journal."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ from coldframe.overlay.deployment import Deployment
 from coldframe.overlay.record import Settings
 
 BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+CONSOLE = "django.core.mail.backends.console.EmailBackend"
 PASSWORD = "EMAIL_HOST_PASSWORD"  # the secret in app_secrets that is the password  # noqa: S105  # pragma: allowlist secret
 FROM = ("DEFAULT_FROM_EMAIL", "SERVER_EMAIL")
 
 
 def lay(settings: Settings, deployment: Deployment) -> None:
-    """Lay over the server, the login and the sender. Without a server the application's own settings stay."""
+    """Lay over the server, the login and the sender. Without a server the application's own settings stay.
+
+    On a sandbox host without a server, Django's SMTP backend is replaced; others stay.
+    """
     given = deployment.email
+    if not given and deployment.email_logged and settings.get("EMAIL_BACKEND") == BACKEND:
+        settings.lay("email", "EMAIL_BACKEND", CONSOLE, "a sandbox host sends no mail, and the journal has it")
+        return
     if not given:
         text = f"{settings.get('EMAIL_BACKEND')} with {settings.get('EMAIL_HOST')}:{settings.get('EMAIL_PORT')}"
         settings.keep("email", "EMAIL_BACKEND", text, "app_email names no server")

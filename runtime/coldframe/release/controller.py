@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from coldframe import places, settings_check
-from coldframe.release import checks, errors, missing, offline, prepare
+from coldframe.release import checks, errors, missing, offline, prepare, variables
 
 # Messages about programs and libraries, which are Debian packages on the servers.
 OF_DEBIAN = re.compile(
@@ -38,7 +38,7 @@ def examine(order: dict[str, Any], result: dict[str, Any]) -> None:
 
     :param order: `celery`, `wsgi`, `load_timeout`, `check`, `check_level` and `check_ignore` as for
         `prepare.prepare`; `writable`, folders that a release's processes may write to; `secrets`, whether the application
-        has secrets of its own, which are placeholders here.
+        has secrets of its own, which are placeholders here; `variables`, if only missing ones are of interest.
     :param result: filled step by step.
     """
     offline.install(order["writable"])
@@ -48,6 +48,8 @@ def examine(order: dict[str, Any], result: dict[str, Any]) -> None:
             problem.missing()
             return
         loaded = [problem.of(prepare.load_wsgi, order), problem.of(report, order, result)]
+    if order.get("variables"):
+        return
     if loaded[1]:
         problem.of(settings, order, result)
     if order["check"]:
@@ -68,6 +70,7 @@ def settings(order: dict[str, Any], result: dict[str, Any]) -> None:
     """Check what the settings lead to."""
     for finding in settings_check.problems(order["celery"], reach=False):
         result["findings"].append({"place": finding.place, "text": str(finding)})
+    result["warnings"] += [finding.text for finding in settings_check.warnings()]
 
 
 def django(order: dict[str, Any], result: dict[str, Any], problem: Problems) -> None:
@@ -108,8 +111,11 @@ class Problems:
         if line in self.told:
             return
         self.told.add(line)
-        if self.is_certain(error):
-            text = line if isinstance(error, CERTAIN) and place else described(error)
+        if variable := variables.missing(error):
+            self.result["findings"].append({"place": place, "text": line, "variable": variable})
+        elif self.is_certain(error):
+            plain = self.order.get("variables") or (isinstance(error, CERTAIN) and place)
+            text = line if plain else described(error)
             module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
             module = "" if module and missing.exists(module) else module
             self.result["findings"].append({"place": place, "text": text, "module": module})
@@ -118,16 +124,17 @@ class Problems:
 
     def is_certain(self, error: BaseException) -> bool:
         """Whether a server would end with the same error."""
-        chained = [error]
-        while following := chained[-1].__cause__ or chained[-1].__context__:
-            chained.append(following)
         called = traceback.extract_tb(error.__traceback__)[-1].filename
         if isinstance(error, ImportError | AttributeError | KeyError | TypeError) and Path(called).is_relative_to(OURS):
             return False  # a package that this one needs is not there, or of another version: the preflight tells it
-        if isinstance(error, CERTAIN) or any(isinstance(each, offline.ReadOnlyError) for each in chained):
+        if isinstance(error, CERTAIN) or any(
+            isinstance(each, offline.ReadOnlyError) for each in variables.chain(error)
+        ):
             return True
         if (
-            any(isinstance(each, offline.UnreachableError | offline.UnknownHostError) for each in chained)
+            any(
+                isinstance(each, offline.UnreachableError | offline.UnknownHostError) for each in variables.chain(error)
+            )
             or offline.ASKED
         ):
             return False
@@ -135,7 +142,7 @@ class Problems:
             return Path(os.fsdecode(error.filename)).absolute().is_relative_to(Path.cwd())
         if isinstance(error, OSError) or OF_DEBIAN.search(str(error)):
             return False
-        return not self.order["secrets"] or is_of_a_variable(error)
+        return not self.order["secrets"]
 
     def missing(self) -> None:
         """Note all modules that are not there, if one is not."""
@@ -162,12 +169,6 @@ def described(error: BaseException) -> str:
     return f"{last}\n{text.removesuffix(last).rstrip()}" if text.startswith("Traceback") else text
 
 
-def is_of_a_variable(error: BaseException) -> bool:
-    """Whether an error is that of a variable which is not set."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, KeyError) and any(frame.filename in (os.__file__, "<frozen os>") for frame in frames)
-
-
 def origin(error: BaseException) -> str:
     """Return the last line of the application's that an error came through, as `file:line`."""
     if isinstance(error, SyntaxError) and error.filename and (place := places.shown(error.filename, error.lineno or 1)):
@@ -181,14 +182,20 @@ def main() -> None:
     channel = os.dup(1)
     os.dup2(2, 1)
     result: dict[str, Any] = {
-        "findings": [],  # each with `place`, `text`, and where that is known `module`, the one missing, or `check`, an id
+        # Each with `place`, `text`, and where that is known `module` or `variable`, the missing one, or `check`, an id.
+        "findings": [],
+        "warnings": [],  # what may fail, but need not
         "left": [],  # what only a server can tell
         "settings": "",  # what is laid over the application's settings, and what stays
         "checked": [],
         "ignored": [],
         "foreign": [],
     }
-    examine(json.load(sys.stdin), result)
+    environment, folder = dict(os.environ), Path.cwd()
+    order = json.load(sys.stdin)
+    examine(order, result)
+    if not order.get("variables"):
+        variables.further(order, environment, folder, result)
     with os.fdopen(channel, "w") as stream:
         json.dump(result, stream, default=str)
 

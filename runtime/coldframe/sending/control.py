@@ -1,6 +1,7 @@
 """Extends remote control, and the transport of web processes and manage.py.
 
-Tasks that are stored until they are due are revoked in the database (coldframe.delayed). Where remote control is closed, the error names the variable that opens it. Redis would name a key or a channel.
+Tasks that are stored until they are due are revoked in the database (coldframe.delayed). Where remote control is closed, the
+error names the variable that opens it. Redis would name a key or a channel.
 """
 
 from __future__ import annotations
