@@ -23,10 +23,10 @@ from coldframe.release.errors import error_of
 def prepare(order: dict[str, Any], result: dict[str, Any]) -> None:
     """Execute the order, and record in the result what was done.
 
-    :param order: `celery` and `wsgi` (WSGI or ASGI), the applications, or empty; `check`, `static`, `migrate`, `hooks` (bool); `check_level`,
-        `check_ignore` (coldframe.release.checks); `commands`, of manage.py, run after `static`; `running`, the release that
-        serves, empty when none does; `allow`, names of migrations; `linter`, the environment of the migration linter;
-        `lock_timeout` and `load_timeout`, seconds.
+    :param order: `celery` and `wsgi` (WSGI or ASGI), the applications, or empty; `check`, `static`, `migrate`, `hooks`
+        (bool); `check_level`, `check_ignore` (coldframe.release.checks); `commands`, of manage.py, run after `static`;
+        `running`, the release that serves, empty when none does; `allow`, names of migrations; `linter`, the environment
+        of the migration linter; `lock_timeout` and `load_timeout`, seconds.
     :param result: filled step by step, so that it is correct after an exception.
     """
     result["step"] = "load"
