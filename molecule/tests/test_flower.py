@@ -29,7 +29,9 @@ def online(flower, whole=False):
 def assert_page(flower, worker):
     """Assert that Flower has a page of the worker, unless it ended with its release and is not shown as online any more."""
     wait_for(
-        lambda: flower(f"worker/{worker}").status == 200 or worker not in online(flower, whole=True), 60, "it has a page"
+        lambda: flower(f"worker/{worker}").status == 200 or worker not in online(flower, whole=True),
+        60,
+        "it has a page",
     )
 
 
