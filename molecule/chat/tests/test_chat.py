@@ -10,6 +10,7 @@ import ssl
 import struct
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from urllib.parse import urlsplit
 
 import pytest
@@ -127,6 +128,12 @@ def test_websockets_are_closed_as_going_away_and_no_request_is_lost_at_a_deploy(
     path = ROOT / ".cache/adopt/chat/chat/urls.py"
     path.write_text(path.read_text() + "\n# Changed.\n")
     client = WebSocket(deployment.app_url, "/ws/late/")
-    make("deploy")
-    assert client.receive() == GOING_AWAY
+    client.stream.settimeout(120)
+    with ThreadPoolExecutor() as pool:
+        closed, deployed = pool.submit(client.receive), pool.submit(make, "deploy")
+        answers = set()
+        while wait([deployed], timeout=0.1).not_done:
+            answers.add(deployment.request("/").status)
+        deployed.result()
+        assert answers == {200} and closed.result() == GOING_AWAY
     assert WebSocket(deployment.app_url, "/ws/late/").status == 101
