@@ -118,6 +118,18 @@ def test_websocket_goes_on_when_the_process_is_to_stop_and_is_then_closed_as_goi
     assert (tmp_path / "ended").read_text() == "1001\n"
 
 
+def test_request_on_a_connection_that_was_just_accepted_is_served(served):
+    process = served(workers=1)
+    connection = Connection(process.path, timeout=10)
+    connection.connect()
+    process.get("/?countdown=1")  # it was connected later, so the other one is accepted
+    process.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: refuses(process), 5, "nothing more is accepted")
+    connection.request("GET", "/?countdown=1", headers=EDGE)
+    assert connection.getresponse().status == 200
+    assert process.process.wait(10) == 0
+
+
 def refuses(process):
     """Whether it accepts no connection."""
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import suppress
 from typing import Any
 
@@ -27,6 +27,7 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 GOING_AWAY = 1001  # RFC 6455, 7.4.1
 CLOSING = 5.0  # seconds that clients may take to confirm the end of their WebSockets
+BEGIN = 2.0  # seconds that a request may take to begin on a connection that was accepted
 PAUSE = 0.1  # seconds between two looks at what is still open
 
 
@@ -110,6 +111,17 @@ class Served:
             await asyncio.wait(left, timeout=CLOSING)
 
 
+async def requests_begin(connections: Collection[Any]) -> None:
+    """Wait until each connection that was accepted has begun its request. Uvicorn would close it unanswered.
+
+    The edge opens a connection for each request, and sends it at once.
+    """
+    until = time.monotonic() + BEGIN
+    await asyncio.sleep(PAUSE)  # what was accepted last becomes a connection
+    while time.monotonic() < until and any(getattr(each, "cycle", each) is None for each in connections):
+        await asyncio.sleep(PAUSE)
+
+
 @seams.extends()
 class Server(uvicorn.Server):
     """Uvicorn's server, which lets WebSockets go on for some seconds when it is asked to stop."""
@@ -129,6 +141,7 @@ class Server(uvicorn.Server):
             server.close()
         # After max_requests nobody asked, and the next process starts only when this one has ended: no time for WebSockets.
         await self.served.drain(self.served.seconds if self.should_exit else 0)
+        await requests_begin(self.server_state.connections)
         self.config.timeout_graceful_shutdown = max(1, round(began + self.seconds - time.monotonic()))
         await super().shutdown(sockets)
 
