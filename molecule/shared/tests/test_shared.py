@@ -14,6 +14,9 @@ from support.hosts import redis_client, root_shell, wait_for
 from support.playbooks import ROOT, Finished, ansible, changed, deploy, output, play
 from support.units import current, running, wanted
 
+# With a fixture that only some of them have, pytest would run those first.
+pytestmark = pytest.mark.usefixtures("host")
+
 HOST = "shared"
 SHOP, CLINIC = "molecule/shared/hosts.yml", ".sandbox/molecule-shared/clinic"
 OTHER = {SHOP: CLINIC, CLINIC: SHOP}
