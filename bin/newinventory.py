@@ -659,15 +659,19 @@ def tried(app: Path) -> Path:
 
 
 def free_ports() -> dict[str, int]:
-    """Choose ports on loopback that nobody listens on and no other sandbox host has."""
+    """Choose ports on loopback that nobody has bound and no other sandbox host has.
+
+    To connect would not tell: the port of a container leads to it, and it may not listen yet.
+    """
     taken = set()
     for path in SANDBOX.glob("*/group_vars/all/try.yml"):
         taken |= {value for value in (yaml.safe_load(path.read_text()) or {}).values() if isinstance(value, int)}
     chosen = {}
     for name, first in PORTS.items():
         for port in range(first, first + 200):
-            with socket.socket() as probe:
-                if port not in taken and probe.connect_ex(("127.0.0.1", port)):
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                if port not in taken:
+                    probe.bind(("127.0.0.1", port))
                     chosen[name] = port
                     break
         else:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -515,6 +516,15 @@ def test_a_project_has_a_sandbox_host_of_its_own_and_keeps_it(tmp_path, sandbox,
     assert newinventory.tried(other) == sandbox / "mysite-2"
     assert values_of(sandbox / "mysite")["app_url"] == "https://localhost:{{ sandbox_https_port }}"
     assert "Kept in" in capsys.readouterr().out
+
+
+def test_ports_of_a_host_that_still_boots_are_not_chosen():
+    """They are bound, and a connection is refused."""
+    first = newinventory.free_ports()
+    with socket.socket() as booting:
+        booting.bind(("127.0.0.1", first["ssh"]))
+        second = newinventory.free_ports()
+    assert second["ssh"] > first["ssh"] and second["https"] >= first["https"]
 
 
 def test_inventory_of_a_sandbox_host_has_all_that_the_examples_has(tmp_path, sandbox):
