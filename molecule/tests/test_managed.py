@@ -25,13 +25,13 @@ systemctl stop provider-redis 2>/dev/null || true
 version=$(ls /etc/postgresql | sort -n | tail -n 1)
 pg_dropcluster --stop $version provider 2>/dev/null || true
 rm -rf {folder}; mkdir -m 755 {folder}; cd {folder}
-openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=provider -keyout ca.key -out ca.crt
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=provider -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.crt
 openssl req -newkey rsa:2048 -nodes -subj /CN=server -keyout redis.key -out server.csr
-echo "subjectAltName=IP:{address}" >names
+printf '%s\\n' subjectAltName=IP:{address} authorityKeyIdentifier=keyid basicConstraints=CA:FALSE >names
 openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt
 install -o postgres -m 600 redis.key postgresql.key
 chown redis redis.key
-pg_createcluster --port={postgresql} $version provider
+pg_createcluster --port={postgresql} --locale=C.UTF-8 $version provider
 cat >>/etc/postgresql/$version/provider/postgresql.conf <<END
 listen_addresses = '{address}'
 ssl_cert_file = '{folder}/server.crt'

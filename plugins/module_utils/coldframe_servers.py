@@ -45,15 +45,18 @@ def dial(host: str, port: int) -> socket.socket:
         raise Refused("connect", error.strerror or str(error)) from error
 
 
-def secured(connection: socket.socket, host: str, ca: str) -> ssl.SSLSocket:
+def secured(connection: socket.socket, host: str, ca: str, strict: bool) -> ssl.SSLSocket:
     """Begin TLS on a connection, and verify the server's certificate and name. Raises Refused.
 
     :param ca: certificates of authorities, in PEM; if empty, those of the host.
+    :param strict: as Python verifies since 3.13, so redis-py does. libpq does not: then certificates may lack extensions of RFC 5280.
     """
     if not ca and not STORE.exists():
         raise Refused("tls", f"this host has no {STORE}, with the authorities that it trusts")
     try:
         context = ssl.create_default_context(cadata=ca or None)
+        if not strict:
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context.wrap_socket(connection, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
         raise Refused("tls", error.verify_message or str(error)) from error
@@ -71,7 +74,7 @@ class Redis:
     @classmethod
     def at(cls, host: str, port: int, ca: str) -> Redis:
         """Connect by TLS. Raises Refused."""
-        return cls(secured(dial(host, port), host, ca))
+        return cls(secured(dial(host, port), host, ca, strict=True))
 
     @classmethod
     def behind(cls, path: str) -> Redis:
@@ -167,7 +170,7 @@ class PostgreSQL:
             raise Refused("connect", error.strerror or str(error)) from error
         if offered != b"S":
             raise Refused("tls", "the server offers no TLS")
-        self.connection: socket.socket = secured(connection, host, ca)
+        self.connection: socket.socket = secured(connection, host, ca, strict=False)
         try:
             self.log_in(user, database, password)
         except Failed as error:
