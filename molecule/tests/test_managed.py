@@ -70,7 +70,7 @@ class Provider:
 
     def __init__(self, inventory, shell, address):
         """Make the folder of the inventory; it is as deep in the project as the scenario's, whose variables name it from there."""
-        self.shell, self.address = shell, address
+        self.shell, self.address, self.changed = shell, address, False
         self.scenario = yaml.safe_load((ROOT / inventory).read_text())["all"]
         self.folder = ROOT / ".cache/managed"
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -118,7 +118,9 @@ class Provider:
         }
         path = self.folder / "hosts.yml"
         path.write_text(yaml.safe_dump({"all": self.scenario | {"children": children}}))
-        return play(path, playbook, "-e", json.dumps(given | variables))
+        result = play(path, playbook, "-e", json.dumps(given | variables))
+        self.changed |= changed(result) > 0
+        return result
 
 
 @pytest.fixture
@@ -126,8 +128,9 @@ def provider(inventory, shell, deployment):
     made = Provider(inventory, shell, deployment.app_private_address)
     made.start()
     yield made
-    result = play(inventory, "deploy")
-    assert result.returncode == 0, result.stdout
+    if made.changed:
+        result = play(inventory, "deploy")
+        assert result.returncode == 0, result.stdout
     shell(STOP)
     shutil.rmtree(made.folder)
 
