@@ -49,7 +49,7 @@ export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(abspath $(INVENTORY)/.wheel
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock down verify ssh manage shell dbshell redis-cli lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock down verify ssh manage shell dbshell redis-cli logs lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
 
 help: ## Print this help
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -168,6 +168,9 @@ dbshell: .venv/.ready ## Open psql as the owner of the application's database; A
 
 redis-cli: .venv/.ready ## Open redis-cli as a user that may only read; INSTANCE=cache; ADMIN=1 as the administrator, after a question
 	@bin/operate $@ $(ENV) playbooks/servers.yml $(call given,HOST INSTANCE ADMIN CONFIRM)
+
+logs: .venv/.ready ## Print the logs of all servers of ENV in order: UNIT=worker-mail HOST= SINCE=-1h GREP= PRIORITY=err ID= FOLLOW=1
+	@bin/logs $(ENV) playbooks/servers.yml $(call given,UNIT HOST SINCE GREP PRIORITY ID FOLLOW)
 
 # These run in parallel, and all of them report, even if one fails. ansible-lint takes the longest, so it starts first.
 LINTS = lint-ansible lint-types lint-python lint-shell lint-secrets

@@ -1,6 +1,9 @@
-"""The operator's commands: make manage, shell, dbshell and redis-cli, from the controller to the host that has what they need."""
+"""The operator's commands: make manage, shell, dbshell, redis-cli and logs, from the controller to the host that has what they need."""
+
+import re
 
 import pytest
+from support.hosts import wait_for
 from support.playbooks import ansible
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("web")]
@@ -50,3 +53,26 @@ def test_nothing_of_the_commands_is_left_or_logged(make, host):
     make("manage", f"CMD={word}")
     assert host.run("ls /dev/shm/coldframe.*").rc != 0
     assert word not in host.check_output("journalctl --since=-2min --no-pager _COMM=sudo")
+
+
+def test_logs_are_in_order_and_chosen(make, deployment):
+    lines = make("logs", "SINCE=-10min").stdout.splitlines()
+    times = [line[:23] for line in lines if re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ", line)]
+    assert times == sorted(times) and len(times) > 0
+    queue = next(iter(deployment.celery_queues))
+    chosen = make("logs", f"UNIT=worker-{queue}", "SINCE=-1d").stdout.splitlines()
+    assert chosen and all(f" worker-{queue}@" in line[:60] for line in chosen if line[:1].isdigit())
+
+
+def test_logs_find_a_task_by_its_id(make, deployment, manage, redis):
+    module, _, app = deployment.app_celery.partition(":")
+    queue, name = deployment.celery_default_queue or "default", "nobody.knows.this"
+    task = manage(
+        f"from importlib import import_module; app = getattr(import_module({module!r}), {app!r} or 'app'); "
+        f"print(app.send_task({name!r}, queue={queue!r}).id)"
+    )
+    try:
+        said = f"{name}[{task}] is unknown here"
+        wait_for(lambda: said in make("logs", f"ID={task}").stdout, 60, "it is logged")
+    finally:
+        redis(f"DEL unknown:{queue}:{name}\nSREM unknown:{queue} {name}")
