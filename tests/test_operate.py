@@ -129,7 +129,7 @@ def test_what_is_wrong_is_refused_before_a_server_is_asked(make, words, said):
     assert result.returncode != 0 and said in result.stderr and result.called == []
 
 
-@pytest.mark.parametrize("verb", ["ssh", "manage", "shell", "dbshell", "redis-cli"])
+@pytest.mark.parametrize("verb", ["ssh", "manage", "shell", "dbshell", "redis-cli", "logs", "queues"])
 def test_an_inventory_that_is_not_there_is_not_the_sandbox(make, verb):
     result = make(verb, "ENV=production", "CMD=x")
     assert result.returncode != 0 and "ENV=production: there is no inventories/production" in result.stderr

@@ -1,10 +1,11 @@
-"""The operator's commands: make manage, shell, dbshell, redis-cli and logs, from the controller to the host that has what they need."""
+"""The operator's commands: make manage, shell, dbshell, redis-cli, logs, queues and maintenance, from the controller."""
 
 import re
 
 import pytest
 from support.hosts import wait_for
-from support.playbooks import ansible
+from support.playbooks import ansible, output
+from support.units import instances
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("web")]
 
@@ -76,3 +77,54 @@ def test_logs_find_a_task_by_its_id(make, deployment, manage, redis):
         wait_for(lambda: said in make("logs", f"ID={task}").stdout, 60, "it is logged")
     finally:
         redis(f"DEL unknown:{queue}:{name}\nSREM unknown:{queue} {name}")
+
+
+def test_queues_are_told_and_a_change_needs_an_answer(make, deployment, redis):
+    queue, name = deployment.celery_default_queue or "default", "nobody.knows.this"
+    redis(f'LPUSH dead:{queue} "1700000000 {{\\"headers\\": {{\\"task\\": \\"{name}\\"}}}}"')
+    try:
+        told = " ".join(make("queues").stdout.split())
+        assert re.search(rf"{queue} \d+ waiting \d+ taken \d+ parked [1-9]\d* dead letters", told), told
+        refused = make("queues", f"RETRY={queue}")
+        assert refused.returncode != 0 and f"answer with CONFIRM={deployment.app_name}" in output(refused)
+        tried = make("queues", f"RETRY={queue}", "DRY_RUN=1")
+        assert tried.returncode == 0 and "dead letters will be sent again" in output(tried)
+        assert int(redis(f"LLEN dead:{queue}")) >= 1
+        wrong = make("queues", "RETRY=nowhere")
+        assert wrong.returncode != 0 and "set one of PAUSE, RESUME and RETRY to a queue (" in output(wrong)
+    finally:
+        redis(f"DEL dead:{queue}")
+
+
+def test_messages_of_a_task_are_deleted(make, deployment, redis):
+    queue, name = deployment.celery_default_queue or "default", "nobody.knows.this"
+    redis(f'SADD unknown:{queue} {name}\nRPUSH unknown:{queue}:{name} "1700000000 {{}}"')
+    done = make("queues", f"PURGE={name}", f"QUEUE={queue}", f"CONFIRM={deployment.app_name}")
+    assert done.returncode == 0 and f"1 messages of {name} will be deleted ({queue}: 1)" in output(done)
+    assert redis(f"EXISTS unknown:{queue}:{name}") == "0"
+
+
+def test_queue_is_paused_and_resumed(make, deployment, host):
+    app, queue = deployment.app_name, next(iter(deployment.celery_queues))
+    yes = f"CONFIRM={app}"
+    try:
+        assert make("queues", f"PAUSE={queue}", yes).returncode == 0
+        wait_for(lambda: not instances(host, app, f"worker-{queue}"), 60, "its workers are stopped")
+    finally:
+        assert make("queues", f"RESUME={queue}", yes).returncode == 0
+    wait_for(lambda: instances(host, app, f"worker-{queue}", "active"), 60, "its workers run")
+
+
+def test_visitors_get_a_page_while_it_is_maintained(make, deployment, tmp_path):
+    page = tmp_path / "soon.html"
+    page.write_text("<p>Back at noon")
+    try:
+        assert make("maintenance", "STATE=on", f"PAGE={page}").returncode == 0
+        answer = deployment.request("/")
+        assert (answer.status, answer.body) == (503, "<p>Back at noon")
+        assert make("maintenance", "STATE=on", "ALLOW=0.0.0.0/0,::/0").returncode == 0
+        assert deployment.request("/").status != 503
+    finally:
+        assert make("maintenance", "STATE=off").returncode == 0
+    assert deployment.request("/").status != 503
+    assert make("maintenance", "STATE=maybe").returncode != 0
