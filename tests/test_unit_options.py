@@ -242,3 +242,13 @@ def test_folders_whose_names_differ_in_case_are_two():
 
 def test_without_data_folders_nothing_is_hidden():
     assert [hidden(text) for text in units(app_writable=["data"]).values()] == [[]] * 6
+
+
+def test_what_a_unit_logs_names_its_part_and_its_release():
+    parts = {"web": "web", "beat": "beat", "default": "worker-default", "pdf": "worker-pdf"}
+    parts |= {"bot": "service-bot", "report": "timer-report"}
+    for name, text in units().items():
+        assert values(text, "SyslogIdentifier") == [f"site-{parts[name]}"]
+        assert f"SYSLOG_IDENTIFIER=site-{parts[name]}" in values(text, "Environment"), "what the runtime sends has it too"
+        queue = [f"QUEUE={name}"] if name in QUEUES else []
+        assert values(text, "LogExtraFields") == ["RELEASE=@RELEASE@", *queue]

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from celery.signals import task_postrun, task_prerun
-
 HEADER = "request_id"  # of a task's message
 VALID = re.compile(r"[A-Za-z0-9._:=+/@-]{1,128}")  # nginx has the same (site.conf.j2)
 
@@ -62,14 +60,14 @@ def to_send() -> str:
 
 
 @contextmanager
-def of_message(headers: Any, task_id: object = "", task_name: object = "") -> Iterator[None]:
+def of_message(headers: Any) -> Iterator[None]:
     """Work for a task in the block, in the worker's main process.
 
     :param headers: of its message. They get an id if they have none.
     """
     if isinstance(headers, dict):
         headers[HEADER] = known = accepted(headers.get(HEADER)) or new()
-        work = Work(known, str(headers.get("id", task_id)), str(headers.get("task", task_name)))
+        work = Work(known, str(headers.get("id", "")), str(headers.get("task", "")))
     else:
         work = NOTHING
     before = _work.set(work)
@@ -93,5 +91,7 @@ def on_task_postrun(task: Any, **_: Any) -> None:
 
 def install() -> None:
     """Follow the tasks that run in this process."""
+    from celery.signals import task_postrun, task_prerun
+
     task_prerun.connect(on_task_prerun)
     task_postrun.connect(on_task_postrun)
