@@ -249,6 +249,8 @@ def test_what_a_unit_logs_names_its_part_and_its_release():
     parts |= {"bot": "service-bot", "report": "timer-report"}
     for name, text in units().items():
         assert values(text, "SyslogIdentifier") == [f"site-{parts[name]}"]
-        assert f"SYSLOG_IDENTIFIER=site-{parts[name]}" in values(text, "Environment"), "what the runtime sends has it too"
+        assert f"SYSLOG_IDENTIFIER=site-{parts[name]}" in values(text, "Environment"), (
+            "what the runtime sends has it too"
+        )
         queue = [f"QUEUE={name}"] if name in QUEUES else []
         assert values(text, "LogExtraFields") == ["RELEASE=@RELEASE@", *queue]

@@ -15,7 +15,8 @@ def order(deployment):
     content = {"sku": "logged", "quantity": 1, "email": "a@example.com", "idempotency_key": str(uuid.uuid4())}
     answer = deployment.request("/orders/", content)
     assert answer.status == 201
-    assert re.fullmatch("[0-9a-f]{32}", found := answer.headers["X-Request-ID"])
+    found = answer.headers["X-Request-ID"]
+    assert re.fullmatch("[0-9a-f]{32}", found)
     return answer.json, found
 
 
@@ -34,7 +35,9 @@ def test_one_request_is_followed_from_the_edge_to_its_task(host, deployment):
     assert any('"POST /orders/ HTTP/' in entry["MESSAGE"] for entry in followed)
     assert any(f"[{answer['task_id']}] received" in entry["MESSAGE"] for entry in followed)
     if "edge" in deployment.group_names:
-        (line,) = [e["MESSAGE"] for e in entries(host, "--since=-5min SYSLOG_IDENTIFIER=nginx") if request in e["MESSAGE"]]
+        (line,) = [
+            e["MESSAGE"] for e in entries(host, "--since=-5min SYSLOG_IDENTIFIER=nginx") if request in e["MESSAGE"]
+        ]
         assert '"POST /orders/ HTTP/' in line and " 201 " in line
 
 
@@ -48,10 +51,15 @@ def test_id_of_a_client_is_not_believed(host, deployment):
 @pytest.mark.example
 @pytest.mark.group("workers")
 def test_error_of_a_task_is_one_entry_of_its_priority(host, deployment, manage):
-    task = manage("from celery import current_app as app; print(app.send_task('orders.tasks.heartbeat', ['too many']).id)")
+    task = manage(
+        "from celery import current_app as app; print(app.send_task('orders.tasks.heartbeat', ['too many']).id)"
+    )
     find = lambda: entries(host, f"TASK_ID={task} --priority=err")  # noqa: E731
     error = wait_for(find, 60, "its error is in the journal")[0]
-    assert (error["PRIORITY"], error["EXCEPTION"]) == ("3", "TypeError") and "Traceback (most recent call last):\n" in error["MESSAGE"]
+    assert (error["PRIORITY"], error["EXCEPTION"]) == (
+        "3",
+        "TypeError",
+    ) and "Traceback (most recent call last):\n" in error["MESSAGE"]
     assert error["_SYSTEMD_UNIT"].startswith(f"{deployment.app_name}-worker-")
     manage(f"from orders.models import DeadLetter; DeadLetter.objects.filter(task_id={task!r}).delete()")
 

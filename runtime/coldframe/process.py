@@ -55,14 +55,14 @@ status = Status(notify)
 
 
 @after_setup_logger.connect
-def on_after_setup_logger(logger: logging.Logger, format: str, **_: object) -> None:  # noqa: A002
+def on_after_setup_logger(logger: logging.Logger, format: str, **_: object) -> None:
     """Send Celery's records to the journal, which has time, process and level as fields. A format of one's own stays."""
     formatter = logging.Formatter() if format == DEFAULT_PROCESS_LOG_FMT else None
     journal.adopt([logger, get_multiprocessing_logger()], formatter)
 
 
 @after_setup_task_logger.connect
-def on_after_setup_task_logger(logger: logging.Logger, format: str, **_: object) -> None:  # noqa: A002
+def on_after_setup_task_logger(logger: logging.Logger, format: str, **_: object) -> None:
     """Do the same with what tasks log by `get_task_logger`."""
     formatter = TaskFormatter("%(task_name)s[%(task_id)s]: %(message)s", use_color=False)
     journal.adopt([logger], formatter if format == DEFAULT_TASK_LOG_FMT else None)

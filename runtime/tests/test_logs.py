@@ -372,7 +372,12 @@ def test_record_in_the_journal_costs_about_what_a_line_costs(monkeypatch, tmp_pa
     took["request"] = timed(lambda: ids.of_request(ID))
     message = {"id": "1", "task": "a", "request_id": ID}
     took["task"] = timed(lambda: ids.of_message(message).__enter__())
-    print({name: f"{seconds * 1e6:.1f} microseconds, {seconds / took['line']:.1f} lines" for name, seconds in took.items()})
+    print(
+        {
+            name: f"{seconds * 1e6:.1f} microseconds, {seconds / took['line']:.1f} lines"
+            for name, seconds in took.items()
+        }
+    )
     assert took["journal"] < 10 * took["line"]
     assert max(took["request"], took["task"]) < took["journal"]
 

@@ -90,5 +90,7 @@ class Cluster:
         """What the hosts' services logged last, since a time (seconds since 1970)."""
         units = f"--unit='{self.app}-*' --unit='redis-server@*' --unit='postgresql@*'"
         usual = r" INFO \| 20[01] \| received$\| succeeded in "
-        command = f"journalctl --no-pager --output=short-iso --since=@{since:.0f} {units} | grep -v '{usual}' | tail -n 40"
+        command = (
+            f"journalctl --no-pager --output=short-iso --since=@{since:.0f} {units} | grep -v '{usual}' | tail -n 40"
+        )
         return "\n".join(f"--- {name}\n{host.run(command).stdout}" for name, host in self.hosts.items())

@@ -91,7 +91,9 @@ def fields(record: logging.LogRecord, text: str) -> dict[str, str]:
         "TASK_NAME": work.task_name,
     }
     if record.exc_info and (kind := record.exc_info[0]):
-        found["EXCEPTION"] = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        found["EXCEPTION"] = (
+            kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        )
     return {name: value for name, value in found.items() if value or name == "MESSAGE"}
 
 
