@@ -219,9 +219,8 @@ def own_lines(text: str, folder: str) -> str:
         if match := FRAME.match(line):
             frames.append((is_its(match["file"]), [line]))
             indent = match["indent"]
-        elif frames and line.startswith(
-            f"{indent} "
-        ):  # further in: journalctl indents all lines of an entry but the first
+        # What is further in; journalctl indents all lines of an entry but the first.
+        elif frames and line.startswith(f"{indent} "):
             frames[-1][1].append(line)
         else:
             close()
