@@ -11,7 +11,7 @@ import re
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ PLACEHOLDERS = (
     (r"PORT|TIMEOUT|SECONDS|DAYS|AGE|SIZE|COUNT|LIMIT", "1"),
 )
 PORTS = {"ssh": 2300, "https": 8500, "http": 8100}  # from which ports are chosen for sandbox hosts of `make try`
+PORT_WORDS = {name: f"SANDBOX_{name.upper()}_PORT" for name in PORTS}  # as the command line has them
 
 
 def _filters(name: str) -> Any:
@@ -658,25 +659,107 @@ def tried(app: Path) -> Path:
     )
 
 
-def free_ports() -> dict[str, int]:
-    """Choose ports on loopback that nobody has bound and no other sandbox host has.
+def ports_of(own: Path) -> dict[str, int]:
+    """Return the ports of a sandbox host, from its try.yml; none where there is no such file."""
+    said = (yaml.safe_load(own.read_text()) or {}) if own.exists() else {}
+    return {name: said[f"sandbox_{name}_port"] for name in PORTS if isinstance(said.get(f"sandbox_{name}_port"), int)}
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody has bound a port on loopback.
 
     To connect would not tell: the port of a container leads to it, and it may not listen yet.
     """
-    taken = set()
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def free_ports(wanted: Mapping[str, int] | None = None, inventory: Path | None = None) -> dict[str, int]:
+    """Choose ports on loopback that nobody has bound and no other sandbox host has.
+
+    :param wanted: ports that are taken if they are free.
+    :param inventory: that of the host, whose own ports count as free.
+
+    Raises RefusedError when there are none.
+    """
+    taken: set[int] = set()
     for path in SANDBOX.glob("*/group_vars/all/try.yml"):
-        taken |= {value for value in (yaml.safe_load(path.read_text()) or {}).values() if isinstance(value, int)}
-    chosen = {}
+        taken |= set(ports_of(path).values()) if path.parents[2] != inventory else set()
+    chosen: dict[str, int] = {}
     for name, first in PORTS.items():
-        for port in range(first, first + 200):
-            with socket.socket() as probe, contextlib.suppress(OSError):
-                if port not in taken:
-                    probe.bind(("127.0.0.1", port))
-                    chosen[name] = port
-                    break
+        for port in [*([wanted[name]] if wanted and name in wanted else []), *range(first, first + 200)]:
+            if port not in taken and port not in chosen.values() and is_free(port):
+                chosen[name] = port
+                break
         else:
             raise RefusedError(f"None of the ports {first} to {first + 199} is free on this machine.")
     return chosen
+
+
+def asked_ports(given: Mapping[str, str]) -> dict[str, int]:
+    """Return the ports that the command line names. Raises RefusedError for what is none."""
+    asked: dict[str, int] = {}
+    problems = []
+    for name, word in PORT_WORDS.items():
+        text = given.get(word, "")
+        if not text:
+            continue
+        if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+            problems.append(f"{word} is {text!r}; it must be a port, a number from 1 to 65535.")
+        elif int(text) in asked.values():
+            problems.append(f"{word} is {text!r}, which another port of the host is too: give it another one.")
+        else:
+            asked[name] = int(text)
+    if problems:
+        raise RefusedError(*problems)
+    return asked
+
+
+def has_run(inventory: Path) -> bool:
+    """Whether a project's sandbox host was ever started: then its container has its ports for good."""
+    return (inventory / ".host/ssh_config").exists()
+
+
+def choose_ports(inventory: Path, given: Mapping[str, str]) -> dict[str, int]:
+    """Return the ports of a project's sandbox host: those that it has, or that are asked for, or free ones.
+
+    Until it was started, ports that another program took meanwhile are changed. Raises RefusedError with all that is wrong.
+    """
+    has, asked = ports_of(inventory / "group_vars/all/try.yml"), asked_ports(given)
+    if has_run(inventory):
+        down = f"make try-down APP={given.get('APP', '...')}"
+        if problems := [
+            f"{PORT_WORDS[name]} is {port}, and the sandbox host of this project has {has.get(name)}, which cannot change. "
+            f"Leave it out; or remove the host with all its data, '{down}', and give the port again."
+            for name, port in asked.items()
+            if has.get(name) != port
+        ]:
+            raise RefusedError(*problems)
+        return has
+    chosen = free_ports(has | asked, inventory)
+    if problems := [
+        f"{PORT_WORDS[name]} is {port}, which another program or sandbox host has: give another port, or leave it out."
+        for name, port in asked.items()
+        if chosen[name] != port
+    ]:
+        raise RefusedError(*problems)
+    return chosen
+
+
+def write_ports(inventory: Path, ports: Mapping[str, int]) -> str:
+    """Write ports into try.yml, which is there; return what to tell, empty if it has them already."""
+    own = inventory / "group_vars/all/try.yml"
+    had = ports_of(own)
+    if not had or had == ports:
+        return ""
+    text = own.read_text()
+    for name, port in ports.items():
+        text = re.sub(rf"^(sandbox_{name}_port:).*$", rf"\1 {port}", text, flags=re.MULTILINE)
+    own.write_text(text)
+    changed = ", ".join(f"{name} {had.get(name)} -> {port}" for name, port in ports.items() if had.get(name) != port)
+    return f"Ports of the sandbox host: {changed}"
 
 
 def try_yml(inventory: Path, app: Path, suite: str, ports: dict[str, int]) -> str:
@@ -703,15 +786,26 @@ def prepare(given: dict[str, str]) -> Plan:
     said = yaml.safe_load(own.read_text()) if own.exists() else {}
     suite = said.get("sandbox_suite") or os.environ.get("SANDBOX_SUITE") or "trixie"
     debian = next((release for release, name in debian_packages.SUITE.items() if name == suite), suite)
-    made = plan(given | {"DEBIAN": debian}, str(inventory), sandbox=True, wheels=inventory / WHEELS)
-    ports = {} if own.exists() else free_ports()
+    ports, problems = dict[str, int](), list[str]()
+    try:
+        ports = choose_ports(inventory, given)
+    except RefusedError as error:
+        problems += error.problems
+    try:
+        made = plan(given | {"DEBIAN": debian}, str(inventory), sandbox=True, wheels=inventory / WHEELS)
+    except RefusedError as error:
+        raise RefusedError(*problems, *error.problems) from error
+    if problems:
+        raise RefusedError(*problems)
     files = {
         "hosts.yml": (ROOT / "inventories/sandbox/hosts.yml").read_text(),
-        "group_vars/all/try.yml": try_yml(inventory, app, suite, ports) if ports else "",
+        "group_vars/all/try.yml": try_yml(inventory, app, suite, ports),
         "group_vars/all/app.yml": app_yml(made),
     }
     lock = write_lock(made)
     written, kept = write(made, files)
+    if moved := write_ports(inventory, ports):
+        print(moved)
     for name in ("sandbox.yml", "secrets.yml"):  # as of the example's sandbox host, whatever version this is
         link = inventory / "group_vars/all" / name
         if not link.is_symlink():

@@ -280,14 +280,16 @@ def occupied_problems(state: dict[str, Any], groups: list[str], app: str, sandbo
     :param state: what deploy_state says of the host.
     :param groups: the inventory groups that the host is in.
     :param app: `app_name`.
-    :param sandbox: `sandbox_name`, when the host is one.
+    :param sandbox: the command that removes the host, when it is a sandbox host.
     """
     problems = []
     for other, there in state["others"].items():
         if there["record"]:
             continue  # of these beside_problems tells
         way = (
-            f"give {app} a host of its own, with another SANDBOX_NAME and other SANDBOX_*_PORTs, or remove this one: 'make sandbox-down'"
+            f"give {app} a host of its own, with another SANDBOX_NAME and other SANDBOX_*_PORTs, or remove this one: '{sandbox}'"
+            if sandbox == "make sandbox-down"
+            else f"remove this host with all its data: '{sandbox}'"
             if sandbox
             else f"remove {other} (make down)"
         )
