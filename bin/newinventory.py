@@ -298,13 +298,12 @@ def line(name: str, value: Any, why: str = "") -> str:
 
 
 def path_from(made: Plan) -> str:
-    """Write app_source: relative to the inventory where both move together, else as it is."""
+    """Return app_source: relative to the inventory where both move together, else as it is."""
     path, inventory = made.project.folder, made.inventory
     beside = inventory.is_relative_to(ROOT) and path.is_relative_to(ROOT.parent)
     if not beside and not inventory.is_relative_to(made.app):
         return str(path)
-    relative = os.path.relpath(path, inventory)
-    return f"{{{{ (inventory_dir ~ '/{relative}') | ansible.builtin.realpath }}}}"
+    return os.path.relpath(path, inventory)
 
 
 def queue_lines(project: Project) -> list[str]:
@@ -335,7 +334,7 @@ def app_yml(made: Plan) -> str:
         f"# The application, as make {'try' if made.sandbox else 'new'} found it. This file is yours: it is never written again.",
         "# docs/variables.md has every variable. What the project does not say is at the end.",
         line("app_name", project.name, found["app_name"].where),
-        line("app_source", path_from(made)),
+        line("app_source", path_from(made), "" if os.path.isabs(path_from(made)) else "relative to the inventory's folder"),
     ]
     if made.beside:
         why = f"inventories/{made.beside} has this server too: docs/two-applications.md"

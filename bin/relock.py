@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -59,7 +60,7 @@ class Beside:
 def checkout(inventory: Path, host: str, said: dict[str, str]) -> Path:
     """Return the application's folder, checked out where it is a repository."""
     if not said["app_repository"]:
-        return Path(said["app_source"])
+        return Path(os.path.normpath((inventory if inventory.is_dir() else inventory.parent) / said["app_source"]))
     arguments = {
         "repository": said["app_repository"],
         "version": said["app_version"],

@@ -167,7 +167,7 @@ def ops(tmp_path):
     folder = tmp_path / "ops"
     (folder / "group_vars/all").mkdir(parents=True)
     (folder / "hosts.yml").write_text("all: {hosts: {one: {}}}\n")
-    values = {"app_source": str(app), "app_lock_file": "{{ inventory_dir }}/requirements.txt"}
+    values = {"app_source": "../mysite", "app_lock_file": "{{ inventory_dir }}/requirements.txt"}
     (folder / "group_vars/all/app.yml").write_text(yaml.safe_dump(values))
     source = locking.find(app, app)
     old = locking.Maker(source, TRIXIE).run("whitenoise==6.9.0\n")

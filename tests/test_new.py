@@ -229,7 +229,7 @@ def test_ansible_reads_the_inventory_and_the_playbook_with_it(tmp_path):
     hosts = listed["_meta"]["hostvars"]
     assert hosts["server2"]["ansible_host"] == "10.9.9.9" and hosts["server2"]["app_private_address"] == "10.0.0.2"
     asked = run("ansible", "a", "-i", app / "deploy", "-m", "debug", "-a", "msg='{{ app_source }} {{ app_lock_file }}'")
-    assert f"{app} {app}/deploy/requirements.txt" in asked
+    assert f".. {app}/deploy/requirements.txt" in asked
     assert values_of(app / "deploy")["app_exclude"] == ["deploy"]
     run("ansible-playbook", "-i", app / "deploy", "playbooks/deploy.yml", "--syntax-check")
 
