@@ -77,6 +77,12 @@ GIVEN = {
         for name in names
     ),
 }
+# A variable of such a name is a secret, which belongs into the vault.
+SECRET = re.compile(r"(^|_)(PASS|PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIALS?|DSN|\w*KEY)(_|$)")
+CERTIFICATE = (
+    "Which certificate does the site have? Without an answer it is a self-signed one. For one of Let's Encrypt, if you agree to its "
+    "terms: nginx_acme and nginx_acme_terms_agreed. For your own: nginx_tls_certificate and nginx_tls_key."
+)
 SERVES_ASGI = ["uvicorn-worker", "uvicorn[standard]"]
 # Packages that a project has for what only ASGI can do.
 ASGI_PACKAGES = {"channels", "daphne", "hypercorn", "uvicorn"}
@@ -96,6 +102,7 @@ class Plan:
     locked: locking.Locked | None = None
     sandbox: bool = False
     questions: list[str] = field(default_factory=list)
+    answers: dict[str, list[str]] = field(default_factory=dict)  # question to the lines that answer it, as comments
     beside: str = ""  # the inventory of another application on the server
 
     @property
@@ -241,9 +248,11 @@ def questions(made: Plan) -> list[str]:
             + (
                 "app_environment has a value for each to try it with: set those that matter."
                 if made.sandbox
-                else "Set those that are needed in app_environment, and secrets in app_secrets of the vault."
+                else how_to_set(made, missing)
             )
         )
+        if not made.sandbox:
+            made.answers[asked[-1]] = environment_lines(missing)
     if project.missing_middleware:
         checks = ", ".join(project.missing_middleware)
         lacking = ", ".join(found.value for found in project.missing_middleware.values())
@@ -280,6 +289,24 @@ def questions(made: Plan) -> list[str]:
     if made.locked and made.locked.missing:
         asked.append(without_wheels(made))
     return asked
+
+
+def how_to_set(made: Plan, missing: dict[str, str]) -> str:
+    """Say where variables without a default are set: secrets in the vault, by a command."""
+    env = f"ENV={environment_of(made.inventory)}"
+    secrets = [f"'make secrets {env} SET={name}'" for name in missing if SECRET.search(name)]
+    told = []
+    if len(secrets) < len(missing):
+        told.append("Set those that are needed in app_environment.")
+    if secrets:
+        told.append(f"What is secret goes into the vault, after 'make secrets {env}': {', '.join(secrets)}.")
+    return " ".join(told)
+
+
+def environment_lines(missing: dict[str, str]) -> list[str]:
+    """Write app_environment with the variables that are no secrets, to be uncommented."""
+    lines = [f"#   {line(name, '', where)}" for name, where in missing.items() if not SECRET.search(name)]
+    return ["# app_environment:", *lines] if lines else []
 
 
 # Texts
@@ -390,17 +417,8 @@ def app_yml(made: Plan) -> str:
         lines += ["", line("secrets_place", f"{environment_of(made.inventory)}/.host/secrets.yml")]
     lines += ["", "# What the project does not say:"]
     for number, question in enumerate(made.questions, 1):
-        lines += commented(f"{number}. {question}")
-    if not made.sandbox:
-        lines += commented(
-            f"{len(made.questions) + 1}. Which certificate? Without an answer a self-signed one is made. Let's Encrypt's, whose terms you accept so:"
-        )
-        lines += ["# nginx_acme: true", "# nginx_acme_terms_agreed: true", "# or your own files on the server:"]
-        lines += [
-            f"# nginx_tls_certificate: /etc/ssl/{project.name}/fullchain.pem",
-            f"# nginx_tls_key: /etc/ssl/{project.name}/privkey.pem",
-        ]
-    elif not made.questions:
+        lines += commented(f"{number}. {question}") + made.answers.get(question, [])
+    if not made.questions:
         lines.append("# nothing.")
     return "\n".join(lines) + "\n"
 
@@ -527,10 +545,15 @@ def differences(made: Plan) -> list[str]:
     return told
 
 
+def folder_of(made: Plan) -> str:
+    """Return the inventory's folder, as one types it in this project's."""
+    folder = environment_of(made.inventory)
+    return folder if "/" in folder else f"inventories/{folder}"
+
+
 def report(made: Plan, written: list[str], kept: list[str], lock: str) -> str:
     """Say what was found and where, what was written, and what is open."""
-    folder = environment_of(made.inventory)
-    folder = folder if "/" in folder else f"inventories/{folder}"
+    folder = folder_of(made)
     lines = [f"{made.project.name}: {made.project.folder}"]
     for name, found in made.project.found.items():
         lines.append(f"  {name:<22} {shown(found)}")
@@ -623,6 +646,15 @@ def new(arguments: list[str], prompt: Callable[[str], str] | None) -> str:
         made.questions.append(
             f"Which addresses have {names} in the network between the servers? Write them as app_private_address into hosts.yml."
         )
+    if needs_domain:
+        made.questions.append(CERTIFICATE)
+        made.answers[CERTIFICATE] = [
+            "# nginx_acme: true",
+            "# nginx_acme_terms_agreed: true",
+            "# or your own files on the server:",
+            f"# nginx_tls_certificate: /etc/ssl/{made.project.name}/fullchain.pem",
+            f"# nginx_tls_key: /etc/ssl/{made.project.name}/privkey.pem",
+        ]
     made.beside = beside(made, hosts)
     files = {"hosts.yml": hosts_yml(hosts, given.get("USER", ""))} if needs_hosts else {"hosts.yml": ""}
     files["group_vars/all/app.yml"] = app_yml(made) if needs_domain else ""
@@ -632,13 +664,15 @@ def new(arguments: list[str], prompt: Callable[[str], str] | None) -> str:
 
 
 def next_step(made: Plan) -> str:
-    """Name the next command."""
+    """Name the questions that are open, and the next commands."""
     env = f"ENV={shlex.quote(environment_of(made.inventory))}"
     if made.locked and made.locked.missing:
         return f"Next: make wheels {env}" + (f" DEBIAN={made.target.debian}" if made.target.debian != "13" else "")
-    if (made.inventory / "group_vars/all/vault.yml").exists():
-        return f"Next: make deploy {env}"
-    return f"Next: make secrets {env}, then make deploy {env}"
+    secrets = [] if (made.inventory / "group_vars/all/vault.yml").exists() else ["secrets"]
+    commands = [f"  make {target} {env}" for target in (*secrets, "check-app", "doctor", "deploy")]
+    what = "question 1" if len(made.questions) == 1 else f"questions 1 to {len(made.questions)}"
+    first = f"Next: answer {what} above, in {folder_of(made)}/group_vars/all/app.yml, then" if made.questions else "Next:"
+    return "\n".join([first, *commands])
 
 
 # make try

@@ -100,7 +100,15 @@ def test_what_a_project_has_is_found_and_may_be_deployed(tmp_path, layout):
     assert (folder / "manage.py").is_file()
     asgi = "app_asgi" in values
     assert lock_problems(str(folder), str(tmp_path / "ops/requirements.txt"), python="3.13.5", asgi=asgi) == []
-    assert told.splitlines()[-1] == f"Next: make secrets ENV={tmp_path}/ops, then make deploy ENV={tmp_path}/ops"
+    targets = ("secrets", "check-app", "doctor", "deploy")
+    assert told.splitlines()[-4:] == [f"  make {target} ENV={tmp_path}/ops" for target in targets]
+    questions = [line for line in told.splitlines() if re.match(r"  \d+\. ", line)]
+    number = len(questions)
+    asked = "question 1" if number == 1 else f"questions 1 to {number}"
+    assert f"Next: answer {asked} above, in {tmp_path}/ops/group_vars/all/app.yml, then" in told
+    written = (tmp_path / "ops/group_vars/all/app.yml").read_text()
+    assert len(re.findall(r"^# \d+\. ", written, re.MULTILINE)) == number, "the file has the same questions"
+    assert "Which certificate does the site have?" in questions[-1] and "\n# nginx_acme: true\n" in written
 
 
 @pytest.mark.parametrize("layout", projects.LAYOUTS)
@@ -415,6 +423,39 @@ def test_what_the_settings_read_and_nobody_sets_is_a_question(tmp_path):
     told = newinventory.new(words(tmp_path, app), None)
     assert "SMS_GATEWAY_TOKEN (clinic/settings.py:6)" in told
     assert "SECRET_KEY (" not in told and "REGION" not in told and "DATABASE_URL" not in told
+    assert f"after 'make secrets ENV={tmp_path}/ops': 'make secrets ENV={tmp_path}/ops SET=SMS_GATEWAY_TOKEN'." in told
+    assert "in app_environment" not in told, "there is nothing but a secret"
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [("MAPS_API_KEY", True), ("APIKEY", True), ("ERRORS_DSN", True), ("SMTP_PASSWORD", True), ("AWS_SECRET_ID", True),
+     ("CRM_HOST", False), ("KEYWORDS", False), ("PASSENGERS", False), ("TOKENIZER", False)],
+)  # fmt: skip
+def test_variable_without_a_default_is_answered_by_a_line_or_by_a_command(tmp_path, name, secret):
+    app = projects.environ(tmp_path / "mysite")
+    settings = app / "clinic/settings.py"
+    settings.write_text(settings.read_text().replace("SMS_GATEWAY_TOKEN", name))
+    told = newinventory.new(words(tmp_path, app), None)
+    path = tmp_path / "ops/group_vars/all/app.yml"
+    assert (f"make secrets ENV={tmp_path}/ops SET={name}'" in told) == secret
+    before = path.read_text()
+    uncommented = before.replace("# app_environment:", "app_environment:").replace(f"#   {name}:", f"  {name}:")
+    assert (uncommented == before) == secret
+    assert yaml.safe_load(uncommented).get("app_environment") == (None if secret else {name: ""})
+
+
+def test_schedule_and_time_zone_are_told(tmp_path):
+    app = projects.environ(tmp_path / "mysite")
+    with (app / "clinic/settings.py").open("a") as settings:
+        settings.write("CELERY_TIMEZONE = 'Europe/Vienna'\nCELERY_BEAT_SCHEDULE = {\n    'a': {'task': 'x'},\n    'b': {},\n}\n")
+    found = read(app, str(app), {}).found
+    line = len((app / "clinic/settings.py").read_text().splitlines()) - 4
+    assert (found["schedule"].value, found["schedule"].where) == ("2 entries", f"clinic/settings.py:{line + 1}")
+    assert (found["Celery's time zone"].value, found["Celery's time zone"].where) == (
+        "Europe/Vienna",
+        f"clinic/settings.py:{line}",
+    )
 
 
 def test_variables_of_the_database_are_those_that_the_runtime_gives(tmp_path):
