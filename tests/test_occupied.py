@@ -66,7 +66,7 @@ def test_units_tell_of_an_application_whose_history_is_gone(etc, unit):
         "x-web@one.service",
     ):
         write(etc / "systemd/system" / other)
-    assert other_applications("blog") == {"wiki": {"deployed": "nobody knows when", "record": {}}}
+    assert other_applications("blog") == {"wiki": {"deployed": "at an unknown time", "record": {}}}
 
 
 def services(answers):
