@@ -114,7 +114,7 @@ def test_messages_name_the_commands_of_this_host_and_nothing_raw(boot, more, dow
     for container, told in (
         (f"{STOPPED} 1/2/3 {boot.state}\n", "mine has the ports (ssh/https/http) 1/2/3, and cannot change to 2399/2400/2401."),
         (f"{STOPPED} 2399/2400/2401 /other/checkout\n", "is not of this checkout (/other/checkout)."),
-        (f"{STOPPED}  \n", "is not of this checkout (it is none of Coldframe)."),
+        (f"{STOPPED}  \n", "is not of this checkout (Coldframe did not make it)."),
     ):
         code, said, verbs = boot(container, **more)
         assert code == 2 and verbs == ["container"] and told in said and down in said, said
