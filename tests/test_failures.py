@@ -123,3 +123,9 @@ def test_unknown_error_has_none():
 def test_findings_of_security_have_a_line_to_write():
     said = check_remedies(["security.W012: SESSION_COOKIE_SECURE is not set", "    a hint", "maps.W001: no maps"])
     assert said == [f"security.W012: {CHECKS['security.W012']}"]
+
+
+def test_journal_is_shown_without_control_characters():
+    journal = JOURNAL.replace('return client.get("newest")', 'return client.get("\x1b[31mnewest\x1b]0;title\x07")')
+    shown = own_lines_of_smoke(journal, "/srv/blog")
+    assert 'return client.get("newest")\n' in shown and "\x1b" not in shown

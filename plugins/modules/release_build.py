@@ -47,22 +47,20 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.coldframe_files import Choice
+from ansible.module_utils.coldframe_commands import LONGEST, run
+from ansible.module_utils.coldframe_files import Choice, refuse_others
 
 # The variables of whoever deploys that the commands see. No others: some of them may be secrets of the deployment.
 PASSED = ("HOME", "USER", "LOGNAME", "TMPDIR", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS")
 PASSED_TOO = re.compile(r"(https?|no|all)_proxy|npm_config_.*", re.IGNORECASE)
-LAST_LINES = 30
+WORK = ".work"  # the end of the name of a folder in which commands run
 KEPT = 30 * 24 * 3600  # seconds for which a result stays that no deploy has used
 NODE = "install Node.js with npm on this machine (on Debian: apt install nodejs npm)"
 GETTEXT = "install gettext on this machine (on Debian: apt install gettext)"
@@ -134,41 +132,6 @@ def missing_programs(commands: list[str], path: str, venv_error: str) -> list[st
     return list(dict.fromkeys(problems))
 
 
-def run(number: int, command: str, folder: Path, variables: dict[str, str], timeout: int) -> None:
-    """Run a command, and end all that it started.
-
-    Raises ValueError, with its exit status and its last lines, when it fails.
-    """
-    with tempfile.TemporaryFile() as output:
-        try:
-            process = subprocess.Popen(
-                shlex.split(command),
-                cwd=folder,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ValueError(f"app_build[{number}], {command!r}, could not be started: {error}.") from error
-        try:
-            code = process.wait(timeout)
-            ended = f"ended with the status {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
-        except subprocess.TimeoutExpired:
-            code, ended = 1, f"was not done after {timeout} seconds"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        output.seek(0)
-        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.read().decode(errors="replace")).rstrip()
-    if code:
-        lines = [line.rpartition("\r")[2] for line in text.splitlines()[-LAST_LINES:]]
-        said = ["The last lines of its output:", *lines] if lines else ["It printed nothing."]
-        raise ValueError("\n".join([f"app_build[{number}], {command!r}, {ended}. No host was changed.", *said]))
-
-
 def written(
     folder: Path, before: dict[str, list[Any]], include: list[str], exclude: list[str]
 ) -> tuple[list[Path], str]:
@@ -211,7 +174,17 @@ def build(parameters: dict[str, Any]) -> tuple[Path, bool, str]:
                 (work / "source/.git").mkdir(parents=True)
                 copy(files, source, work / "source")
                 for number, command in enumerate(commands):
-                    run(number, command, work / "source", variables, parameters["timeout"])
+                    where = f"app_build[{number}], {command!r},"
+                    run(
+                        where,
+                        shlex.split(command),
+                        folder=work / "source",
+                        environment=variables,
+                        seconds=parameters["timeout"],
+                        more="No host was changed.",
+                    )
+                    if not (work / "source").is_dir():
+                        raise ValueError(f"{where} removed the folder that it ran in, a copy of the source.")
                 chosen, left_out = written(work / "source", before, include, exclude)
                 (work / "files").mkdir()
                 copy(chosen, work / "source", work / "files")
@@ -242,7 +215,7 @@ def main() -> None:
             "commands": {"type": "list", "elements": "str", "required": True},
             "venv": {"type": "path", "required": True},
             "venv_error": {"type": "str", "default": ""},
-            "timeout": {"type": "int", "default": 1800},
+            "timeout": {"type": "int", "default": LONGEST},
             "cache": {"type": "path", "required": True},
         },
         supports_check_mode=True,
