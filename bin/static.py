@@ -193,7 +193,7 @@ class Files:
         """Return a file's text; empty when it cannot be read."""
         file = self.root / path
         try:
-            return file.read_text(errors="replace") if file.stat().st_size <= LARGEST else ""
+            return file.read_text(errors="replace") if file.is_file() and file.stat().st_size <= LARGEST else ""
         except OSError:
             return ""
 

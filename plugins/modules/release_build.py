@@ -170,6 +170,7 @@ def build(parameters: dict[str, Any]) -> tuple[Path, bool, str]:
             work = place.with_suffix(".work")
             shutil.rmtree(work, ignore_errors=True)
             try:
+    refuse_others(folder, choice.files, "The commands of app_build have left")
                 # Tools that read .gitignore look for the top of a repository, and would find Coldframe's.
                 (work / "source/.git").mkdir(parents=True)
                 copy(files, source, work / "source")
@@ -186,6 +187,7 @@ def build(parameters: dict[str, Any]) -> tuple[Path, bool, str]:
                     if not (work / "source").is_dir():
                         raise ValueError(f"{where} removed the folder that it ran in, a copy of the source.")
                 chosen, left_out = written(work / "source", before, include, exclude)
+    refuse_others(source, files, "The application's folder has")
                 (work / "files").mkdir()
                 copy(chosen, work / "source", work / "files")
                 (work / "left_out").write_text(left_out)
