@@ -91,12 +91,40 @@ def copy(files: Iterable[Path], source: Path, destination: Path) -> None:
             to.chmod(0o755 if (source / name).stat().st_mode & 0o100 else 0o644)
 
 
-def program_of(command: str) -> str:
-    """Return the program of a command, behind env and its variables."""
-    words = shlex.split(command)
-    if words[0] == "env":
-        words = [word for word in words[1:] if not re.match(r"\w+=|-", word)] or words
+def program_of(words: list[str]) -> str:
+    """Return the program of a command, behind env with its options and variables."""
+    while Path(words[0]).name == "env":
+        behind = behind_env(words[1:])
+        if not behind:  # it prints the variables
+            break
+        words = behind
     return words[0]
+
+
+def behind_env(words: list[str]) -> list[str]:
+    """Return the command that env runs, by env's own arguments."""
+    while words:
+        word, *rest = words
+        letters = re.fullmatch(r"-([i0v]*)(?:([uCaS])(.*))?", word)
+        if word == "--":
+            return rest_of_variables(rest)
+        if word.startswith("--"):
+            option, equal, value = word.partition("=")
+            separate = option in ("--unset", "--chdir", "--argv0", "--split-string") and not equal
+        elif letters:
+            option, value = f"-{letters[2] or ''}", letters[3] or ""
+            separate = bool(letters[2] and not value)
+        else:
+            return rest_of_variables(words)
+        if separate:
+            value, rest = "".join(rest[:1]), rest[1:]
+        words = [*shlex.split(value), *rest] if option in ("-S", "--split-string") else rest
+    return []
+
+
+def rest_of_variables(words: list[str]) -> list[str]:
+    """Leave out what sets variables, up to the first word that does not."""
+    return words[next((number for number, word in enumerate(words) if "=" not in word), len(words)) :]
 
 
 def environment(venv: Path, cache: Path) -> dict[str, str]:
@@ -117,7 +145,7 @@ def missing_programs(commands: list[str], path: str, venv_error: str) -> list[st
     """Say which programs are not there, and what to do. One with a folder in its name may be written by a command before."""
     problems = []
     for number, command in enumerate(commands):
-        wanted = [program_of(command)]
+        wanted = [program_of(shlex.split(command))]
         if {"compilemessages", "makemessages"} & set(shlex.split(command)):
             wanted.append("msgfmt")
         for program in wanted:
