@@ -166,8 +166,11 @@ def written(
     """Choose what of the commands' files belongs to the release, and say what a person might miss.
 
     What git ignores is no question here: a build mostly writes what is not committed.
+
+    Raises ValueError for what is neither a file nor a link.
     """
     choice = Choice(folder, "folder", include, exclude)
+    refuse_others(folder, choice.files, "The commands of app_build have left")
     choice.left_out = {
         name
         for name in choice.left_out
@@ -184,6 +187,7 @@ def build(parameters: dict[str, Any]) -> tuple[Path, bool, str]:
     source, cache, commands = Path(parameters["src"]), Path(parameters["cache"]).resolve(), parameters["commands"]
     include, exclude, venv = parameters["include"], parameters["exclude"], Path(parameters["venv"]).absolute()
     files = Choice(source, parameters["kind"], include, exclude).files
+    refuse_others(source, files, "The application's folder has")
     before = {str(path): entry(source / path) for path in files}
     told = json.dumps([before, commands, include, exclude, venv.name], sort_keys=True, ensure_ascii=True)
     place = cache / hashlib.sha256(told.encode()).hexdigest()[:12]
@@ -195,10 +199,8 @@ def build(parameters: dict[str, Any]) -> tuple[Path, bool, str]:
             variables = environment(venv, cache)
             if problems := missing_programs(commands, variables["PATH"], parameters["venv_error"]):
                 raise ValueError("\n".join(problems))
-            work = place.with_suffix(".work")
-            shutil.rmtree(work, ignore_errors=True)
+            work = place.with_suffix(WORK)
             try:
-    refuse_others(folder, choice.files, "The commands of app_build have left")
                 # Tools that read .gitignore look for the top of a repository, and would find Coldframe's.
                 (work / "source/.git").mkdir(parents=True)
                 copy(files, source, work / "source")
@@ -215,23 +217,34 @@ def build(parameters: dict[str, Any]) -> tuple[Path, bool, str]:
                     if not (work / "source").is_dir():
                         raise ValueError(f"{where} removed the folder that it ran in, a copy of the source.")
                 chosen, left_out = written(work / "source", before, include, exclude)
-    refuse_others(source, files, "The application's folder has")
                 (work / "files").mkdir()
                 copy(chosen, work / "source", work / "files")
                 (work / "left_out").write_text(left_out)
-                shutil.rmtree(work / "source")
+                remove(work / "source")
                 work.rename(place)
             finally:
-                shutil.rmtree(work, ignore_errors=True)
+                remove(work)
         os.utime(place / "left_out")
     return place / "files", ran, (place / "left_out").read_text()
 
 
 def prune(cache: Path) -> None:
-    """Remove results that no deploy has used for long."""
+    """Remove results that no deploy has used for long, and what a build left that was killed. Nobody builds meanwhile."""
     for stamp in cache.glob("*/left_out"):
         if stamp.stat().st_mtime < time.time() - KEPT:
-            shutil.rmtree(stamp.parent, ignore_errors=True)
+            remove(stamp.parent)
+    for work in cache.glob(f"*{WORK}"):
+        remove(work)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, also where a command has closed a part of it."""
+    for path, folders, _ in os.walk(folder):
+        for each in (Path(path), *(Path(path, name) for name in folders)):
+            with contextlib.suppress(OSError):
+                if not each.is_symlink():
+                    each.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
