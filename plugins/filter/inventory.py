@@ -273,6 +273,11 @@ def _reserved_problems(values: Mapping[str, Any], users: Mapping[str, Any]) -> l
             problems.append(
                 f"app_secrets.{name} is larger than 65536 bytes: make it a file of the application, or a shorter secret."
             )
+        elif name in environment and re.fullmatch("[A-Z][A-Z0-9_]*", name):
+            problems.append(
+                f"app_environment.{name} and app_secrets.{name} are both set, and the application would see the first alone: remove "
+                "one of them."
+            )
     return problems
 
 
@@ -529,6 +534,39 @@ def _placeholder(value: str) -> str:
     return scheme + separator + re.sub(r"\d", "1", re.sub(r"[^\W\d_]", "x", rest))
 
 
+def variable_files(inventory: str) -> list[str]:
+    """List the files with variables of an inventory, absolute.
+
+    :param inventory: its folder; empty if there is none.
+    """
+    found = [path for name in ("group_vars", "host_vars") for path in sorted(Path(inventory, name).rglob("*"))]
+    return [
+        str(path) for path in found if inventory and path.is_file() and path.suffix in ("", ".yml", ".yaml", ".json")
+    ]
+
+
+def secret_place_problems(files: list[str], texts: list[str], inventory: str) -> list[str]:
+    """Say where `app_secrets` is set besides the file that `make secrets` writes: only the last file counts.
+
+    :param files: what `variable_files` returns.
+    :param texts: what is in them, decrypted.
+    :param inventory: its folder.
+    """
+    having = [
+        Path(file).relative_to(inventory)
+        for file, text in zip(files, texts, strict=True)
+        if re.search(r"""^["']?app_secrets["']?\s*:""", text, re.MULTILINE)
+    ]
+    if len(having) < 2:
+        return []
+    kept = [path for path in having if path.name in ("secrets.yml", "vault.yml")] or having[-1:]
+    others = [str(path) for path in having if path != kept[-1]]
+    return [
+        f"app_secrets is in {' and '.join(map(str, having))} of {inventory}, and one file alone counts: remove it from "
+        f"{' and '.join(others)}, and give each secret that was there by 'make secrets ENV={inventory} SET=NAME'."
+    ]
+
+
 class FilterModule:
     """The filters."""
 
@@ -539,5 +577,7 @@ class FilterModule:
             "variable_problems": variable_problems,
             "variables_of_others": variables_of_others,
             "secrets_once": secrets_once,
+            "variable_files": variable_files,
+            "secret_place_problems": secret_place_problems,
             "with_defaults": with_defaults,
         }
