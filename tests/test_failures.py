@@ -85,6 +85,9 @@ def test_other_results_are_said_in_words():
         "django.core.exceptions.ImproperlyConfigured: Set the MAPS_KEY environment variable": "MAPS_KEY is not in the",
         "KeyError: 'DJANGO_SECRET_KEY'\nImproperlyConfigured: Set the DJANGO_SECRET_KEY environment variable": '"secret_key").read',
         "OperationalError: connection failed: fe_sendauth: no password supplied": '"database_password").read_text()',
+        "KeyError: 'DJANGO_SECRET_KEY'": "only while the settings are imported",  # pragma: allowlist secret
+        "Traceback\n  os.environ['MAPS_SECRET_KEY']\nKeyError: 'MAPS_SECRET_KEY'": "by 'make secrets ENV=... SET=MAPS_SECRET_KEY'",
+        "ImproperlyConfigured: Set the AWS_SECRET_KEY environment variable": "AWS_SECRET_KEY is not in the environment of the app",
         "FileNotFoundError: [Errno 2] No such file or directory: '/run/credentials/x.service/maps_key'": "no credential maps_key",
         "psycopg.OperationalError: failed to resolve host 'db.internal': [Errno -2]": "host db.internal has no address",
         'could not translate host name "%2Frun%2Fpostgresql" to address': "still percent-encoded",
