@@ -573,10 +573,12 @@ def ask(given: dict[str, str], prompt: Callable[[str], str]) -> None:
         "USER": "SSH user, with sudo (empty: as your SSH configuration has it): ",
         "DOMAIN": "Domain of the site, such as www.example.com: ",
     }
-    with contextlib.suppress(EOFError):
+    try:
         for name, text in texts.items():
             if name not in given and (answer := prompt(text).strip()):
                 given[name] = answer
+    except EOFError:
+        print()  # the end of the line of the question
 
 
 def new(arguments: list[str], prompt: Callable[[str], str] | None) -> str:
