@@ -361,7 +361,11 @@ def app_yml(made: Plan) -> str:
         f"# The application, as make {'try' if made.sandbox else 'new'} found it. This file is yours: it is never written again.",
         "# docs/variables.md has every variable. What the project does not say is at the end.",
         line("app_name", project.name, found["app_name"].where),
-        line("app_source", path_from(made), "" if os.path.isabs(path_from(made)) else "relative to the inventory's folder"),
+        line(
+            "app_source",
+            path_from(made),
+            "" if os.path.isabs(path_from(made)) else "relative to the inventory's folder",
+        ),
     ]
     if made.beside:
         why = f"inventories/{made.beside} has this server too: docs/two-applications.md"
@@ -671,7 +675,9 @@ def next_step(made: Plan) -> str:
     secrets = [] if (made.inventory / "group_vars/all/vault.yml").exists() else ["secrets"]
     commands = [f"  make {target} {env}" for target in (*secrets, "check-app", "doctor", "deploy")]
     what = "question 1" if len(made.questions) == 1 else f"questions 1 to {len(made.questions)}"
-    first = f"Next: answer {what} above, in {folder_of(made)}/group_vars/all/app.yml, then" if made.questions else "Next:"
+    first = (
+        f"Next: answer {what} above, in {folder_of(made)}/group_vars/all/app.yml, then" if made.questions else "Next:"
+    )
     return "\n".join([first, *commands])
 
 

@@ -139,7 +139,9 @@ def lock(given: dict[str, str]) -> str:
     """
     found = beside(given)
     if found.current() and "UPGRADE" not in given:
-        return f"{found.path} matches the application's requirements: nothing to do. UPGRADE=1 takes the newest versions."
+        return (
+            f"{found.path} matches the application's requirements: nothing to do. UPGRADE=1 takes the newest versions."
+        )
     made = found.make("UPGRADE" in given)
     if made.missing:
         made.problems.append(

@@ -65,7 +65,10 @@ def test_remedies_come_last_with_their_numbers_and_only_problems_count(capsys):
     assert report.end() == 1
     out = capsys.readouterr().out
     assert out.startswith("problem  one") and "bad (see 2, 3, 1)" in out
-    assert "  1. one: Mind it.\n  2. one: Do this.\n  3. one: Do that.\n\n2 problems would stop a deploy. 1 warning:" in out
+    assert (
+        "  1. one: Mind it.\n  2. one: Do this.\n  3. one: Do that.\n\n2 problems would stop a deploy. 1 warning:"
+        in out
+    )
     report.checked("two", "d", "bad", ["Mind it."])
     report.end()
     assert "3 problems would stop a deploy. 1 warning:" in capsys.readouterr().out, "as many as are listed"
@@ -265,7 +268,9 @@ def test_application_is_checked_unless_the_inventory_is_wrong(monkeypatch):
     first, second = message.rsplit("\n", 1)
     assert checked(monkeypatch, mail, failed)[:3] == ("problem", "2 wrong", [[first, second], ["No e-mail is sent."]])
     left = ("Report what is left to the hosts", "one", {"msg": ["a", "b"]})
-    outcome, text, remedies, _ = checked(monkeypatch, ("Rescued", "one", {"failed": True, "msg": "x"}), mail, left, right)
+    outcome, text, remedies, _ = checked(
+        monkeypatch, ("Rescued", "one", {"failed": True, "msg": "x"}), mail, left, right
+    )
     assert (outcome, text) == ("warning", f"right; 2 left to the servers, see {command}")
     assert remedies == [[], ["No e-mail is sent."]]
     off = ("Say that nothing was loaded", "one", {"msg": "..."})

@@ -448,7 +448,9 @@ def test_variable_without_a_default_is_answered_by_a_line_or_by_a_command(tmp_pa
 def test_schedule_and_time_zone_are_told(tmp_path):
     app = projects.environ(tmp_path / "mysite")
     with (app / "clinic/settings.py").open("a") as settings:
-        settings.write("CELERY_TIMEZONE = 'Europe/Vienna'\nCELERY_BEAT_SCHEDULE = {\n    'a': {'task': 'x'},\n    'b': {},\n}\n")
+        settings.write(
+            "CELERY_TIMEZONE = 'Europe/Vienna'\nCELERY_BEAT_SCHEDULE = {\n    'a': {'task': 'x'},\n    'b': {},\n}\n"
+        )
     found = read(app, str(app), {}).found
     line = len((app / "clinic/settings.py").read_text().splitlines()) - 4
     assert (found["schedule"].value, found["schedule"].where) == ("2 entries", f"clinic/settings.py:{line + 1}")

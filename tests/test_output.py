@@ -84,7 +84,8 @@ GONE = """
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"), [("false", "Nothing was changed. Run"), ("true", "Something was changed before on localhost. Run")]
+    ("changed", "told"),
+    [("false", "Nothing was changed. Run"), ("true", "Something was changed before on localhost. Run")],
 )
 def test_a_lost_connection_is_told_in_words_with_what_was_changed_before(play, tmp_path, changed, told):
     ssh = tmp_path / "ssh"

@@ -47,7 +47,9 @@ def boot(tmp_path):
     (tmp_path / "hosts.yml").write_text("all: {hosts: {sandbox: {}}}\n")
 
     def run(container="", busy=False, **more):
-        (tmp_path / "container").write_text(container) if container else (tmp_path / "container").unlink(missing_ok=True)
+        (tmp_path / "container").write_text(container) if container else (tmp_path / "container").unlink(
+            missing_ok=True
+        )
         (tmp_path / "busy").touch() if busy else (tmp_path / "busy").unlink(missing_ok=True)
         (tmp_path / "log").write_text("")
         ports = {f"sandbox_{name}_port": 2399 + number for number, name in enumerate(("ssh", "https", "http"))}
@@ -95,7 +97,8 @@ def test_container_that_was_never_started_is_made_anew_with_the_ports_of_now(boo
 
 
 @pytest.mark.parametrize(
-    ("more", "way"), [({}, "make deploy SANDBOX_SSH_PORT=..."), (PROJECT, "'make try APP=/home/ann/shop' chooses others")]
+    ("more", "way"),
+    [({}, "make deploy SANDBOX_SSH_PORT=..."), (PROJECT, "'make try APP=/home/ann/shop' chooses others")],
 )
 def test_ports_that_are_taken_leave_no_container_behind(boot, more, way):
     code, said, verbs = boot(busy=True, **more)
@@ -105,16 +108,21 @@ def test_ports_that_are_taken_leave_no_container_behind(boot, more, way):
 
 
 @pytest.mark.parametrize(
-    ("more", "down"), [({}, "make sandbox-down"), (PROJECT, "make try-down APP=/home/ann/shop")], ids=["example", "project"]
+    ("more", "down"),
+    [({}, "make sandbox-down"), (PROJECT, "make try-down APP=/home/ann/shop")],
+    ids=["example", "project"],
 )
 def test_messages_name_the_commands_of_this_host_and_nothing_raw(boot, more, down):
     stopped = f"{STOPPED} 2399/2400/2401 {boot.state}\n"
     code, said, verbs = boot(stopped, busy=True, **more)
     assert code == 2 and verbs == ["container", "start"] and f"with all its data: {down}, then make" in said, said
     for container, told in (
-        (f"{STOPPED} 1/2/3 {boot.state}\n", "mine has the ports (ssh/https/http) 1/2/3, and cannot change to 2399/2400/2401."),
+        (
+            f"{STOPPED} 1/2/3 {boot.state}\n",
+            "mine has the ports (ssh/https/http) 1/2/3, and cannot change to 2399/2400/2401.",
+        ),
         (f"{STOPPED} 2399/2400/2401 /other/checkout\n", "is not of this checkout (/other/checkout)."),
-        (f"{STOPPED}  \n", "is not of this checkout (it is none of Coldframe)."),
+        (f"{STOPPED}  \n", "is not of this checkout (Coldframe did not make it)."),
     ):
         code, said, verbs = boot(container, **more)
         assert code == 2 and verbs == ["container"] and told in said and down in said, said

@@ -14,7 +14,7 @@ short_description: Ansible's default output, with each failure told once
 description:
   - The default output tells a failure as an error and as a result. Here it is told as its message.
   - Of a task whose failure a C(rescue) deals with, one line says so; what follows tells the rest. With C(-v) all is shown.
-  - A lost connection is told in words, and whether something was changed before. Of a result, what repeats the rest is left out.
+  - A lost connection is reported in words, and whether something was changed before. Of a result, what repeats the rest is left out.
 extends_documentation_fragment: [default_callback, result_format_callback]
 """
 # What repeats other parts of a result, or tells nothing of why it failed.

@@ -377,7 +377,9 @@ def test_cache_is_shown_as_it_was_and_why_it_was_so(site, cache, before, note):
     settings += f"\n        import os, environ\n        CACHES = {{'default': {cache}}}\n"
     own = site(projects.SEVERAL | {"several/settings.py": settings}, "several.settings", "several.tasks:app")
     (line,) = (line for line in own.report() if line.startswith("CACHES['default']"))
-    assert line.startswith(f"CACHES['default']: {before}") and " -> " in line and "'unix:///" in line.partition(" -> ")[2]
+    assert (
+        line.startswith(f"CACHES['default']: {before}") and " -> " in line and "'unix:///" in line.partition(" -> ")[2]
+    )
     assert line.endswith("(the settings read it from CACHE_URL or REDIS_URL, which the deployment sets)") == note, line
 
 

@@ -102,7 +102,9 @@ app.connection_for_read().ensure_connection(max_retries=1)
     for name in kept:
         assert any(line.startswith(f"{name} stays: ") for line in lines) or style == "old names", (name, lines)
     silent = [line for line in lines if line.endswith(" (the application does not set it)")]
-    assert len(silent) > 5 and all(re.match(r"\w+: .+ -> .+ \(", line) for line in silent), "a setting a line"
+    assert (len(silent) > 5 or style == "contract") and all(re.match(r"\w+: .+ -> .+ \(", line) for line in silent), (
+        "a setting a line"
+    )
     assert all(len(line) < 320 for line in lines), "each value is shortened"
 
 
