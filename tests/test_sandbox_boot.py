@@ -14,7 +14,12 @@ PODMAN = """#!/bin/sh
 echo "$*" >> "$FAKE/log"
 file=$FAKE/container
 case $1 in
-container) [ -e "$file" ] || exit 125; cat "$file" ;;
+container)
+    # What is asked for, in one line.
+    asked='--format={{ .State.Running }} {{ .State.StartedAt }} {{ index .Config.Labels "coldframe.ports" }}'
+    [ "$3" = "$asked "'{{ index .Config.Labels "coldframe.state" }}' ] || { echo "asked for $3" >&2; exit 1; }
+    [ -e "$file" ] || exit 125
+    cat "$file" ;;
 rm) rm -f "$file" ;;
 run)
     started='true 2026-01-02 03:04:05 +0000 UTC'
