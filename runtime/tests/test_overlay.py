@@ -396,11 +396,19 @@ def test_channel_layers_are_in_the_deployments_redis_where_their_user_may_do_wha
         say([layers[alias].get("CONFIG", {}).get("prefix") for alias in layers])
         say([layers[alias]["BACKEND"] for alias in layers])
         say(layers["default"]["CONFIG"]["capacity"])
+        async def waits():
+            layer = get_channel_layer()
+            try:
+                await asyncio.wait_for(layer.receive(await layer.new_channel()), 6.5)
+            except asyncio.TimeoutError:
+                return "nothing came"
+        say(asyncio.run(waits()))
     """
     said = own.manage(code, lines=True)
     assert said[0] == ["default", "events", "memory"]
     assert said[1] == ["channels.asgi", "channels.own", "channels.memory", None]
     assert said[2][2:] == ["channels_redis.core.RedisChannelLayer", "rooms.layers.Own"] and said[3] == 7
+    assert said[4] == "nothing came", "longer than redis-py waits by itself"
     assert {key.partition(".")[0] for key in server.client.execute_command("KEYS", "*")} <= {"channels"}
     assert [line for line in own.report() if line.startswith("CHANNEL_LAYERS['other']")] == [
         "CHANNEL_LAYERS['other'] stays: rooms.layers.Own"

@@ -13,6 +13,8 @@ from coldframe.overlay.record import Settings, shown
 # Of the keys and channels that the unit's Redis user may use; with a colon it would be no valid name of a channel.
 PREFIX = "channels."
 REDIS = "channels_redis."
+# Seconds until a read fails. channels_redis waits 5 s for a message, and redis-py 8 would give up after as many.
+TIMEOUT = 15
 MEMORY = "channels.layers.InMemoryChannelLayer"
 ELSEWHERE = "each process would have a layer of its own"
 
@@ -46,13 +48,15 @@ def entry(alias: str, own: dict[str, Any], backend: str, deployment: Deployment)
     from coldframe import credentials
 
     config = own.get("CONFIG") or {} if backend.startswith(REDIS) else {}
+    address = deployment.environment["LOCKS_URL"]
+    host = {"address": address, "credential_provider": credentials.Redis(), "socket_timeout": TIMEOUT}
     prefix = str(config.get("prefix") or ("asgi" if alias == "default" else alias))
     return {
         **own,
         "BACKEND": f"{REDIS}core.RedisChannelLayer" if backend == MEMORY else backend,
         "CONFIG": {
             **config,
-            "hosts": [{"address": deployment.environment["LOCKS_URL"], "credential_provider": credentials.Redis()}],
+            "hosts": [host],
             "prefix": prefix if prefix.startswith(PREFIX) else PREFIX + prefix,
         },
     }
