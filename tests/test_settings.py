@@ -75,6 +75,16 @@ def test_mail_is_logged_on_sandbox_hosts_alone():
     assert rendered("__release_overlay", sandbox_name="coldframe-desk")["email_logged"] is True
 
 
+def read(folder, monkeypatch, variables):
+    """Return what the runtime reads of a release with these variables."""
+    (folder / "overlay.json").write_text(json.dumps(rendered("__release_overlay", **variables)))
+    (folder / "database_password").write_text("secret1")
+    (folder / "cache_password").write_text("p@ss/word")
+    monkeypatch.setenv("OVERLAY_FILE", str(folder / "overlay.json"))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    return Deployment.read()
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_runtime_reads_what_a_release_has(several, tmp_path, monkeypatch):
     variables = {"app_email": {"host": "mx.example.org"}}
@@ -90,12 +100,7 @@ def test_runtime_reads_what_a_release_has(several, tmp_path, monkeypatch):
             "app_broker_port": 6379,
             "app_tls_ca_file": "/ca.pem",
         }
-    (tmp_path / "overlay.json").write_text(json.dumps(rendered("__release_overlay", **variables)))
-    (tmp_path / "database_password").write_text("secret1")
-    (tmp_path / "cache_password").write_text("p@ss/word")
-    monkeypatch.setenv("OVERLAY_FILE", str(tmp_path / "overlay.json"))
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    deployment = Deployment.read()
+    deployment = read(tmp_path, monkeypatch, variables)
     assert deployment.given == {"CHANGED"} and deployment.own == set() and deployment.celery == "shop.celery:app"
     assert deployment.hosts == ["shop.example.org"] and deployment.origins == ["https://shop.example.org:8443"]
     assert (deployment.media_url, deployment.private_url) == ("/media/", "/protected/")
@@ -121,12 +126,7 @@ def test_runtime_reads_the_servers_of_a_provider(tmp_path, monkeypatch):
     given = rendered("__release_environment", **variables)
     tls = "ssl_cert_reqs=required&ssl_check_hostname=true&ssl_ca_certs=/etc/ssl/redis.pem"
     assert given["LOCKS_URL"] == f"rediss://redis.example.net:6379/4?{tls}"
-    (tmp_path / "overlay.json").write_text(json.dumps(rendered("__release_overlay", **variables)))
-    (tmp_path / "database_password").write_text("secret1")
-    (tmp_path / "cache_password").write_text("p@ss/word")
-    monkeypatch.setenv("OVERLAY_FILE", str(tmp_path / "overlay.json"))
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    deployment = Deployment.read()
+    deployment = read(tmp_path, monkeypatch, variables)
     assert deployment.database_pooled and deployment.cache_databases == 1
     assert deployment.cache_login == {"username": "me", "password": "p@ss/word"}  # pragma: allowlist secret
     assert deployment.cache_url(0) == f"rediss://redis.example.net:6379/5?{tls}"
