@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 from support.deployment import deployed
-from support.hosts import wait_for
+from support.hosts import root_shell, wait_for
 from support.playbooks import ROOT, changed, output, play
 from support.units import current
 from testinfra import get_host
@@ -123,8 +123,9 @@ class Provider:
         return result
 
 
-@pytest.fixture
-def provider(inventory, shell, deployment):
+@pytest.fixture(scope="module")
+def provider(host, inventory, deployment):
+    shell = root_shell(host)
     made = Provider(inventory, shell, deployment.app_private_address)
     made.start()
     yield made
@@ -188,19 +189,6 @@ def test_application_runs_with_a_providers_servers(provider, deployment, web):
     assert result.returncode == 0 and f"broker {provider.address}:{REDIS}: Redis" in output(result), result.stdout
 
 
-def test_one_login_for_all_processes_where_it_can_make_no_users(provider, deployment, web):
-    provider.start(users=f"requirepass {PASSWORD}")
-    provider.redis("CONFIG SET maxmemory-policy noeviction")
-    provider.take(deployment.app_name)
-    result = provider.run("deploy", app_database_pooled=True)
-    assert result.returncode == 0, result.stdout
-    assert "all processes log in as default, because it can make no Redis users that stay" in output(result)
-    served(deployment, "managed-2")
-    assert set(re.findall(r" user=(\S+)", provider.redis("CLIENT LIST"))) == {"default"}
-    laid = web.check_output(f"{deployment.app_name}-manage --module coldframe.settings")
-    assert "without server-side cursors" in laid and PASSWORD not in laid
-
-
 @pytest.mark.parametrize(
     "variables, said",
     [
@@ -223,3 +211,17 @@ def test_what_the_servers_refuse_is_refused_before_anything_is_changed(provider,
     assert result.returncode != 0 and changed(result) == 0 and said in output(result), result.stdout
     assert PASSWORD not in result.stdout + result.stderr
     assert current(web, deployment.app_name) == before
+
+
+@pytest.mark.thorough  # the steps of the first test, with another login
+def test_one_login_for_all_processes_where_it_can_make_no_users(provider, deployment, web):
+    provider.start(users=f"requirepass {PASSWORD}")
+    provider.redis("CONFIG SET maxmemory-policy noeviction")
+    provider.take(deployment.app_name)
+    result = provider.run("deploy", app_database_pooled=True)
+    assert result.returncode == 0, result.stdout
+    assert "all processes log in as default, because it can make no Redis users that stay" in output(result)
+    served(deployment, "managed-2")
+    assert set(re.findall(r" user=(\S+)", provider.redis("CLIENT LIST"))) == {"default"}
+    laid = web.check_output(f"{deployment.app_name}-manage --module coldframe.settings")
+    assert "without server-side cursors" in laid and PASSWORD not in laid
