@@ -45,6 +45,15 @@ def environments(root: Path = ROOT) -> str:
     return " ".join(environment_of(path, root) for path in [*sorted(root.glob("inventories/*")), *tried])
 
 
+def interrupted(what: str) -> int:
+    """Say that a command was interrupted by Ctrl-C; return its exit status, as a shell has it.
+
+    :param what: the command, such as `make new`.
+    """
+    print(f"\n{what}: interrupted.", file=sys.stderr)
+    return 130
+
+
 def ansible(*command: str) -> str:
     """Run one of Ansible's programs; return what it prints. End this program with that when it fails."""
     plain = {

@@ -240,7 +240,7 @@ def questions(made: Plan) -> list[str]:
             + (
                 "app_environment has a value for each to try it with: set those that matter."
                 if made.sandbox
-                else "Set those that are needed in app_environment, and secrets in app_secrets of the vault."
+                else f"Set those that are needed in app_environment, and secrets by 'make secrets ENV={made.environment} SET=NAME'."
             )
         )
     if project.missing_middleware:
@@ -376,7 +376,11 @@ def app_yml(made: Plan) -> str:
         names = list(dict.fromkeys([*default, *(name for each in needs.values() for name in each)]))
         lines += ["", line("base_packages", names, ", ".join(needs))]
     if made.sandbox and (missing := without_default(project)):
-        lines += ["", "# Values to try it with: the settings have no default for these.", "app_environment:"]
+        lines += ["", "# Values to try it with: the settings have no default for these. One that is secret is given by"]
+        lines += [
+            f"# 'make secrets ENV={environment_of(made.inventory)} SET=NAME' in place of a line here.",
+            "app_environment:",
+        ]
         lines += [f"  {line(name, placeholder(name), where)}" for name, where in missing.items()]
     if made.sandbox and project.missing_middleware:
         why = next(iter(project.missing_middleware.values())).where
@@ -569,10 +573,12 @@ def ask(given: dict[str, str], prompt: Callable[[str], str]) -> None:
         "USER": "SSH user, with sudo (empty: as your SSH configuration has it): ",
         "DOMAIN": "Domain of the site, such as www.example.com: ",
     }
-    with contextlib.suppress(EOFError):
+    try:
         for name, text in texts.items():
             if name not in given and (answer := prompt(text).strip()):
                 given[name] = answer
+    except EOFError:
+        print()  # the end of the line of the question
 
 
 def new(arguments: list[str], prompt: Callable[[str], str] | None) -> str:

@@ -60,7 +60,7 @@ INSIDE: dict[str, list[Any]] = {
         {"a": ""},
         {"a": 5},
     ],
-    "app_build": ["npm ci", [["npm", "ci"]], ["npm 'run"], ["$(id)"], [""], ["npm\nci"]],
+    "app_build": ["npm ci", [["npm", "ci"]], ["npm 'run"], ["$(id)"], [""], ["npm\nci"], ["a && b"], ["cd a"]],
     "app_hooks": [
         {"before": ["manage.py x"]},
         {"after_migrate": "manage.py x"},
@@ -119,6 +119,7 @@ INSIDE: dict[str, list[Any]] = {
         {"bot": {"command": "a 'b"}},
         {"bot": {"command": ""}},
         {"bot": {"command": "+bot"}},
+        {"bot": {"command": "bot >log"}},
         {"bot": {"command": "'!bot'"}},
         {"bot": {"command": "a", "hosts": "all"}},
         {"bot": {"command": "a", "memory_max": "much"}},

@@ -85,6 +85,9 @@ def test_other_results_are_said_in_words():
         "django.core.exceptions.ImproperlyConfigured: Set the MAPS_KEY environment variable": "MAPS_KEY is not in the",
         "KeyError: 'DJANGO_SECRET_KEY'\nImproperlyConfigured: Set the DJANGO_SECRET_KEY environment variable": '"secret_key").read',
         "OperationalError: connection failed: fe_sendauth: no password supplied": '"database_password").read_text()',
+        "KeyError: 'DJANGO_SECRET_KEY'": "only while the settings are imported",  # pragma: allowlist secret
+        "Traceback\n  os.environ['MAPS_SECRET_KEY']\nKeyError: 'MAPS_SECRET_KEY'": "by 'make secrets ENV=... SET=MAPS_SECRET_KEY'",
+        "ImproperlyConfigured: Set the AWS_SECRET_KEY environment variable": "AWS_SECRET_KEY is not in the environment of the app",
         "FileNotFoundError: [Errno 2] No such file or directory: '/run/credentials/x.service/maps_key'": "no credential maps_key",
         "psycopg.OperationalError: failed to resolve host 'db.internal': [Errno -2]": "host db.internal has no address",
         'could not translate host name "%2Frun%2Fpostgresql" to address': "still percent-encoded",
@@ -123,3 +126,9 @@ def test_unknown_error_has_none():
 def test_findings_of_security_have_a_line_to_write():
     said = check_remedies(["security.W012: SESSION_COOKIE_SECURE is not set", "    a hint", "maps.W001: no maps"])
     assert said == [f"security.W012: {CHECKS['security.W012']}"]
+
+
+def test_journal_is_shown_without_control_characters():
+    journal = JOURNAL.replace('return client.get("newest")', 'return client.get("\x1b[31mnewest\x1b]0;title\x07")')
+    shown = own_lines_of_smoke(journal, "/srv/blog")
+    assert 'return client.get("newest")\n' in shown and "\x1b" not in shown

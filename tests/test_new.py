@@ -439,6 +439,34 @@ def test_questions_are_asked_on_a_terminal_alone(tmp_path):
         )  # asks nothing
 
 
+def test_end_of_input_at_a_question_leaves_out_what_is_not_answered(tmp_path, capsys):
+    def ends(text):
+        raise EOFError
+
+    app = projects.startproject(tmp_path / "mysite")
+    with pytest.raises(RefusedError) as error:
+        newinventory.new(words(tmp_path, app, HOST="", DOMAIN=""), ends)
+    assert [problem.split()[0] for problem in error.value.problems] == ["HOST", "DOMAIN"]
+    assert capsys.readouterr().out == "\n", "the message begins on a line of its own"
+
+
+@pytest.mark.parametrize("program", ["new", "try", "lock", "wheels"])
+def test_interrupted_program_ends_with_a_line(tmp_path, program):
+    text = (ROOT / "bin" / program).read_text().replace("from __future__ import annotations\n", "")
+    raises = "class Interrupts(list):\n    def __getitem__(self, _):\n        raise KeyboardInterrupt\n"
+    (tmp_path / "program.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'bin')!r})\n{raises}sys.argv = Interrupts(['x'])\n{text}"
+    )
+    done = subprocess.run(["python", tmp_path / "program.py"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"\nmake {program}: interrupted.\n")
+
+
+def test_file_that_is_no_file_is_not_read(tmp_path):
+    app = projects.startproject(tmp_path / "mysite")
+    os.mkfifo(app / "bakery/pipe.py")
+    assert newinventory.new(words(tmp_path, app), None)
+
+
 @pytest.fixture
 def sandbox(tmp_path, monkeypatch):
     monkeypatch.setattr(newinventory, "SANDBOX", tmp_path / "sandbox")
@@ -475,6 +503,8 @@ def test_what_has_no_default_has_a_value_to_try_it_with(tmp_path, sandbox, capsy
     valid = newinventory.VARIABLES.schemas(str(ROOT))["app_environment"]
     assert newinventory.VARIABLES.value_problems("app_environment", tried, valid) == []
     assert "app_environment has a value for each to try it with" in capsys.readouterr().out
+    text = (sandbox / "mysite/group_vars/all/app.yml").read_text()
+    assert f"# 'make secrets ENV={sandbox}/mysite SET=NAME' in place of a line here.\napp_environment:" in text
     newinventory.new(words(tmp_path, app), None)
     assert "app_environment" not in values_of(tmp_path / "ops"), "on a server nobody makes one up"
 

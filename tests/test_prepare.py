@@ -369,15 +369,40 @@ def test_hooks_of_another_point_run_by_themselves(project):
     )
 
 
+def test_hook_that_takes_too_long_is_ended_with_what_it_started(project, monkeypatch):
+    from coldframe.release import errors, hooks
+
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(hooks.programs, "LONGEST", 1)
+    hooked(project, after_migrate=["sh -c 'sleep 300 & echo $! >>notes; echo waits; wait'", "./own never"])
+    with pytest.raises(errors.Complete) as failed:
+        hooks.run("after_migrate")
+    (pid,) = noted(project)
+    assert str(failed.value).splitlines() == [
+        "app_hooks.after_migrate, \"sh -c 'sleep 300 & echo $! >>notes; echo waits; wait'\", was not done after 1 seconds.",
+        "The last lines of its output:",
+        "waits",
+    ]
+    stat = Path(f"/proc/{pid}/stat")
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+def test_failed_hook_is_told_with_its_signal_and_without_control_characters(project):
+    hooked(project, before_migrate=["sh -c 'printf \"\\033]0;title\\007\\033[31mred\\n\"; kill -40 $$'"])
+    _, said = prepare(project)
+    assert said.splitlines()[1].endswith("was ended by signal 40.") and said.splitlines()[2:] == [
+        "The last lines of its output:",
+        "red",
+    ]
+
+
 def test_manage_py_of_a_hook_has_the_settings_of_the_deployment(project, monkeypatch):
     """There is no Celery here, which its extensions need: the command is looked at."""
     from coldframe.release import hooks
 
     seen = []
     monkeypatch.chdir(project)
-    monkeypatch.setattr(
-        hooks.subprocess, "run", lambda words, **_: seen.append(words) or subprocess.CompletedProcess(words, 0)
-    )
+    monkeypatch.setattr(hooks.programs, "run", lambda _, words, **__: seen.append(words))
     hooked(project, before_activate=["manage.py note 'a b'", "python x.py"])
     hooks.run("before_activate")
     manage = [sys.executable, "-m", "coldframe.manage", "manage.py", "note", "a b"]

@@ -1,5 +1,6 @@
 """The same content is the same release, and every change is another one."""
 
+import os
 import tarfile
 
 import pytest
@@ -77,3 +78,43 @@ def test_file_holds_it_all_and_ends_with_its_id(source, tmp_path):
         assert names.index("abc/package") < names.index("abc/package/code.py")
         assert tar.getmember("abc/linked").linkname == "package"
         assert all(member.uid == 0 for member in tar)
+
+
+def trees(*folders, kind="folder"):
+    return [{"src": str(folder), "dest": "", "kind": kind, "include": [], "exclude": []} for folder in folders]
+
+
+@pytest.mark.parametrize("kind", ["all", "folder"])
+def test_what_is_no_file_is_refused_and_never_read(source, kind):
+    os.mkfifo(source / "package/events")
+    with pytest.raises(
+        ValueError, match=r"has package/events \(a FIFO\), and a release has only files, folders and links\."
+    ):
+        collect(trees(source, kind=kind), {}, [])
+
+
+@pytest.mark.parametrize(
+    ("before", "built", "both"),
+    [
+        ("static/app", "static/app/index.js", "static/app (a folder because of static/app/index.js)"),
+        ("static/app/a.js", "static/app", "static/app (a folder because of static/app/a.js)"),
+        (".release", "x", ".release (a folder because of .release/environment)"),
+    ],
+)
+def test_file_that_becomes_a_folder_is_refused(tmp_path, before, built, both):
+    for folder, name in (("one", before), ("two", built)):
+        (tmp_path / folder / name).parent.mkdir(parents=True)
+        (tmp_path / folder / name).write_text("")
+    with pytest.raises(ValueError) as refusal:
+        collect(trees(tmp_path / "one", tmp_path / "two"), {".release/environment": ""}, [])
+    assert f"as a file and as a folder: {both}." in str(refusal.value)
+
+
+def test_link_in_the_place_of_a_folder_is_refused(tmp_path, source):
+    (tmp_path / "built").mkdir()
+    (tmp_path / "built/package").symlink_to("elsewhere")
+    with pytest.raises(
+        ValueError, match=r"as a file and as a folder: package \(a folder because of package/code\.py\)"
+    ):
+        collect(trees(source, tmp_path / "built"), {}, [])
+    assert "linked" in collect(trees(source), {}, []), "a link of the source itself leads wherever it does"

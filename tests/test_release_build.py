@@ -1,6 +1,9 @@
 """What the commands of app_build write is a part of the release, and they run once for the same source."""
 
 import json
+import os
+import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -154,6 +157,96 @@ def test_command_that_does_not_end_is_ended_with_all_that_it_started(build, site
     found, _, _ = build("python leaves.py")
     stat = Path(f"/proc/{found['pid'].strip()}/stat")
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+def test_what_is_no_file_is_refused_by_its_name_and_never_read(build, site, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"^The commands of app_build have left run/queue \(a FIFO\), and a release has only"
+    ) as refusal:
+        build("mkdir run", "mkfifo run/queue")
+    assert "Remove it, or name it in app_exclude." in str(refusal.value)
+    listens = "python -c \"import socket; socket.socket(socket.AF_UNIX).bind('s')\""
+    with pytest.raises(ValueError, match=r"have left s \(a socket\)"):
+        build(listens)
+    assert build("mkdir run", "mkfifo run/queue", writes("a"), exclude=["run"])[0] == {"a": "built"}
+    assert build("mkfifo queue", "rm queue", writes("b"))[0] == {"b": "built"}
+    os.mkfifo(site / "front/events")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(site / "web.sock"))
+    with pytest.raises(
+        ValueError, match=r"^The application's folder has front/events \(a FIFO\), web\.sock \(a socket\), and"
+    ):
+        build(writes("never"))
+    assert build(writes("a"), exclude=["events", "*.sock"])[1] and not list((tmp_path / "cache").glob("*.work"))
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("how", ["rm -rf ../source", "sh -c 'mv ../source ../elsewhere'"])
+def test_command_that_removes_the_folder_is_named(build, how, last):
+    with pytest.raises(ValueError) as refusal:
+        build(writes("a"), how, *([] if last else [writes("b")]))
+    assert str(refusal.value) == f"app_build[1], {how!r}, removed the folder that it ran in, a copy of the source."
+
+
+def test_command_is_named_whatever_signal_ends_it(build):
+    with pytest.raises(
+        ValueError, match=r"^app_build\[0\], \"sh -c 'kill -35 \$\$'\", was ended by signal 35\. No host"
+    ):
+        build("sh -c 'kill -35 $$'")
+
+
+def test_what_a_build_left_that_was_killed_is_removed_by_the_next(build, tmp_path):
+    old, closed = tmp_path / "cache/0123456789ab.work", tmp_path / "cache/0123456789ab.work/source/pkg"
+    closed.mkdir(parents=True)
+    (closed / "mod.go").write_text("")
+    closed.chmod(0o500)
+    kept = build(writes("a"))
+    assert not old.exists()
+    closed.mkdir(parents=True)
+    assert build(writes("a")) == (kept[0], False, "") and not old.exists(), "also where nothing is built"
+
+
+def test_folder_that_a_command_has_closed_is_removed(build, tmp_path):
+    assert build("mkdir -p a/b", writes("a/b/c"), "chmod 500 a a/b")[0] == {"a/b/c": "built"}
+    assert [path.suffix for path in (tmp_path / "cache").iterdir() if path.is_dir()] == [""]
+    assert not list((tmp_path / "cache").glob("*/source"))
+
+
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [
+        ("npm ci", "npm"),
+        ("env npm ci", "npm"),
+        ("env A=1 B='x y' npm ci", "npm"),
+        ("/usr/bin/env NODE_ENV=production npm", "npm"),
+        ("env -u NODE_OPTIONS npm ci", "npm"),
+        ("env -uNODE_OPTIONS npm ci", "npm"),
+        ("env --unset NODE_OPTIONS --unset=B npm ci", "npm"),
+        ("env -C front npm ci", "npm"),
+        ("env -Cfront npm ci", "npm"),
+        ("env --chdir=front A=1 npm ci", "npm"),
+        ("env --chdir front npm ci", "npm"),
+        ("env -i -u X A=1 make", "make"),
+        ("env -iu X make", "make"),
+        ("env - A=1 make", "make"),
+        ("env -- A=1 make all", "make"),
+        ("env -a other --debug make", "make"),
+        ("env --ignore-signal=INT --block-signal make", "make"),
+        ("env -S 'A=1 make -j' all", "make"),
+        ("env --split-string='-u X make'", "make"),
+        ("env -C a env -u B make", "make"),
+        ("env", "env"),
+        ("env -u X", "env"),
+        ("environment -u X", "environment"),
+    ],
+)
+def test_program_behind_env_is_found(command, program):
+    assert release_build.program_of(shlex.split(command)) == program
+
+
+def test_missing_program_behind_options_of_env_is_the_one_that_is_told(build):
+    with pytest.raises(ValueError, match=r"is 'env -u A -C front acme-pack', and there is no acme-pack here"):
+        build("env -u A -C front acme-pack")
 
 
 def test_missing_programs_are_told_together_before_anything_runs(build, monkeypatch, tmp_path):

@@ -259,3 +259,14 @@ def test_package_that_the_hosts_python_does_not_run_is_refused(parameters):
 )
 def test_what_the_controller_lacks_is_left_to_the_hosts_in_one_line(parameters, error, line):
     assert release_check.about_packages(error, parameters) == ([], line)
+
+
+def test_output_of_the_process_is_shown_without_control_characters(load):
+    result, _ = load(
+        "json.dump({'findings': [{'text': 'a\\x1b[31mb\\x1b]0;c\\x07'}], 'left': ['d\\x9b1me']}, sys.stdout)"
+    )
+    assert result == {"findings": [{"text": "ab"}], "left": ["de"]}
+
+
+def test_errors_of_the_process_are_shown_without_control_characters(load):
+    assert load("print('\\x1b[31mred\\x1b[0m', file=sys.stderr); sys.exit(3)")[1] == "its process ended with 3: red"

@@ -8,6 +8,7 @@ from pathlib import Path
 import inventory
 import pytest
 import yaml
+from ansible.parsing.vault import VaultLib, VaultSecret
 
 ROOT = Path(__file__).parents[1]
 SECRETS = sorted(name for name, option in inventory.specs(str(ROOT)).items() if option.get("no_log"))
@@ -56,9 +57,9 @@ def run(tmp_path):
         folder = tmp_path / "playbooks"
         folder.mkdir(exist_ok=True)
         for name in ("roles", "plugins"):  # the tasks find the project beside the playbook
-            (tmp_path / name).symlink_to(ROOT / name)
+            links(ROOT / name, tmp_path / name)
         for path in (ROOT / "playbooks").iterdir():
-            (folder / path.name).symlink_to(path)
+            links(path, folder / path.name)
         play = [PLAY[0] | {"vars": {"secrets": list(variables)}}]
         (folder / "play.yml").write_text(json.dumps(play))
         environment = {
@@ -79,6 +80,12 @@ def run(tmp_path):
         return done, tasks, ran.read_text().split() if ran.exists() else []
 
     return run
+
+
+def links(path, link):
+    """Have a link there."""
+    link.unlink(missing_ok=True)
+    link.symlink_to(path)
 
 
 def command(folder, name, text):
@@ -131,6 +138,28 @@ def test_command_that_fails_is_named_with_its_variable_and_without_what_it_print
     assert any(line.startswith("app_redis_passwords cannot be worked out: ") for line in said)
     assert not any("OTHER" in line for line in said)
     assert "sesame" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("vault", [True, False])
+def test_app_secrets_in_two_files_is_refused_with_both_and_what_to_do(tmp_path, run, monkeypatch, vault):
+    """The later one alone would count, also where it is encrypted."""
+    folder = tmp_path / "group_vars/all"
+    folder.mkdir(parents=True)
+    (folder / "app.yml").write_text("app_secrets:\n  STRIPE_KEY: sesame\n")
+    assert run({})[0].returncode == 0, "one file"
+    later = "app_secrets: {MAIL_KEY: sesame}\n"
+    if vault:
+        (tmp_path / "password").write_text("open\n")
+        monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(tmp_path / "password"))
+        later = VaultLib([("default", VaultSecret(b"open"))]).encrypt(later).decode()
+    (folder / ("vault.yml" if vault else "secrets.yml")).write_text(later)
+    done, tasks, _ = run({})
+    assert done.returncode != 0 and "sesame" not in done.stdout + done.stderr
+    name = "vault" if vault else "secrets"
+    assert tasks[-1]["msg"] == (
+        f"app_secrets is in group_vars/all/app.yml and group_vars/all/{name}.yml of {tmp_path}, and one file alone counts: "
+        f"remove it from group_vars/all/app.yml, and give each secret that was there by 'make secrets ENV={tmp_path} SET=NAME'."
+    )
 
 
 def test_inventory_without_secrets_is_left_to_the_check(run):

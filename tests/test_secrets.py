@@ -303,6 +303,26 @@ def test_own_secrets_elsewhere_are_not_replaced(secrets, tmp_path, monkeypatch):
     assert "app_secrets" not in decrypted(tmp_path)
 
 
+@pytest.mark.parametrize("of", ["a project", "the example"])
+def test_own_secrets_beside_those_of_a_sandbox_host_are_refused(secrets, tmp_path, monkeypatch, of):
+    """There the file of this command counts, and an app.yml with the variable does not."""
+    folder = tmp_path / (".sandbox/mysite" if of == "a project" else "inventories/sandbox")
+    plain = folder / ".host/secrets.yml" if of == "a project" else tmp_path / ".sandbox/coldframe-sandbox/secrets.yml"
+    for path, text in ((plain, FILE), (folder / "group_vars/all/app.yml", "app_name: x\napp_secrets: {A: b}\n")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    shutil.copy(ROOT / "inventories/sandbox/group_vars/all/secrets.yml", folder / "group_vars/all")
+    given(monkeypatch, "x")
+    with pytest.raises(
+        SystemExit, match=r"app_secrets is in .*/group_vars/all/app\.yml.* counts, which is the latter: remove it there"
+    ):
+        secrets.main(["make", str(plain), "SET=TOKEN"])
+    assert plain.read_text() == FILE
+    (folder / "group_vars/all/app.yml").write_text("app_name: x\n")
+    given(monkeypatch, "x")
+    assert "added app_secrets.TOKEN" in secrets.main(["make", str(plain), "SET=TOKEN"])
+
+
 def test_file_that_cannot_be_read_is_told_without_what_is_in_it(secrets, tmp_path, monkeypatch):
     plain = tmp_path / "secrets.yml"
     plain.write_text("a: 1\nsecret: [hidden\n")
@@ -320,8 +340,8 @@ def test_one_thing_is_asked_at_a_time(secrets):
         secrets.main(["make", "mine", "SET=A", "SHOW=B"])
 
 
-def test_value_at_a_terminal_is_not_shown(tmp_path):
-    plain = tmp_path / "secrets.yml"
+def at_a_terminal(plain, typed):
+    """Ask for a secret at a terminal; return the exit status and what was printed."""
     plain.write_text("app_secret_key: x\n")
     child, terminal = pty.fork()
     if not child:
@@ -329,14 +349,35 @@ def test_value_at_a_terminal_is_not_shown(tmp_path):
     told = b""
     while b"not shown): " not in told:
         told += os.read(terminal, 1000)
-    os.write(terminal, b"hidden\n")
+    os.write(terminal, typed)
     try:
         while more := os.read(terminal, 1000):
             told += more
     except OSError:
         pass  # Linux says so at the end
-    assert os.waitpid(child, 0)[1] == 0 and b"hidden" not in told, told
-    assert yaml.safe_load(plain.read_text())["app_secrets"] == {"TOKEN": "hidden"}
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told
+
+
+def test_value_at_a_terminal_is_not_shown(tmp_path):
+    code, told = at_a_terminal(tmp_path / "secrets.yml", b"hidden\n")
+    assert code == 0 and b"hidden" not in told, told
+    assert yaml.safe_load((tmp_path / "secrets.yml").read_text())["app_secrets"] == {"TOKEN": "hidden"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "said"),
+    [
+        (b"\x03", 130, "make secrets: interrupted."),
+        (b"hid\x03", 130, "make secrets: interrupted."),
+        (b"\x04", 1, "make secrets: no value was given for TOKEN, and nothing was changed."),
+    ],
+    ids=["Ctrl-C", "Ctrl-C in it", "Ctrl-D"],
+)
+def test_question_that_is_not_answered_ends_with_a_line(tmp_path, typed, code, said):
+    ended, told = at_a_terminal(tmp_path / "secrets.yml", typed)
+    lines = [line for line in told.decode().replace("^C", "").splitlines() if line.strip()]
+    assert (ended, lines[1:]) == (code, [said])
+    assert (tmp_path / "secrets.yml").read_text() == "app_secret_key: x\n"
 
 
 def test_make_hands_the_name_and_the_value_on(tmp_path):

@@ -242,3 +242,13 @@ def test_folders_whose_names_differ_in_case_are_two():
 
 def test_without_data_folders_nothing_is_hidden():
     assert [hidden(text) for text in units(app_writable=["data"]).values()] == [[]] * 6
+
+
+def test_program_that_the_release_has_is_started_by_its_path():
+    """Systemd takes an absolute path or a name, and no path that is relative to WorkingDirectory."""
+    root = "/srv/bakery/releases/@RELEASE@"
+    services, timers = {"bot": {"command": "./bot.sh -v"}}, {"report": TIMERS["report"] | {"command": "bin/report"}}
+    given = {"app_root": "/srv/bakery", "app_services": services, "app_timers": timers}
+    assert values(unit("service", "bot", **given), "ExecStart") == [f'"{root}/bot.sh" "-v"']
+    (timer,) = values(unit("timer", "report", **given), "ExecStart")
+    assert timer.endswith(f'/lock "{root}/bin/report"')

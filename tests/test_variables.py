@@ -139,6 +139,26 @@ def test_an_option_that_is_left_out_has_its_default():
          "app_secrets.PYTHONPATH has the name of a variable that the units set themselves: choose another name."),
         ("app_secrets", {"PATH": "/x"},
          "app_secrets.PATH has the name of a variable that the programs of a process depend on: choose another name."),
+        ("app_build", ["npm ci", "npm 'run build"], "app_build[1] is \"npm 'run build\"; it has a quotation mark that is not closed, ': "
+         "close it, or put it in quotes of the other kind."),
+        ("app_build", ["-x"], "app_build[0] is '-x'; it must be a command on one line, such as npm run build or python manage.py "
+         "compilemessages."),
+        ("app_hooks", {"after_migrate": ["-x"]}, "app_hooks.after_migrate[0] is '-x'; it must be a command on one line, such as manage.py "
+         "clearsessions."),
+        ("app_build", ["npm ci && npm run build"], "app_build[0] is 'npm ci && npm run build'; it has &&, which only a shell knows: write "
+         "sh -c '...' around it, or make two commands of it. A word that is meant so goes in quotes."),
+        ("app_build", ["cd front && npm ci"], "app_build[0] is 'cd front && npm ci'; it begins with cd, which only a shell knows: write "
+         "env -C FOLDER before the program, for npm its option --prefix FOLDER, or write sh -c '...' around it."),
+        ("app_build", ["NODE_ENV=production npm run build"], "app_build[0] is 'NODE_ENV=production npm run build'; it begins with the "
+         "variable NODE_ENV: write env before it."),
+        ("app_hooks", {"before_migrate": ["manage.py dumpdata >/tmp/x"]}, "app_hooks.before_migrate[0] is 'manage.py dumpdata >/tmp/x'; it "
+         "has >, which only a shell knows: write sh -c '...' around it. A word that is meant so goes in quotes."),
+        ("app_services", {"bot": {"command": "run a | logger"}}, "app_services.bot.command is 'run a | logger'; it has |, which only a "
+         "shell knows: write sh -c '...' around it. A word that is meant so goes in quotes."),
+        ("app_timers", {"a": {"command": "x 'y", "calendar": "daily"}}, "app_timers.a.command is \"x 'y\"; it has a quotation mark that "
+         "is not closed, ': close it, or put it in quotes of the other kind."),
+        ("app_services", {"bot": {"command": "a \\; b"}}, "app_services.bot.command is 'a \\\\; b'; it has a backslash outside of single "
+         "quotes: put that word in single quotes."),
         ("app_flower_password", 12, "app_flower_password is of the type int; it must be a text of random characters."),
         ("celery_queues", {"default": {"concurrency": 0}},
          "celery_queues.default.concurrency is 0; it must be a whole number from 1 to 1000, or auto."),
@@ -147,3 +167,37 @@ def test_an_option_that_is_left_out_has_its_default():
 def test_a_problem_names_the_variable_the_value_and_what_is_valid(name, value, problem):
     found = inventory.variable_problems({name: value}, str(ROOT))
     assert [each for each in found if " is missing: " not in each] == [problem]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "a && b", "a || b", "a | b", "a |& b", "a ; b", "a; b", "a &", "a & b", "a > b", "a >b", "a >> b", "a 2>b", "a 2> b", "a 2>&1",
+        "a >/dev/null", "a &>b", "a < b", "a <b", "a << b", "a <<< b", "a >'b c'", "a 'b' && c", "cd a", "cd a && b", "A=1 b", "A='b c' d",
+    ],
+)  # fmt: skip
+def test_what_only_a_shell_would_do_is_refused(command):
+    assert inventory.command_problem(command), command
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "a '&&' b", "sh -c 'a && b >c'", 'sh -c "cd a; b | c"', "a b&c", "a x;y", "a 'x;'", "a 'b > c'", "a --x=>b", "a >=1.0",
+        "pip install 'x>=1'", "a $HOME *.css", "a https://b/?c=1&d=2", "a b=c", "env A=1 b", "a x->y", "a '\\n'", 'a "it\'s"', "./a b",
+        "../a", "_a", "/usr/bin/a -c",
+    ],
+)  # fmt: skip
+def test_other_commands_are_right(command):
+    assert inventory.command_problem(command) == ""
+
+
+def test_variable_that_is_a_secret_too_is_refused():
+    given = {
+        "app_environment": {"STRIPE_KEY": "x", "api_key": "y"},
+        "app_secrets": {"STRIPE_KEY": "hidden", "api_key": "hidden"},  # pragma: allowlist secret
+    }
+    found = [each for each in inventory.variable_problems(given, str(ROOT)) if " is missing: " not in each]
+    assert found == [
+        "app_environment.STRIPE_KEY and app_secrets.STRIPE_KEY are both set, and the application would see the first alone: remove one of them."
+    ], "a secret with another name is a file only"

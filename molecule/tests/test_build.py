@@ -61,6 +61,8 @@ def test_what_commands_write_is_deployed_and_they_run_once(host, deployment, inv
             "ended with the status 4. No host was changed. The last lines of its output: no such page",
         ),
         ("acme-build --all", "there is no acme-build here, on the controller"),
+        ("mkfifo queue", "The commands of app_build have left queue (a FIFO)"),
+        ("npm ci && npm run build", "it has &&, which only a shell knows"),
     ],
 )
 def test_build_that_fails_changes_no_host(host, deployment, inventory, command, said):

@@ -77,10 +77,13 @@ def test_service_that_ends_leaves_the_running_release(host, deployment, inventor
     wait_for(lambda: of_unit(host, unit, "ActiveState") == ["active"], 20, "the service runs again")
 
 
-def test_time_that_cannot_be_read_is_refused_before_anything_changes(inventory, before):
-    wrong = {"note": {**TIMERS["note"], "calendar": "often"}}
+@pytest.mark.parametrize(
+    ("calendar", "said"), [("often", "systemd cannot read"), ("2020-01-01", "never comes"), ("*-02-31", "never comes")]
+)
+def test_time_that_never_comes_is_refused_before_anything_changes(inventory, before, calendar, said):
+    wrong = {"note": {**TIMERS["note"], "calendar": calendar}}
     done = play(inventory, "preflight", "-e", json.dumps({"app_timers": wrong}))
-    assert done.returncode != 0 and "app_timers.note.calendar is 'often', which systemd cannot read" in output(done)
+    assert done.returncode != 0 and f"app_timers.note.calendar is {calendar!r}, which {said}" in output(done)
 
 
 def test_rollback_brings_back_what_the_other_release_had(host, deployment, inventory, before):
@@ -89,3 +92,18 @@ def test_rollback_brings_back_what_the_other_release_had(host, deployment, inven
     assert current(host, name) == before and not instances(host, name, "service-*")
     assert play(inventory, "rollback", "-e", f"release_rollback_to={release}").returncode == 0
     assert instances(host, name, "service-watch") == {f"{name}-service-watch@{release}.service"}
+
+
+def test_program_that_the_release_has_is_started_by_its_path(host, deployment, inventory, before):
+    """As a service and as a timer's command."""
+    write = "sh -c \"{ echo '#!/bin/sh'; echo 'exec sleep $1'; } >ops/wait\""
+    build = ["mkdir ops", write, "chmod +x ops/wait"]
+    services = SERVICES | {"wait": {"command": "ops/wait 1000000"}}
+    timers = TIMERS | {"nap": {"command": "./ops/wait 0", "calendar": "*:*:0/2"}}
+    done = deploy(inventory, app_build=build, app_services=services, app_timers=timers)
+    assert done.returncode == 0, done.stdout + done.stderr
+    name, release = deployment.app_name, current(host, deployment.app_name)
+    assert of_unit(host, f"{name}-service-wait@{release}.service", "ActiveState", "NRestarts") == ["active", "0"]
+    unit = f"{name}-timer-nap@{release}.service"
+    wait_for(lambda: of_unit(host, unit, "ExecMainStartTimestampMonotonic") != ["0"], 30, "the command has run")
+    assert of_unit(host, unit, "Result") == ["success"]

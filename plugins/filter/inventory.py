@@ -138,6 +138,7 @@ def _validator() -> Any:
 
     formats = FormatChecker(())
     formats.checks("printable")(lambda value: not isinstance(value, str) or value.isprintable())
+    formats.checks("command")(lambda value: not isinstance(value, str) or not command_problem(value))
     # In draft 4, as in YAML, 1.0 is no whole number.
     kind = extend(Draft202012Validator, type_checker=Draft4Validator.TYPE_CHECKER)
     return lambda schema, value: kind(schema, format_checker=formats).iter_errors(value)
@@ -151,6 +152,44 @@ def _shown(value: Any, secret: bool) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def command_problem(command: str) -> str:
+    """Say what is wrong with a command, which is run without a shell; empty if nothing is.
+
+    The sentence goes on after "it". `{valid}` in it stands for what would be right.
+    """
+    if not command.isprintable():
+        return "must not contain a character that cannot be printed, such as the end of a line"
+    bare = re.sub(r"\"[^\"\\]*\"|'[^']*'", "-", command)  # with - for each part in quotes
+    if (quote := re.search(r"[\"']", bare)) and "\\" not in bare:
+        return f"has a quotation mark that is not closed, {quote[0]}: close it, or put it in quotes of the other kind"
+    if "\\" in bare:
+        return "has a backslash outside of single quotes: put that word in single quotes"
+    if not re.match(r"[A-Za-z0-9_./]", command):
+        return "must be {valid}"
+    first, *others = bare.split()
+    shell = "write sh -c '...' around it"
+    if first == "cd":
+        return (
+            "begins with cd, which only a shell knows: write env -C FOLDER before the program, for npm its option --prefix FOLDER, or "
+            + shell
+        )
+    if name := re.match(r"([A-Za-z_]\w*)=", first):
+        return f"begins with the variable {name[1]}: write env before it"
+    if found := next(filter(None, map(_operator, [first, *others])), ""):
+        return (
+            f"has {found}, which only a shell knows: {shell}"
+            + (", or make two commands of it" if found in ("&&", ";") else "")
+            + ". A word that is meant so goes in quotes"
+        )
+    return ""
+
+
+def _operator(word: str) -> str:
+    """Return what a shell would obey in a word: an operator that is the word or ends it, or a redirection; empty if nothing."""
+    found = re.fullmatch(r"(&&|\|\||\|&?|;;?|&)|(?:\d?|&)(>>?|<{1,3})(?:[^=].*)?|.+(;)", word)
+    return next(filter(None, found.groups()), "") if found else ""
+
+
 def _place(name: str, path: Iterable[Any]) -> str:
     """Name a part of a variable: app_web.workers, firewall_open_ports[0]."""
     named = (f".{part}" if isinstance(part, str) and part.isprintable() else f"[{part!r}]" for part in path)
@@ -160,6 +199,8 @@ def _place(name: str, path: Iterable[Any]) -> str:
 def _demand(error: Any) -> str:
     """Say what a value must be or do, by the keyword of the schema that it does not satisfy."""
     value, schema = error.instance, error.schema
+    if error.validator == "format" and schema["format"] == "command":
+        return command_problem(value).format(valid=words(schema))
     if error.validator == "format":
         return "must not contain a character that cannot be printed, such as the end of a line"
     if error.validator == "maxLength":
@@ -231,6 +272,11 @@ def _reserved_problems(values: Mapping[str, Any], users: Mapping[str, Any]) -> l
         elif len(value.encode(errors="replace")) > 2**16:
             problems.append(
                 f"app_secrets.{name} is larger than 65536 bytes: make it a file of the application, or a shorter secret."
+            )
+        elif name in environment and re.fullmatch("[A-Z][A-Z0-9_]*", name):
+            problems.append(
+                f"app_environment.{name} and app_secrets.{name} are both set, and the application would see the first alone: remove "
+                "one of them."
             )
     return problems
 
@@ -488,6 +534,39 @@ def _placeholder(value: str) -> str:
     return scheme + separator + re.sub(r"\d", "1", re.sub(r"[^\W\d_]", "x", rest))
 
 
+def variable_files(inventory: str) -> list[str]:
+    """List the files with variables of an inventory, absolute.
+
+    :param inventory: its folder; empty if there is none.
+    """
+    found = [path for name in ("group_vars", "host_vars") for path in sorted(Path(inventory, name).rglob("*"))]
+    return [
+        str(path) for path in found if inventory and path.is_file() and path.suffix in ("", ".yml", ".yaml", ".json")
+    ]
+
+
+def secret_place_problems(files: list[str], texts: list[str], inventory: str) -> list[str]:
+    """Say where `app_secrets` is set besides the file that `make secrets` writes: only the last file counts.
+
+    :param files: what `variable_files` returns.
+    :param texts: what is in them, decrypted.
+    :param inventory: its folder.
+    """
+    having = [
+        Path(file).relative_to(inventory)
+        for file, text in zip(files, texts, strict=True)
+        if re.search(r"""^["']?app_secrets["']?\s*:""", text, re.MULTILINE)
+    ]
+    if len(having) < 2:
+        return []
+    kept = [path for path in having if path.name in ("secrets.yml", "vault.yml")] or having[-1:]
+    others = [str(path) for path in having if path != kept[-1]]
+    return [
+        f"app_secrets is in {' and '.join(map(str, having))} of {inventory}, and one file alone counts: remove it from "
+        f"{' and '.join(others)}, and give each secret that was there by 'make secrets ENV={inventory} SET=NAME'."
+    ]
+
+
 class FilterModule:
     """The filters."""
 
@@ -498,5 +577,7 @@ class FilterModule:
             "variable_problems": variable_problems,
             "variables_of_others": variables_of_others,
             "secrets_once": secrets_once,
+            "variable_files": variable_files,
+            "secret_place_problems": secret_place_problems,
             "with_defaults": with_defaults,
         }

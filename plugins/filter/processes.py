@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -65,28 +67,39 @@ def host_options(services: dict[str, Any], timers: dict[str, Any], running: list
     return {part: kinds[part.partition("-")[0]][part.partition("-")[2]] for part in running}
 
 
-def systemd_command(command: str) -> str:
+def systemd_command(command: str, folder: str) -> str:
     """Write a command as ExecStart= reads it. Nothing in it is replaced, and no shell runs it.
 
     :param command: words as in a shell. `manage.py` as the first one runs with the settings of the deployment.
+    :param folder: the release's, to which the path of a program is relative. systemd takes absolute paths and names only.
     """
-    words = shlex.split(command)
-    words = [*MANAGE, *words] if words[0] == "manage.py" else words
+    program, *arguments = shlex.split(command)
+    if "/" in program:
+        program = posixpath.normpath(posixpath.join(folder, program))
+    words = [*(MANAGE if program == "manage.py" else []), program, *arguments]
     escapes = str.maketrans({"\\": "\\\\", '"': '\\"', "%": "%%", "$": "$$"})
     return " ".join(f'"{word.translate(escapes)}"' for word in words)
 
 
 def calendar_problems(results: list[dict[str, Any]]) -> list[str]:
-    """Say which times of `app_timers` systemd cannot read.
+    """Say which times of `app_timers` systemd cannot read, and which of them never come.
 
     :param results: of `systemd-analyze calendar` for each timer.
     """
-    return [
-        f"app_timers.{result['item']['key']}.calendar is {result['item']['value']['calendar']!r}, which systemd cannot read; it must be "
-        "a time as OnCalendar= has it, such as '*-*-* 03:00' or 'Mon 08:30' ('systemd-analyze calendar' explains one)."
-        for result in results
-        if result.get("rc")
-    ]
+    problems = []
+    for result in results:
+        where = f"app_timers.{result['item']['key']}.calendar is {result['item']['value']['calendar']!r}, which"
+        if result.get("rc"):
+            problems.append(
+                f"{where} systemd cannot read; it must be a time as OnCalendar= has it, such as '*-*-* 03:00' or 'Mon 08:30' "
+                "('systemd-analyze calendar' explains one)."
+            )
+        elif re.search(r"Next elapse: never", result.get("stdout", "")):
+            problems.append(
+                f"{where} never comes: the date is past, or no month has such a day. Write a time that comes again, such as "
+                "'*-*-01 03:00', or remove the timer."
+            )
+    return problems
 
 
 class FilterModule:

@@ -68,19 +68,19 @@ ERRORS = (
         'in os.environ["MEDIA_ROOT"], other files that stay in a folder of app_writable, the rest in /tmp.',
     ),
     (
-        r"KeyError: '\w*SECRET_KEY'|Set the \w*SECRET_KEY environment variable",
-        'Django\'s secret key is a file: SECRET_KEY = Path(os.environ["CREDENTIALS_DIRECTORY"], "secret_key")'
-        ".read_text().strip().",
+        r"KeyError: '((?:DJANGO_)?SECRET_KEY)'|Set the ((?:DJANGO_)?SECRET_KEY) environment variable",
+        "{0} is in the environment only while the settings are imported, and not with app_own_settings: [environment]. Code that "
+        'needs it elsewhere reads settings.SECRET_KEY, or the file Path(os.environ["CREDENTIALS_DIRECTORY"], "secret_key").read_text().',
     ),
     (
         r"os\.environ\b[^\n]*\n(?:[^\n]*\n)*?KeyError: '(\w+)'|Set the (\w+) environment variable"
         r"|environment variable (\w+) is not set",
-        "{0} is not in the environment of the application: add it to app_environment; a secret, to app_secrets under the "
-        "same name.",
+        "{0} is not in the environment of the application: add it to app_environment; a secret, to app_secrets, by "
+        "'make secrets ENV=... SET={0}'.",
     ),
     (
         r"No such file or directory: '/run/credentials/[^']*/([^'/]+)'",
-        "There is no credential {0}: add it to app_secrets.",
+        "There is no credential {0}: add it to app_secrets, by 'make secrets ENV=... SET={0}'.",
     ),
     (
         r"no password supplied|password authentication failed for user",

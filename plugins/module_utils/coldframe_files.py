@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import subprocess
 from collections.abc import Iterable, Iterator
 from fnmatch import translate
 from functools import cache
 from pathlib import Path
+
+from ansible.module_utils.coldframe_commands import plain
 
 # Left out in any case: nobody's source.
 NEVER = (".git", "__pycache__", "*.pyc")
@@ -24,6 +27,8 @@ LOCAL += ("media", "staticfiles", ".idea", ".vscode", ".DS_Store", ".coverage", 
 # Whoever owns the folder, and without running what its configuration names.
 QUIETLY = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
 SHOWN = 10  # names that a person is shown
+# What a folder may hold besides files, folders and links. To read it may never end.
+OTHERS = {stat.S_ISFIFO: "a FIFO", stat.S_ISSOCK: "a socket", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device"}
 
 
 def git(*arguments: str | Path, **environment: str) -> str:
@@ -34,7 +39,7 @@ def git(*arguments: str | Path, **environment: str) -> str:
     Raises CalledProcessError when git fails, FileNotFoundError when there is none.
     """
     inherited = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
-    return subprocess.run(
+    done = subprocess.run(
         ["git", *map(str, arguments)],
         env=inherited | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"} | environment,
         stdin=subprocess.DEVNULL,
@@ -42,8 +47,11 @@ def git(*arguments: str | Path, **environment: str) -> str:
         capture_output=True,
         text=True,
         errors="surrogateescape",
-        check=True,
-    ).stdout.strip("\n")
+        check=False,
+    )
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, plain(done.stderr))
+    return done.stdout.strip("\n")
 
 
 def listed(folder: Path, *options: str) -> list[Path]:
@@ -93,6 +101,24 @@ def looks_secret(root: Path, path: Path) -> bool:
     if path.suffix == ".pem" and (root / path).is_file() and not fits(path.parent, SECRET):
         return b"PRIVATE KEY-----" in (root / path).read_bytes()
     return True
+
+
+def refuse_others(root: Path, paths: Iterable[Path], whose: str) -> None:
+    """Refuse what is neither a regular file nor a link.
+
+    :param paths: what `Choice` takes, relative to `root`.
+    :param whose: the beginning of a sentence, such as "The application's folder has".
+
+    Raises ValueError, naming it and what to do.
+    """
+    found = []
+    for path in paths:
+        mode = (root / path).lstat().st_mode
+        found += [f"{path} ({what})" for is_it, what in OTHERS.items() if is_it(mode)]
+    if found:
+        raise ValueError(
+            f"{whose} {shown(found)}, and a release has only files, folders and links. Remove it, or name it in app_exclude."
+        )
 
 
 class Choice:

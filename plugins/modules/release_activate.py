@@ -53,6 +53,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe import ALONE, ENDED, PARTS, Application, point, replace
+from ansible.module_utils.coldframe_commands import plain
 from ansible.module_utils.coldframe_failures import own_lines, reason, remedies
 
 WEB_SECONDS = 10  # that the old web may take for its last requests, before its workers are asked to stop
@@ -258,7 +259,7 @@ class Activation:
 
     def why(self, unit: str) -> str:
         """Say why a unit did not become ready: systemd's word, the application's lines in the journal, and what helps."""
-        journal = self.host.journal(unit, self.since)
+        journal = plain(self.host.journal(unit, self.since))
         lines = own_lines(journal, f"{self.host.root}/releases/")
         said = reason(journal)
         return "\n".join([f"{unit}{f' ({said})' if said else ''}:", lines, *remedies(lines)])

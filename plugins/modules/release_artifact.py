@@ -76,7 +76,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.coldframe_files import Choice, shown
+from ansible.module_utils.coldframe_files import Choice, refuse_others, shown
 
 
 def walk(root: Path, exclude: list[str]) -> Iterator[Path]:
@@ -111,13 +111,16 @@ def collect(trees: list[dict[str, Any]], files: dict[str, str], said: list[str])
 
     Where two trees have a path, the later one's counts.
 
-    Raises ValueError, naming the variables to change, for committed files that look like secrets.
+    Raises ValueError, naming the paths and the variables to change, for committed files that look like secrets, for what is
+    neither a file nor a link, and for a path that is a file in one tree and a folder in another.
     """
     members: dict[str, tuple[int, bytes, str]] = {}
     choices: list[Choice] = []
     for tree in trees:
         root = Path(tree["src"])
-        for relative in chosen(tree, choices):
+        paths = list(chosen(tree, choices))
+        refuse_others(root, paths, "The application's folder has")
+        for relative in paths:
             name, path = str(Path(tree["dest"]) / relative), root / relative
             if path.is_symlink():
                 members[name] = (0o777, b"", os.readlink(path))
@@ -129,7 +132,24 @@ def collect(trees: list[dict[str, Any]], files: dict[str, str], said: list[str])
     for choice in choices:  # what app_build writes may be here too, and be ignored by git
         choice.left_out = {name for name in choice.left_out if not any(f"{path}/".startswith(name) for path in members)}
         said.append(choice.report())
+    refuse_both(members)
     return members
+
+
+def refuse_both(members: Iterable[str]) -> None:
+    """Refuse paths that are files or links in one tree and folders in another: a host could not unpack them.
+
+    Raises ValueError, naming them.
+    """
+    names = set(members)
+    both = {str(folder): name for name in sorted(names) for folder in Path(name).parents if str(folder) in names}
+    if both:
+        told = shown([f"{folder} (a folder because of {name})" for folder, name in both.items()])
+        raise ValueError(
+            f"The release would have as a file and as a folder: {told}. One is in the application's folder, the other one is written "
+            "by app_build or by the deployment. What the commands of app_build write needs a name of its own: a file of the source "
+            "that a command removes stays in the release."
+        )
 
 
 def digest(members: dict[str, tuple[int, bytes, str]], salt: dict[str, Any]) -> str:

@@ -47,22 +47,20 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.coldframe_files import Choice
+from ansible.module_utils.coldframe_commands import LONGEST, run
+from ansible.module_utils.coldframe_files import Choice, refuse_others
 
 # The variables of whoever deploys that the commands see. No others: some of them may be secrets of the deployment.
 PASSED = ("HOME", "USER", "LOGNAME", "TMPDIR", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS")
 PASSED_TOO = re.compile(r"(https?|no|all)_proxy|npm_config_.*", re.IGNORECASE)
-LAST_LINES = 30
+WORK = ".work"  # the end of the name of a folder in which commands run
 KEPT = 30 * 24 * 3600  # seconds for which a result stays that no deploy has used
 NODE = "install Node.js with npm on this machine (on Debian: apt install nodejs npm)"
 GETTEXT = "install gettext on this machine (on Debian: apt install gettext)"
@@ -93,12 +91,40 @@ def copy(files: Iterable[Path], source: Path, destination: Path) -> None:
             to.chmod(0o755 if (source / name).stat().st_mode & 0o100 else 0o644)
 
 
-def program_of(command: str) -> str:
-    """Return the program of a command, behind env and its variables."""
-    words = shlex.split(command)
-    if words[0] == "env":
-        words = [word for word in words[1:] if not re.match(r"\w+=|-", word)] or words
+def program_of(words: list[str]) -> str:
+    """Return the program of a command, behind env with its options and variables."""
+    while Path(words[0]).name == "env":
+        behind = behind_env(words[1:])
+        if not behind:  # it prints the variables
+            break
+        words = behind
     return words[0]
+
+
+def behind_env(words: list[str]) -> list[str]:
+    """Return the command that env runs, by env's own arguments."""
+    while words:
+        word, *rest = words
+        letters = re.fullmatch(r"-([i0v]*)(?:([uCaS])(.*))?", word)
+        if word == "--":
+            return rest_of_variables(rest)
+        if word.startswith("--"):
+            option, equal, value = word.partition("=")
+            separate = option in ("--unset", "--chdir", "--argv0", "--split-string") and not equal
+        elif letters:
+            option, value = f"-{letters[2] or ''}", letters[3] or ""
+            separate = bool(letters[2] and not value)
+        else:
+            return rest_of_variables(words)
+        if separate:
+            value, rest = "".join(rest[:1]), rest[1:]
+        words = [*shlex.split(value), *rest] if option in ("-S", "--split-string") else rest
+    return []
+
+
+def rest_of_variables(words: list[str]) -> list[str]:
+    """Leave out what sets variables, up to the first word that does not."""
+    return words[next((number for number, word in enumerate(words) if "=" not in word), len(words)) :]
 
 
 def environment(venv: Path, cache: Path) -> dict[str, str]:
@@ -119,7 +145,7 @@ def missing_programs(commands: list[str], path: str, venv_error: str) -> list[st
     """Say which programs are not there, and what to do. One with a folder in its name may be written by a command before."""
     problems = []
     for number, command in enumerate(commands):
-        wanted = [program_of(command)]
+        wanted = [program_of(shlex.split(command))]
         if {"compilemessages", "makemessages"} & set(shlex.split(command)):
             wanted.append("msgfmt")
         for program in wanted:
@@ -134,49 +160,17 @@ def missing_programs(commands: list[str], path: str, venv_error: str) -> list[st
     return list(dict.fromkeys(problems))
 
 
-def run(number: int, command: str, folder: Path, variables: dict[str, str], timeout: int) -> None:
-    """Run a command, and end all that it started.
-
-    Raises ValueError, with its exit status and its last lines, when it fails.
-    """
-    with tempfile.TemporaryFile() as output:
-        try:
-            process = subprocess.Popen(
-                shlex.split(command),
-                cwd=folder,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ValueError(f"app_build[{number}], {command!r}, could not be started: {error}.") from error
-        try:
-            code = process.wait(timeout)
-            ended = f"ended with the status {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
-        except subprocess.TimeoutExpired:
-            code, ended = 1, f"was not done after {timeout} seconds"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        output.seek(0)
-        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.read().decode(errors="replace")).rstrip()
-    if code:
-        lines = [line.rpartition("\r")[2] for line in text.splitlines()[-LAST_LINES:]]
-        said = ["The last lines of its output:", *lines] if lines else ["It printed nothing."]
-        raise ValueError("\n".join([f"app_build[{number}], {command!r}, {ended}. No host was changed.", *said]))
-
-
 def written(
     folder: Path, before: dict[str, list[Any]], include: list[str], exclude: list[str]
 ) -> tuple[list[Path], str]:
     """Choose what of the commands' files belongs to the release, and say what a person might miss.
 
     What git ignores is no question here: a build mostly writes what is not committed.
+
+    Raises ValueError for what is neither a file nor a link.
     """
     choice = Choice(folder, "folder", include, exclude)
+    refuse_others(folder, choice.files, "The commands of app_build have left")
     choice.left_out = {
         name
         for name in choice.left_out
@@ -193,6 +187,7 @@ def build(parameters: dict[str, Any]) -> tuple[Path, bool, str]:
     source, cache, commands = Path(parameters["src"]), Path(parameters["cache"]).resolve(), parameters["commands"]
     include, exclude, venv = parameters["include"], parameters["exclude"], Path(parameters["venv"]).absolute()
     files = Choice(source, parameters["kind"], include, exclude).files
+    refuse_others(source, files, "The application's folder has")
     before = {str(path): entry(source / path) for path in files}
     told = json.dumps([before, commands, include, exclude, venv.name], sort_keys=True, ensure_ascii=True)
     place = cache / hashlib.sha256(told.encode()).hexdigest()[:12]
@@ -204,31 +199,52 @@ def build(parameters: dict[str, Any]) -> tuple[Path, bool, str]:
             variables = environment(venv, cache)
             if problems := missing_programs(commands, variables["PATH"], parameters["venv_error"]):
                 raise ValueError("\n".join(problems))
-            work = place.with_suffix(".work")
-            shutil.rmtree(work, ignore_errors=True)
+            work = place.with_suffix(WORK)
             try:
                 # Tools that read .gitignore look for the top of a repository, and would find Coldframe's.
                 (work / "source/.git").mkdir(parents=True)
                 copy(files, source, work / "source")
                 for number, command in enumerate(commands):
-                    run(number, command, work / "source", variables, parameters["timeout"])
+                    where = f"app_build[{number}], {command!r},"
+                    run(
+                        where,
+                        shlex.split(command),
+                        folder=work / "source",
+                        environment=variables,
+                        seconds=parameters["timeout"],
+                        more="No host was changed.",
+                    )
+                    if not (work / "source").is_dir():
+                        raise ValueError(f"{where} removed the folder that it ran in, a copy of the source.")
                 chosen, left_out = written(work / "source", before, include, exclude)
                 (work / "files").mkdir()
                 copy(chosen, work / "source", work / "files")
                 (work / "left_out").write_text(left_out)
-                shutil.rmtree(work / "source")
+                remove(work / "source")
                 work.rename(place)
             finally:
-                shutil.rmtree(work, ignore_errors=True)
+                remove(work)
         os.utime(place / "left_out")
     return place / "files", ran, (place / "left_out").read_text()
 
 
 def prune(cache: Path) -> None:
-    """Remove results that no deploy has used for long."""
+    """Remove results that no deploy has used for long, and what a build left that was killed. Nobody builds meanwhile."""
     for stamp in cache.glob("*/left_out"):
         if stamp.stat().st_mtime < time.time() - KEPT:
-            shutil.rmtree(stamp.parent, ignore_errors=True)
+            remove(stamp.parent)
+    for work in cache.glob(f"*{WORK}"):
+        remove(work)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, also where a command has closed a part of it."""
+    for path, folders, _ in os.walk(folder):
+        for each in (Path(path), *(Path(path, name) for name in folders)):
+            with contextlib.suppress(OSError):
+                if not each.is_symlink():
+                    each.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
@@ -242,7 +258,7 @@ def main() -> None:
             "commands": {"type": "list", "elements": "str", "required": True},
             "venv": {"type": "path", "required": True},
             "venv_error": {"type": "str", "default": ""},
-            "timeout": {"type": "int", "default": 1800},
+            "timeout": {"type": "int", "default": LONGEST},
             "cache": {"type": "path", "required": True},
         },
         supports_check_mode=True,

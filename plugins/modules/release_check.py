@@ -68,6 +68,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.coldframe_commands import plain
 from ansible.module_utils.coldframe_failures import check_remedies, remedies
 
 SHOWN = 300  # characters of what uv says
@@ -150,10 +151,19 @@ def load(folder: Folder) -> tuple[dict[str, Any], str]:
             timeout=parameters["load_timeout"] + 120,  # missing variables are looked for, for up to 60 s
         )
         with contextlib.suppress(ValueError):
-            return json.loads(folder.told(done.stdout)), ""
+            return without_controls(json.loads(folder.told(done.stdout))), ""
         if "\nTimeout (" not in f"\n{done.stderr}":  # faulthandler's word
-            return {}, f"its process ended with {done.returncode}: {folder.told(done.stderr).strip()[-300:]}"
+            return {}, f"its process ended with {done.returncode}: {folder.told(plain(done.stderr)).strip()[-300:]}"
     return {}, f"it was not loaded within {parameters['load_timeout']} s"
+
+
+def without_controls(value: Any) -> Any:
+    """Return a value of JSON whose texts have no control characters: some of them are the application's."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, list):
+        return [without_controls(each) for each in value]
+    return {name: without_controls(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def advice(finding: dict[str, Any], parameters: dict[str, Any], wanted: str) -> list[str]:

@@ -98,6 +98,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe import Application
+from ansible.module_utils.coldframe_commands import plain
 from ansible.module_utils.coldframe_failures import DOC, EXITS, check_remedies, own_lines, remedies
 
 NAME = re.compile(r"[A-Za-z_]\w*\.\w+")
@@ -257,12 +258,15 @@ def run(module: AnsibleModule, order: dict[str, Any]) -> dict[str, Any]:
     code, output, errors = module.run_command(command, data=json.dumps(order))
     try:
         result: dict[str, Any] = json.loads(output)
+        result["output"] = plain(result["output"])
+        if result["error"]:
+            result["error"]["text"] = plain(result["error"]["text"])
         return result
     except ValueError:
         reason = [f"Exit status {code}: {EXITS[code]}."] if code in EXITS else []
         if "\nTimeout (" in f"\n{errors}":  # faulthandler's word
             reason = [f"It was not loaded within app_start_timeout, {order['load_timeout']} s. It was here:"]
-        lines = own_lines("\n".join(errors.splitlines()[-200:]), f"{module.params['root']}/releases/")
+        lines = own_lines("\n".join(plain(errors).split("\n")[-200:]), f"{module.params['root']}/releases/")
         msg = "\n".join([f"{FAILED['']}; what ran before was left running.", *reason, lines, *remedies(lines)])
         module.fail_json(msg=msg, rc=code)
         raise  # fail_json does not return

@@ -52,6 +52,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.coldframe_commands import plain
 
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")  # Debian's
 # The environment markers of PEP 508, and the C library's version.
@@ -179,7 +180,7 @@ def build(module: AnsibleModule, path: Path, work: Path) -> None:
             )
         if code:
             hint = "If this host reaches no package index, set app_packages_from to 'controller'."
-            msg = f"{path} was not built from its lock file: {errors.strip()}"
+            msg = f"{path} was not built from its lock file: {plain(errors).strip()}"
             module.fail_json(msg=msg if module.params["wheels"] else f"{msg}\n{hint}", rc=code)
 
 

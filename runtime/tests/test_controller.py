@@ -364,11 +364,115 @@ def test_what_only_a_placeholder_leads_to_is_no_finding(look):
         ACME_KEY = os.environ["ACME_KEY"]
     """
     result = look(DESK | {"desk/settings.py": DESK["desk/settings.py"].rstrip() + settings})
-    assert told(result) == ["desk/settings.py:12: KeyError: 'ACME_MODE'"]
+    assert told(result) == [
+        "desk/settings.py:12: KeyError: 'ACME_MODE'",
+        "desk/settings.py:13: KeyError: 'ACME_KEY'",
+    ], "what comes after it is read"
     (left,) = result["left"]
     assert left.startswith(
         "further variables: with placeholders for ACME_MODE, it ends with desk/settings.py:12: KeyErr"
     )
+
+
+CONVERTED = {
+    "numbers and JSON": """
+        import json, os
+        ACME_A = int(os.environ["ACME_A"])
+        ACME_B = float(os.environ["ACME_B"])
+        ACME_C = json.loads(os.environ["ACME_C"]).items()
+        ACME_D = [str(each) for each in json.loads(os.environ["ACME_D"])][0]
+    """,
+    "addresses": """
+        import os
+        from urllib.parse import urlsplit
+        NODE, PORT = os.environ["ACME_A"].split(":")
+        PLACE = os.environ["ACME_B"]
+        NUMBER = int(PLACE.partition(":")[2])
+        SEARCH = urlsplit(os.environ["ACME_C"])
+        assert SEARCH.hostname
+        ACME_D = os.environ["ACME_D"]
+    """,
+    "words and lists": """
+        import os
+        ON = {"true": True, "false": False}[
+            os.environ["ACME_A"]
+        ]
+        LATITUDE, LONGITUDE = map(float, os.environ["ACME_B"].split(","))
+        ACME_C = bool(int(os.environ["ACME_C"])) and os.environ["ACME_D"]
+    """,
+    "in a function": """
+        import datetime, json, os
+
+        def as_mapping(name):
+            return dict(json.loads(os.environ[name]))
+
+        LIMITS = as_mapping("ACME_A")
+        SINCE = datetime.date.fromisoformat(os.environ["ACME_B"])
+        LIMITS |= as_mapping("ACME_C")
+        ACME_D = os.environ["ACME_D"]
+    """,
+}
+
+
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_variables_that_are_converted_are_told_all_at_once(look, kind):
+    result = look(DESK | {"desk/settings.py": DESK["desk/settings.py"].rstrip() + CONVERTED[kind]})
+    assert [finding["variable"] for finding in result["findings"]] == ["ACME_A", "ACME_B", "ACME_C", "ACME_D"]
+    assert result["left"] == [], result["left"]
+
+
+LATER = """
+        import os
+        import environ
+        from desk import more
+
+        env = environ.Env(ACME_LIMIT=(int, 5))
+        ACME_MODE = {"fast": 1}[os.environ["ACME_MODE"]]
+        ACME_SURE = int(os.environ["ACME_SURE"])
+        ACME_PERHAPS = env("ACME_PERHAPS")
+        ACME_LIMIT = env("ACME_LIMIT")
+        ACME_OPTIONAL = env("ACME_OPTIONAL", default="")
+        ACME_GET = os.environ.get("ACME_GET")
+        ACME_EITHER = os.environ["ACME_EITHER"] if ACME_GET else ""
+        os.environ.setdefault("ACME_SET", "1")
+        ACME_SET = os.environ["ACME_SET"]
+        if ACME_GET:
+            ACME_ONCE = os.environ["ACME_ONCE"]
+        URL, KEY = os.environ["DATABASE_URL"], os.environ["DJANGO_SECRET_KEY"]
+
+        def later():
+            return os.environ["ACME_LATER"]
+"""
+
+
+def test_what_comes_after_a_value_that_nobody_knows_is_read(look):
+    """What is missing for certain is a finding; what may be is a line; no more is claimed."""
+    files = DESK | {
+        "desk/settings.py": DESK["desk/settings.py"].rstrip() + LATER,
+        "desk/more.py": "import os\n\nif os.environ.get('ACME_MORE'):\n    os.environ['ACME_REST']\n",
+        "letters/tasks.py": DESK["letters/tasks.py"] + "\n        import os\n        os.environ['ACME_TASKS']\n",
+    }
+    result = look(files)
+    assert [finding["variable"] for finding in result["findings"]] == ["ACME_MODE", "ACME_SURE"]
+    ends, perhaps = result["left"]
+    assert "with placeholders for ACME_MODE, it ends with desk/settings.py:16: KeyError" in ends
+    assert perhaps.startswith("further variables: the application may need ")
+    named = re.findall(r"ACME_\w+", perhaps)
+    assert sorted(named) == [f"ACME_{name}" for name in ("EITHER", "LATER", "ONCE", "PERHAPS", "REST", "TASKS")]
+
+
+def test_variables_that_a_file_may_set_are_not_claimed_to_be_missing(look):
+    settings = """
+        import os
+        from dotenv import load_dotenv
+        load_dotenv("values")
+        ACME_MODE = {"fast": 1}[os.environ["ACME_MODE"]]
+        ACME_KEY = os.environ["ACME_KEY"]
+    """
+    files = {"dotenv.py": "def load_dotenv(path):\n    pass\n"}
+    result = look(DESK | files | {"desk/settings.py": DESK["desk/settings.py"].rstrip() + settings})
+    assert [finding["variable"] for finding in result["findings"]] == ["ACME_MODE"]
+    assert result["left"][1] == "further variables: the application may need ACME_KEY (desk/settings.py:15)."
 
 
 def test_setting_that_a_placeholder_made_is_no_finding(look):

@@ -38,7 +38,8 @@ def examine(order: dict[str, Any], result: dict[str, Any]) -> None:
 
     :param order: `celery`, `wsgi`, `load_timeout`, `check`, `check_level` and `check_ignore` as for
         `prepare.prepare`; `writable`, folders that a release's processes may write to; `secrets`, whether the application
-        has secrets of its own, which are placeholders here; `variables`, if only missing ones are of interest.
+        has secrets of its own, which are placeholders here; `variables`, names of those that have placeholders, if only missing
+        ones are of interest.
     :param result: filled step by step.
     """
     offline.install(order["writable"])
@@ -111,6 +112,8 @@ class Problems:
         if line in self.told:
             return
         self.told.add(line)
+        if self.order.get("variables"):
+            self.result["reads"] += variables.reads(error, self.order["variables"])
         if variable := variables.missing(error):
             self.result["findings"].append({"place": place, "text": line, "variable": variable})
         elif self.is_certain(error):
@@ -149,11 +152,7 @@ class Problems:
         known = {finding.get("module") for finding in self.result["findings"]} - {None, ""}
         if not known:
             return
-        entries = [
-            os.environ.get("APP_SETTINGS_MODULE", ""),
-            *(self.order[name].partition(":")[0] for name in ("wsgi", "celery")),
-        ]
-        for module, place in missing.modules(filter(None, entries)).items():
+        for module, place in missing.modules(missing.entries(self.order)).items():
             if module not in known:
                 text = f"ModuleNotFoundError: No module named {module!r}"
                 self.result["findings"].append({"place": place, "text": text, "module": module})
@@ -190,6 +189,7 @@ def main() -> None:
         "checked": [],
         "ignored": [],
         "foreign": [],
+        "reads": [],  # of the order's `variables`, those that are read where it failed
     }
     environment, folder = dict(os.environ), Path.cwd()
     order = json.load(sys.stdin)

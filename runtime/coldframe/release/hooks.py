@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
+from coldframe.release import commands as programs
 from coldframe.release.errors import Complete
 
 FILE = Path(".release/hooks.json")
-LAST_LINES = 30
 
 
 def commands(point: str) -> list[str]:
@@ -27,33 +26,25 @@ def commands(point: str) -> list[str]:
 
 
 def run(point: str) -> None:
-    """Run the commands of a point, each in a process of its own.
+    """Run the commands of a point, each in a process of its own, for at most `commands.LONGEST` seconds.
 
-    Raises Complete, with the command, its exit status and its last lines, when one fails.
+    Raises Complete, with the command, how it ended and its last lines, when one fails.
     """
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
     for command in commands(point):
         words = shlex.split(command)
         if words[0] == "manage.py":
             words = [sys.executable, "-m", "coldframe.manage", *words]
-        where = f"app_hooks.{point}, {command!r},"
         try:
-            done = subprocess.run(
+            programs.run(
+                f"app_hooks.{point}, {command!r},",
                 ["/usr/bin/env", "--", *words],  # env looks for the program in the new PATH
-                env=os.environ | {"PATH": path},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                check=False,
+                folder=Path.cwd(),
+                environment=os.environ | {"PATH": path},
+                seconds=programs.LONGEST,
             )
-        except OSError as error:
-            raise Complete(f"{where} could not be started: {error}.") from error
-        if done.returncode:
-            lines = done.stdout.rstrip().splitlines()[-LAST_LINES:]
-            said = ["The last lines of its output:", *lines] if lines else ["It printed nothing."]
-            raise Complete("\n".join([f"{where} ended with the status {done.returncode}.", *said]))
+        except ValueError as error:
+            raise Complete(str(error)) from error
 
 
 if __name__ == "__main__":

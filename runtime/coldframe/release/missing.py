@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from coldframe import places
 
@@ -18,12 +20,21 @@ LISTS = ("INSTALLED_APPS", "MIDDLEWARE")  # settings whose texts name modules; a
 OF_AN_APP = ("", ".apps", ".models", ".admin", ".tasks", ".urls", ".views", ".signals")
 
 
-def modules(entries: Iterable[str]) -> dict[str, str]:
-    """Return the missing modules by their first name, each with the place where it is asked for.
+def entries(order: Mapping[str, Any]) -> list[str]:
+    """Return the modules that a process of a release imports.
+
+    :param order: of `controller.examine`.
+    """
+    named = (order[name].partition(":")[0] for name in ("wsgi", "celery"))
+    return [name for name in (os.environ.get("APP_SETTINGS_MODULE", ""), *named) if name]
+
+
+def reached(entries: Iterable[str], apps: bool = True) -> Iterator[tuple[Path, list[tuple[str, int]]]]:
+    """Yield the files that are imported in any case, each with what it asks for and the lines of that.
 
     :param entries: modules that a process of a release imports.
+    :param apps: whether with what settings name, such as the parts of apps. Of these Django may import some only.
     """
-    missing: dict[str, str] = {}
     seen: set[str] = set()
     waiting = list(entries)
     while waiting:
@@ -32,11 +43,21 @@ def modules(entries: Iterable[str]) -> dict[str, str]:
             continue
         seen.add(module)
         with suppress(SyntaxError):
-            for name, line in asked(module, Path(file)):
-                if places.source(name):
-                    waiting.append(name)
-                elif not exists(name.partition(".")[0]):
-                    missing.setdefault(name.partition(".")[0], places.shown(file, line))
+            found = list(asked(module, Path(file), apps))
+            waiting += [name for name, _ in found if places.source(name)]
+            yield Path(file), found
+
+
+def modules(entries: Iterable[str]) -> dict[str, str]:
+    """Return the missing modules by their first name, each with the place where it is asked for.
+
+    :param entries: modules that a process of a release imports.
+    """
+    missing: dict[str, str] = {}
+    for file, found in reached(entries):
+        for name, line in found:
+            if not places.source(name) and not exists(name.partition(".")[0]):
+                missing.setdefault(name.partition(".")[0], places.shown(str(file), line))
     return missing
 
 
@@ -48,8 +69,8 @@ def exists(name: str) -> bool:
         return True  # it is there, and not to be had
 
 
-def asked(module: str, file: Path) -> Iterator[tuple[str, int]]:
-    """Yield what a module imports in any case, and what its settings name, each with the line."""
+def asked(module: str, file: Path, apps: bool) -> Iterator[tuple[str, int]]:
+    """Yield what a module imports in any case and, with apps, what its settings name, each with the line."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     if package:
         yield package, 1
@@ -64,6 +85,8 @@ def asked(module: str, file: Path) -> Iterator[tuple[str, int]]:
                 for alias in statement.names:
                     if places.source(f"{base}.{alias.name}"):
                         yield f"{base}.{alias.name}", statement.lineno
+        elif not apps:
+            continue
         elif any(name in LISTS or name.endswith("_APPS") for name in places.targets(statement)):
             yield from named(statement)
         elif "ROOT_URLCONF" in places.targets(statement):
