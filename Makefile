@@ -21,10 +21,10 @@ host = $(if $(filter command%,$(origin HOST)),$(HOST))
 # The sandbox host's name and its ports on loopback.
 ifneq ($(TRIED),)
 its = $(shell sed -n 's/^sandbox_$(1): *//p' $(TRIED))
-SANDBOX_NAME := $(call its,name)
-SANDBOX_SSH_PORT := $(call its,ssh_port)
-SANDBOX_HTTPS_PORT := $(call its,https_port)
-SANDBOX_HTTP_PORT := $(call its,http_port)
+override SANDBOX_NAME := $(call its,name)
+override SANDBOX_SSH_PORT := $(call its,ssh_port)
+override SANDBOX_HTTPS_PORT := $(call its,https_port)
+override SANDBOX_HTTP_PORT := $(call its,http_port)
 endif
 export SANDBOX_NAME ?= coldframe-sandbox
 export SANDBOX_SSH_PORT ?= 2222
@@ -90,7 +90,7 @@ sandbox-down: .venv/.ready ## Remove the sandbox host with all its data
 	@$(only_sandbox)ansible-playbook -i $(INVENTORY) playbooks/sandbox_down.yml
 
 try: .venv/.ready ## Deploy a project, APP=../mysite, to a sandbox host of its own
-	@bin/try $(call given,APP NAME SETTINGS WSGI CELERY REQUIREMENTS)
+	@bin/try $(call given,APP NAME SETTINGS WSGI CELERY REQUIREMENTS SANDBOX_SSH_PORT SANDBOX_HTTPS_PORT SANDBOX_HTTP_PORT)
 
 try-down: .venv/.ready ## Remove the sandbox host of APP=../mysite with all its data
 	@bin/try down $(call given,APP)

@@ -573,7 +573,9 @@ class Maker:
         own = re.findall(r"^([A-Za-z0-9._-]+)==\S+ \\\n(?:    --hash.*\n)+    # via -r coldframe\.in$", output, re.M)
         if own:
             named = ", ".join(f"{name} {self.result.packages[canonicalize_name(name)]}" for name in own)
-            self.result.said.append(f"Added, for the project does not name it: {named}.")
+            self.result.said.append(
+                f"Added, because the project does not name {'it' if len(own) == 1 else 'them'}: {named}."
+            )
         others = sorted(
             {self.source.shown(path): path for path in self.source.files if path != self.source.path}.items()
         )

@@ -11,7 +11,7 @@ import re
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ PLACEHOLDERS = (
     (r"PORT|TIMEOUT|SECONDS|DAYS|AGE|SIZE|COUNT|LIMIT", "1"),
 )
 PORTS = {"ssh": 2300, "https": 8500, "http": 8100}  # from which ports are chosen for sandbox hosts of `make try`
+PORT_WORDS = {name: f"SANDBOX_{name.upper()}_PORT" for name in PORTS}  # as the command line has them
 
 
 def _filters(name: str) -> Any:
@@ -76,6 +77,12 @@ GIVEN = {
         for name in names
     ),
 }
+# A variable of such a name is a secret, which belongs into the vault.
+SECRET = re.compile(r"(^|_)(PASS|PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIALS?|DSN|\w*KEY)(_|$)")
+CERTIFICATE = (
+    "Which certificate does the site have? Without an answer it is a self-signed one. For one of Let's Encrypt, if you agree to its "
+    "terms: nginx_acme and nginx_acme_terms_agreed. For your own: nginx_tls_certificate and nginx_tls_key."
+)
 SERVES_ASGI = ["uvicorn-worker", "uvicorn[standard]"]
 # Packages that a project has for what only ASGI can do.
 ASGI_PACKAGES = {"channels", "daphne", "hypercorn", "uvicorn"}
@@ -95,6 +102,7 @@ class Plan:
     locked: locking.Locked | None = None
     sandbox: bool = False
     questions: list[str] = field(default_factory=list)
+    answers: dict[str, list[str]] = field(default_factory=dict)  # question to the lines that answer it, as comments
     beside: str = ""  # the inventory of another application on the server
 
     @property
@@ -240,9 +248,11 @@ def questions(made: Plan) -> list[str]:
             + (
                 "app_environment has a value for each to try it with: set those that matter."
                 if made.sandbox
-                else f"Set those that are needed in app_environment, and secrets by 'make secrets ENV={made.environment} SET=NAME'."
+                else how_to_set(made, missing)
             )
         )
+        if not made.sandbox:
+            made.answers[asked[-1]] = environment_lines(missing)
     if project.missing_middleware:
         checks = ", ".join(project.missing_middleware)
         lacking = ", ".join(found.value for found in project.missing_middleware.values())
@@ -281,6 +291,24 @@ def questions(made: Plan) -> list[str]:
     return asked
 
 
+def how_to_set(made: Plan, missing: dict[str, str]) -> str:
+    """Say where variables without a default are set: secrets in the vault, by a command."""
+    env = f"ENV={environment_of(made.inventory)}"
+    secrets = [f"'make secrets {env} SET={name}'" for name in missing if SECRET.search(name)]
+    told = []
+    if len(secrets) < len(missing):
+        told.append("Set those that are needed in app_environment.")
+    if secrets:
+        told.append(f"What is secret goes into the vault, after 'make secrets {env}': {', '.join(secrets)}.")
+    return " ".join(told)
+
+
+def environment_lines(missing: dict[str, str]) -> list[str]:
+    """Write app_environment with the variables that are no secrets, to be uncommented."""
+    lines = [f"#   {line(name, '', where)}" for name, where in missing.items() if not SECRET.search(name)]
+    return ["# app_environment:", *lines] if lines else []
+
+
 # Texts
 
 
@@ -297,13 +325,12 @@ def line(name: str, value: Any, why: str = "") -> str:
 
 
 def path_from(made: Plan) -> str:
-    """Write app_source: relative to the inventory where both move together, else as it is."""
+    """Return app_source: relative to the inventory where both move together, else as it is."""
     path, inventory = made.project.folder, made.inventory
     beside = inventory.is_relative_to(ROOT) and path.is_relative_to(ROOT.parent)
     if not beside and not inventory.is_relative_to(made.app):
         return str(path)
-    relative = os.path.relpath(path, inventory)
-    return f"{{{{ (inventory_dir ~ '/{relative}') | ansible.builtin.realpath }}}}"
+    return os.path.relpath(path, inventory)
 
 
 def queue_lines(project: Project) -> list[str]:
@@ -334,7 +361,11 @@ def app_yml(made: Plan) -> str:
         f"# The application, as make {'try' if made.sandbox else 'new'} found it. This file is yours: it is never written again.",
         "# docs/variables.md has every variable. What the project does not say is at the end.",
         line("app_name", project.name, found["app_name"].where),
-        line("app_source", path_from(made)),
+        line(
+            "app_source",
+            path_from(made),
+            "" if os.path.isabs(path_from(made)) else "relative to the inventory's folder",
+        ),
     ]
     if made.beside:
         why = f"inventories/{made.beside} has this server too: docs/two-applications.md"
@@ -394,17 +425,8 @@ def app_yml(made: Plan) -> str:
         lines += ["", line("secrets_place", f"{environment_of(made.inventory)}/.host/secrets.yml")]
     lines += ["", "# What the project does not say:"]
     for number, question in enumerate(made.questions, 1):
-        lines += commented(f"{number}. {question}")
-    if not made.sandbox:
-        lines += commented(
-            f"{len(made.questions) + 1}. Which certificate? Without an answer a self-signed one is made. Let's Encrypt's, whose terms you accept so:"
-        )
-        lines += ["# nginx_acme: true", "# nginx_acme_terms_agreed: true", "# or your own files on the server:"]
-        lines += [
-            f"# nginx_tls_certificate: /etc/ssl/{project.name}/fullchain.pem",
-            f"# nginx_tls_key: /etc/ssl/{project.name}/privkey.pem",
-        ]
-    elif not made.questions:
+        lines += commented(f"{number}. {question}") + made.answers.get(question, [])
+    if not made.questions:
         lines.append("# nothing.")
     return "\n".join(lines) + "\n"
 
@@ -531,10 +553,15 @@ def differences(made: Plan) -> list[str]:
     return told
 
 
+def folder_of(made: Plan) -> str:
+    """Return the inventory's folder, as one types it in this project's."""
+    folder = environment_of(made.inventory)
+    return folder if "/" in folder else f"inventories/{folder}"
+
+
 def report(made: Plan, written: list[str], kept: list[str], lock: str) -> str:
     """Say what was found and where, what was written, and what is open."""
-    folder = environment_of(made.inventory)
-    folder = folder if "/" in folder else f"inventories/{folder}"
+    folder = folder_of(made)
     lines = [f"{made.project.name}: {made.project.folder}"]
     for name, found in made.project.found.items():
         lines.append(f"  {name:<22} {shown(found)}")
@@ -629,6 +656,15 @@ def new(arguments: list[str], prompt: Callable[[str], str] | None) -> str:
         made.questions.append(
             f"Which addresses have {names} in the network between the servers? Write them as app_private_address into hosts.yml."
         )
+    if needs_domain:
+        made.questions.append(CERTIFICATE)
+        made.answers[CERTIFICATE] = [
+            "# nginx_acme: true",
+            "# nginx_acme_terms_agreed: true",
+            "# or your own files on the server:",
+            f"# nginx_tls_certificate: /etc/ssl/{made.project.name}/fullchain.pem",
+            f"# nginx_tls_key: /etc/ssl/{made.project.name}/privkey.pem",
+        ]
     made.beside = beside(made, hosts)
     files = {"hosts.yml": hosts_yml(hosts, given.get("USER", ""))} if needs_hosts else {"hosts.yml": ""}
     files["group_vars/all/app.yml"] = app_yml(made) if needs_domain else ""
@@ -638,13 +674,17 @@ def new(arguments: list[str], prompt: Callable[[str], str] | None) -> str:
 
 
 def next_step(made: Plan) -> str:
-    """Name the next command."""
+    """Name the questions that are open, and the next commands."""
     env = f"ENV={shlex.quote(environment_of(made.inventory))}"
     if made.locked and made.locked.missing:
         return f"Next: make wheels {env}" + (f" DEBIAN={made.target.debian}" if made.target.debian != "13" else "")
-    if (made.inventory / "group_vars/all/vault.yml").exists():
-        return f"Next: make deploy {env}"
-    return f"Next: make secrets {env}, then make deploy {env}"
+    secrets = [] if (made.inventory / "group_vars/all/vault.yml").exists() else ["secrets"]
+    commands = [f"  make {target} {env}" for target in (*secrets, "check-app", "doctor", "deploy")]
+    what = "question 1" if len(made.questions) == 1 else f"questions 1 to {len(made.questions)}"
+    first = (
+        f"Next: answer {what} above, in {folder_of(made)}/group_vars/all/app.yml, then" if made.questions else "Next:"
+    )
+    return "\n".join([first, *commands])
 
 
 # make try
@@ -664,25 +704,107 @@ def tried(app: Path) -> Path:
     )
 
 
-def free_ports() -> dict[str, int]:
-    """Choose ports on loopback that nobody has bound and no other sandbox host has.
+def ports_of(own: Path) -> dict[str, int]:
+    """Return the ports of a sandbox host, from its try.yml; none where there is no such file."""
+    said = (yaml.safe_load(own.read_text()) or {}) if own.exists() else {}
+    return {name: said[f"sandbox_{name}_port"] for name in PORTS if isinstance(said.get(f"sandbox_{name}_port"), int)}
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody has bound a port on loopback.
 
     To connect would not tell: the port of a container leads to it, and it may not listen yet.
     """
-    taken = set()
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def free_ports(wanted: Mapping[str, int] | None = None, inventory: Path | None = None) -> dict[str, int]:
+    """Choose ports on loopback that nobody has bound and no other sandbox host has.
+
+    :param wanted: ports that are taken if they are free.
+    :param inventory: that of the host, whose own ports count as free.
+
+    Raises RefusedError when there are none.
+    """
+    taken: set[int] = set()
     for path in SANDBOX.glob("*/group_vars/all/try.yml"):
-        taken |= {value for value in (yaml.safe_load(path.read_text()) or {}).values() if isinstance(value, int)}
-    chosen = {}
+        taken |= set(ports_of(path).values()) if path.parents[2] != inventory else set()
+    chosen: dict[str, int] = {}
     for name, first in PORTS.items():
-        for port in range(first, first + 200):
-            with socket.socket() as probe, contextlib.suppress(OSError):
-                if port not in taken:
-                    probe.bind(("127.0.0.1", port))
-                    chosen[name] = port
-                    break
+        for port in [*([wanted[name]] if wanted and name in wanted else []), *range(first, first + 200)]:
+            if port not in taken and port not in chosen.values() and is_free(port):
+                chosen[name] = port
+                break
         else:
             raise RefusedError(f"None of the ports {first} to {first + 199} is free on this machine.")
     return chosen
+
+
+def asked_ports(given: Mapping[str, str]) -> dict[str, int]:
+    """Return the ports that the command line names. Raises RefusedError for what is none."""
+    asked: dict[str, int] = {}
+    problems = []
+    for name, word in PORT_WORDS.items():
+        text = given.get(word, "")
+        if not text:
+            continue
+        if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+            problems.append(f"{word} is {text!r}; it must be a port, a number from 1 to 65535.")
+        elif int(text) in asked.values():
+            problems.append(f"{word} is {text!r}, which another port of the host is too: give it another one.")
+        else:
+            asked[name] = int(text)
+    if problems:
+        raise RefusedError(*problems)
+    return asked
+
+
+def has_run(inventory: Path) -> bool:
+    """Whether a project's sandbox host was ever started: then its container has its ports for good."""
+    return (inventory / ".host/ssh_config").exists()
+
+
+def choose_ports(inventory: Path, given: Mapping[str, str]) -> dict[str, int]:
+    """Return the ports of a project's sandbox host: those that it has, or that are asked for, or free ones.
+
+    Until it was started, ports that another program took meanwhile are changed. Raises RefusedError with all that is wrong.
+    """
+    has, asked = ports_of(inventory / "group_vars/all/try.yml"), asked_ports(given)
+    if has_run(inventory):
+        down = f"make try-down APP={given.get('APP', '...')}"
+        if problems := [
+            f"{PORT_WORDS[name]} is {port}, and the sandbox host of this project has {has.get(name)}, which cannot change. "
+            f"Leave it out; or remove the host with all its data, '{down}', and give the port again."
+            for name, port in asked.items()
+            if has.get(name) != port
+        ]:
+            raise RefusedError(*problems)
+        return has
+    chosen = free_ports(has | asked, inventory)
+    if problems := [
+        f"{PORT_WORDS[name]} is {port}, which another program or sandbox host has: give another port, or leave it out."
+        for name, port in asked.items()
+        if chosen[name] != port
+    ]:
+        raise RefusedError(*problems)
+    return chosen
+
+
+def write_ports(inventory: Path, ports: Mapping[str, int]) -> str:
+    """Write ports into try.yml, which is there; return what to tell, empty if it has them already."""
+    own = inventory / "group_vars/all/try.yml"
+    had = ports_of(own)
+    if not had or had == ports:
+        return ""
+    text = own.read_text()
+    for name, port in ports.items():
+        text = re.sub(rf"^(sandbox_{name}_port:).*$", rf"\1 {port}", text, flags=re.MULTILINE)
+    own.write_text(text)
+    changed = ", ".join(f"{name} {had.get(name)} -> {port}" for name, port in ports.items() if had.get(name) != port)
+    return f"Ports of the sandbox host: {changed}"
 
 
 def try_yml(inventory: Path, app: Path, suite: str, ports: dict[str, int]) -> str:
@@ -709,15 +831,26 @@ def prepare(given: dict[str, str]) -> Plan:
     said = yaml.safe_load(own.read_text()) if own.exists() else {}
     suite = said.get("sandbox_suite") or os.environ.get("SANDBOX_SUITE") or "trixie"
     debian = next((release for release, name in debian_packages.SUITE.items() if name == suite), suite)
-    made = plan(given | {"DEBIAN": debian}, str(inventory), sandbox=True, wheels=inventory / WHEELS)
-    ports = {} if own.exists() else free_ports()
+    ports, problems = dict[str, int](), list[str]()
+    try:
+        ports = choose_ports(inventory, given)
+    except RefusedError as error:
+        problems += error.problems
+    try:
+        made = plan(given | {"DEBIAN": debian}, str(inventory), sandbox=True, wheels=inventory / WHEELS)
+    except RefusedError as error:
+        raise RefusedError(*problems, *error.problems) from error
+    if problems:
+        raise RefusedError(*problems)
     files = {
         "hosts.yml": (ROOT / "inventories/sandbox/hosts.yml").read_text(),
-        "group_vars/all/try.yml": try_yml(inventory, app, suite, ports) if ports else "",
+        "group_vars/all/try.yml": try_yml(inventory, app, suite, ports),
         "group_vars/all/app.yml": app_yml(made),
     }
     lock = write_lock(made)
     written, kept = write(made, files)
+    if moved := write_ports(inventory, ports):
+        print(moved)
     for name in ("sandbox.yml", "secrets.yml"):  # as of the example's sandbox host, whatever version this is
         link = inventory / "group_vars/all" / name
         if not link.is_symlink():

@@ -28,6 +28,7 @@ OLD = {
     "task_time_limit": "CELERYD_TASK_TIME_LIMIT",
     "beat_schedule": "CELERYBEAT_SCHEDULE",
     "beat_scheduler": "CELERYBEAT_SCHEDULER",
+    "timezone": "CELERY_TIMEZONE",
 }
 
 

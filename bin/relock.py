@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -59,7 +60,7 @@ class Beside:
 def checkout(inventory: Path, host: str, said: dict[str, str]) -> Path:
     """Return the application's folder, checked out where it is a repository."""
     if not said["app_repository"]:
-        return Path(said["app_source"])
+        return Path(os.path.normpath((inventory if inventory.is_dir() else inventory.parent) / said["app_source"]))
     arguments = {
         "repository": said["app_repository"],
         "version": said["app_version"],
@@ -138,7 +139,9 @@ def lock(given: dict[str, str]) -> str:
     """
     found = beside(given)
     if found.current() and "UPGRADE" not in given:
-        return f"{found.path} is of the application's requirements as they are: nothing to do. UPGRADE=1 takes the newest versions."
+        return (
+            f"{found.path} matches the application's requirements: nothing to do. UPGRADE=1 takes the newest versions."
+        )
     made = found.make("UPGRADE" in given)
     if made.missing:
         made.problems.append(

@@ -96,10 +96,15 @@ class QueueReader:
             ):
                 self.queue_of(each, self.reader.at(queues.place))
         if schedule := self.reader.celery_setting("beat_schedule"):
-            entries = schedule.value.values() if isinstance(schedule.value, dict) else []
+            entries = list(schedule.value.values()) if isinstance(schedule.value, dict) else []
+            if entries:
+                told = f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
+                self.reader.find("schedule", told, self.reader.at(schedule.place))
             for options in (entry.get("options") for entry in entries if isinstance(entry, dict)):
                 if isinstance(options, dict) and "queue" in options:
                     self.queue(options["queue"], self.reader.at(schedule.place))
+        if (zone := self.reader.celery_setting("timezone")) and isinstance(zone.value, str):
+            self.reader.find("Celery's time zone", zone.value, self.reader.at(zone.place))
         if scheduler := self.reader.celery_setting("beat_scheduler"):
             self.reader.find("celery_beat_scheduler", scheduler.value, self.reader.at(scheduler.place))
         for path in self.reader.files.paths:

@@ -20,7 +20,7 @@ GROUPS = ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")
 SERVER = {"hosts": {"server1": {"ansible_host": "192.0.2.1"}}}
 APP = """
 app_name: desk
-app_source: "{{ inventory_dir }}/../desk"
+app_source: ../desk
 app_settings_module: desk.settings
 app_wsgi: desk.wsgi:application
 app_celery: desk.celery:app

@@ -65,7 +65,13 @@ def test_remedies_come_last_with_their_numbers_and_only_problems_count(capsys):
     assert report.end() == 1
     out = capsys.readouterr().out
     assert out.startswith("problem  one") and "bad (see 2, 3, 1)" in out
-    assert "  1. one: Mind it.\n  2. one: Do this.\n  3. one: Do that.\n\n1 problem would stop a deploy." in out
+    assert (
+        "  1. one: Mind it.\n  2. one: Do this.\n  3. one: Do that.\n\n2 problems would stop a deploy. 1 warning:"
+        in out
+    )
+    report.checked("two", "d", "bad", ["Mind it."])
+    report.end()
+    assert "3 problems would stop a deploy. 1 warning:" in capsys.readouterr().out, "as many as are listed"
 
 
 SSH = """#!/bin/sh
@@ -233,9 +239,42 @@ def test_what_is_wrong_with_all_hosts_is_told_once(capsys):
         ("Check the inventory", "one", {"msg": {"secrets": ["s"], "queues": []}}),
         ("Check the inventory", "two", {"msg": {"secrets": ["s", "t"], "queues": []}}),
     ]
-    doctor.inventory_checks(report, results, 2)
+    assert doctor.inventory_checks(report, results, 2) == {"secrets"}
     assert report.remedies == ["inventory: s", "inventory: two: t"]
     assert report.found == {"ok": 1, "warning": 0, "problem": 1}
+
+
+def checked(monkeypatch, *tasks, wrong=()):
+    """Check an application, with what the playbook found; return the line, the remedies, and the playbooks that ran."""
+    ran, told = [], []
+    monkeypatch.setattr(doctor, "playbook", lambda *arguments: ran.append(arguments[1]) or [*tasks])
+    report = doctor.Report()
+    monkeypatch.setattr(report, "tell", lambda *line: told.append(line))
+    doctor.application(report, "hosts.yml", "live", [], set(wrong))
+    ((outcome, _, _, text, *remedies),) = told
+    return outcome, text, [list(each) for each in remedies], ran
+
+
+def test_application_is_checked_unless_the_inventory_is_wrong(monkeypatch):
+    right = ("Check that the application can be deployed", "one", {"msg": "All assertions passed"})
+    command = "make check-app ENV=live"
+    assert checked(monkeypatch, right) == ("ok", "right", [[], []], ["playbooks/check_app.yml"])
+    assert checked(monkeypatch, right, wrong=["secrets"])[0] == "ok", "it needs none"
+    outcome, text, _, ran = checked(monkeypatch, right, wrong=["source", "secrets"])
+    assert (outcome, ran) == ("warning", []) and text == f"not checked. When the inventory is right: {command}"
+    message = "shop/settings.py:3: KeyError: 'ACME'\n    Set it in app_environment.\nMEDIA_ROOT is wrong."
+    failed = (right[0], "one", {"failed": True, "msg": message})
+    mail = ("Warn of what may fail", "one", {"msg": ["Warning: No e-mail is sent."]})
+    first, second = message.rsplit("\n", 1)
+    assert checked(monkeypatch, mail, failed)[:3] == ("problem", "2 wrong", [[first, second], ["No e-mail is sent."]])
+    left = ("Report what is left to the hosts", "one", {"msg": ["a", "b"]})
+    outcome, text, remedies, _ = checked(
+        monkeypatch, ("Rescued", "one", {"failed": True, "msg": "x"}), mail, left, right
+    )
+    assert (outcome, text) == ("warning", f"right; 2 left to the servers, see {command}")
+    assert remedies == [[], ["No e-mail is sent."]]
+    off = ("Say that nothing was loaded", "one", {"msg": "..."})
+    assert checked(monkeypatch, off, right)[1] == "not loaded: release_check_on_controller is false"
 
 
 APP = {
@@ -272,7 +311,13 @@ def test_hosts_that_cannot_be_reached_have_one_line_each_and_the_inventory_is_ch
         (line,) = (line for line in done.stdout.splitlines() if line.startswith("problem ") and line.split()[1] == name)
         assert told in line
     assert not any(word in done.stdout for word in ("TASK", "fatal", "UNREACHABLE", "Traceback"))
-    assert "app_source is '/nowhere/blog'" in done.stdout and "app_secret_key is missing" in done.stdout
+    assert "app_source is '/nowhere/blog'" in done.stdout
+    (secrets,) = (line for line in done.stdout.splitlines() if "app_secret_key" in line)
+    assert f"'make secrets ENV={ssh}' makes them" in secrets and "app_redis_passwords.web" in secrets
+    told = {line.split()[2]: line for line in done.stdout.splitlines() if line.split()[1:2] == ["inventory"]}
+    assert "missing" in told["secrets"] and "wrong" not in told["secrets"]
+    assert "warning  application" in done.stdout and "check-app        not checked." in done.stdout
+    assert "make check-app ENV=" in done.stdout
     assert "The inventory group 'redis' has 3 hosts" in done.stdout
 
 

@@ -103,6 +103,8 @@ def test_a_sandbox_host_of_a_project_is_reached_by_its_own_name_and_ports(ops):
     (ops / "group_vars/all/try.yml").write_text(said)
     names = ("NAME", "SSH_PORT", "HTTPS_PORT", "HTTP_PORT")
     assert [variable(f"SANDBOX_{name}", f"ENV={ops}") for name in names] == ["coldframe-mine", "2301", "8501", "8101"]
+    other = (f"ENV={ops}", "SANDBOX_SSH_PORT=9")  # as a make that was called by another has it
+    assert variable("SANDBOX_SSH_PORT", *other) == "2301", "the host has the ports that it was made with"
     done = make("-n", "deploy", f"ENV={ops}").stdout
     assert f"bin/sandbox-is-up {ops}/.host || ansible-playbook -i {ops} playbooks/sandbox.yml" in done
     assert f"ansible-playbook -i {ops} playbooks/sandbox_down.yml" in make("-n", "sandbox-down", f"ENV={ops}").stdout

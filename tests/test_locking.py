@@ -75,7 +75,9 @@ def test_a_version_that_only_a_tool_chose_gives_way_and_that_is_told(tmp_path):
 def test_what_the_units_need_is_added_and_told(tmp_path):
     result = made(requirements(tmp_path, "django==5.2.19\ncelery==5.6.3\nkombu==5.6.2\n"))
     assert result.packages["redis"] == "6.4.0", "8.1.0 was not tried with that kombu"
-    assert "Added, for the project does not name it: django-celery-beat 2.9.0, gunicorn 27.0.1," in result.said[-1]
+    assert (
+        "Added, because the project does not name them: django-celery-beat 2.9.0, gunicorn 27.0.1," in result.said[-1]
+    )
     assert "psycopg-binary" in result.packages
 
 
@@ -167,7 +169,7 @@ def ops(tmp_path):
     folder = tmp_path / "ops"
     (folder / "group_vars/all").mkdir(parents=True)
     (folder / "hosts.yml").write_text("all: {hosts: {one: {}}}\n")
-    values = {"app_source": str(app), "app_lock_file": "{{ inventory_dir }}/requirements.txt"}
+    values = {"app_source": "../mysite", "app_lock_file": "{{ inventory_dir }}/requirements.txt"}
     (folder / "group_vars/all/app.yml").write_text(yaml.safe_dump(values))
     source = locking.find(app, app)
     old = locking.Maker(source, TRIXIE).run("whitenoise==6.9.0\n")

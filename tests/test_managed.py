@@ -501,7 +501,7 @@ PROVIDER = {
     "check, said",
     [
         ("__app_host_checks[\"provider's servers\"]", "clearing the cache would delete queued tasks"),
-        ("__app_inventory_checks['certificates of a provider']", "app_redis_ca_file is '/nowhere/ca.pem', which is no file"),
+        ("__app_inventory_checks['CA files']", "app_redis_ca_file is '/nowhere/ca.pem', which is no file"),
         ("__app_inventory_checks['groups of hosts']", "has one, and app_broker_url names a provider's server"),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """`make new` reads projects of many kinds without running them, and writes an inventory that a deploy accepts."""
 
+import contextlib
 import json
 import os
 import re
@@ -99,7 +100,15 @@ def test_what_a_project_has_is_found_and_may_be_deployed(tmp_path, layout):
     assert (folder / "manage.py").is_file()
     asgi = "app_asgi" in values
     assert lock_problems(str(folder), str(tmp_path / "ops/requirements.txt"), python="3.13.5", asgi=asgi) == []
-    assert told.splitlines()[-1] == f"Next: make secrets ENV={tmp_path}/ops, then make deploy ENV={tmp_path}/ops"
+    targets = ("secrets", "check-app", "doctor", "deploy")
+    assert told.splitlines()[-4:] == [f"  make {target} ENV={tmp_path}/ops" for target in targets]
+    questions = [line for line in told.splitlines() if re.match(r"  \d+\. ", line)]
+    number = len(questions)
+    asked = "question 1" if number == 1 else f"questions 1 to {number}"
+    assert f"Next: answer {asked} above, in {tmp_path}/ops/group_vars/all/app.yml, then" in told
+    written = (tmp_path / "ops/group_vars/all/app.yml").read_text()
+    assert len(re.findall(r"^# \d+\. ", written, re.MULTILINE)) == number, "the file has the same questions"
+    assert "Which certificate does the site have?" in questions[-1] and "\n# nginx_acme: true\n" in written
 
 
 @pytest.mark.parametrize("layout", projects.LAYOUTS)
@@ -228,7 +237,7 @@ def test_ansible_reads_the_inventory_and_the_playbook_with_it(tmp_path):
     hosts = listed["_meta"]["hostvars"]
     assert hosts["server2"]["ansible_host"] == "10.9.9.9" and hosts["server2"]["app_private_address"] == "10.0.0.2"
     asked = run("ansible", "a", "-i", app / "deploy", "-m", "debug", "-a", "msg='{{ app_source }} {{ app_lock_file }}'")
-    assert f"{app} {app}/deploy/requirements.txt" in asked
+    assert f".. {app}/deploy/requirements.txt" in asked
     assert values_of(app / "deploy")["app_exclude"] == ["deploy"]
     run("ansible-playbook", "-i", app / "deploy", "playbooks/deploy.yml", "--syntax-check")
 
@@ -414,6 +423,41 @@ def test_what_the_settings_read_and_nobody_sets_is_a_question(tmp_path):
     told = newinventory.new(words(tmp_path, app), None)
     assert "SMS_GATEWAY_TOKEN (clinic/settings.py:6)" in told
     assert "SECRET_KEY (" not in told and "REGION" not in told and "DATABASE_URL" not in told
+    assert f"after 'make secrets ENV={tmp_path}/ops': 'make secrets ENV={tmp_path}/ops SET=SMS_GATEWAY_TOKEN'." in told
+    assert "in app_environment" not in told, "there is nothing but a secret"
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [("MAPS_API_KEY", True), ("APIKEY", True), ("ERRORS_DSN", True), ("SMTP_PASSWORD", True), ("AWS_SECRET_ID", True),
+     ("CRM_HOST", False), ("KEYWORDS", False), ("PASSENGERS", False), ("TOKENIZER", False)],
+)  # fmt: skip
+def test_variable_without_a_default_is_answered_by_a_line_or_by_a_command(tmp_path, name, secret):
+    app = projects.environ(tmp_path / "mysite")
+    settings = app / "clinic/settings.py"
+    settings.write_text(settings.read_text().replace("SMS_GATEWAY_TOKEN", name))
+    told = newinventory.new(words(tmp_path, app), None)
+    path = tmp_path / "ops/group_vars/all/app.yml"
+    assert (f"make secrets ENV={tmp_path}/ops SET={name}'" in told) == secret
+    before = path.read_text()
+    uncommented = before.replace("# app_environment:", "app_environment:").replace(f"#   {name}:", f"  {name}:")
+    assert (uncommented == before) == secret
+    assert yaml.safe_load(uncommented).get("app_environment") == (None if secret else {name: ""})
+
+
+def test_schedule_and_time_zone_are_told(tmp_path):
+    app = projects.environ(tmp_path / "mysite")
+    with (app / "clinic/settings.py").open("a") as settings:
+        settings.write(
+            "CELERY_TIMEZONE = 'Europe/Vienna'\nCELERY_BEAT_SCHEDULE = {\n    'a': {'task': 'x'},\n    'b': {},\n}\n"
+        )
+    found = read(app, str(app), {}).found
+    line = len((app / "clinic/settings.py").read_text().splitlines()) - 4
+    assert (found["schedule"].value, found["schedule"].where) == ("2 entries", f"clinic/settings.py:{line + 1}")
+    assert (found["Celery's time zone"].value, found["Celery's time zone"].where) == (
+        "Europe/Vienna",
+        f"clinic/settings.py:{line}",
+    )
 
 
 def test_variables_of_the_database_are_those_that_the_runtime_gives(tmp_path):
@@ -557,6 +601,67 @@ def test_ports_of_a_host_that_still_boots_are_not_chosen():
     assert second["ssh"] > first["ssh"] and second["https"] >= first["https"]
 
 
+def bound(*numbers):
+    """Sockets that have these ports on loopback."""
+    sockets = contextlib.ExitStack()
+    for number in numbers:
+        sockets.enter_context(socket.socket()).bind(("127.0.0.1", number))
+    return sockets
+
+
+def test_ports_that_were_taken_before_the_host_was_started_are_changed_alone(tmp_path, sandbox, capsys):
+    app = projects.startproject(tmp_path / "mysite")
+    newinventory.prepare({"APP": str(app)})
+    own = sandbox / "mysite/group_vars/all/try.yml"
+    own.write_text(own.read_text() + "mine: 1\n")
+    before = ports(sandbox / "mysite")
+    with bound(before[1]):
+        newinventory.prepare({"APP": str(app)})
+    after = ports(sandbox / "mysite")
+    assert [after[0], after[2]] == [before[0], before[2]] and after[1] > before[1]
+    assert "mine: 1" in own.read_text() and f"https {before[1]} -> {after[1]}" in capsys.readouterr().out
+    (sandbox / "mysite/.host").mkdir()
+    (sandbox / "mysite/.host/ssh_config").touch()
+    with bound(*after):  # its own container has them
+        newinventory.prepare({"APP": str(app)})
+    assert ports(sandbox / "mysite") == after
+
+
+def test_ports_of_the_command_line_are_taken_until_the_host_was_started(tmp_path, sandbox):
+    app = projects.startproject(tmp_path / "mysite")
+    asked = newinventory.free_ports({"ssh": 2450, "http": 8450})
+    words = {newinventory.PORT_WORDS[name]: str(port) for name, port in asked.items() if name != "https"}
+    newinventory.prepare({"APP": str(app)} | words)
+    assert ports(sandbox / "mysite")[::2] == [asked["ssh"], asked["http"]]
+    other = str(newinventory.free_ports({"ssh": 2470})["ssh"])
+    newinventory.prepare({"APP": str(app), "SANDBOX_SSH_PORT": other})
+    assert ports(sandbox / "mysite")[::2] == [int(other), asked["http"]], "it was not started yet"
+    (sandbox / "mysite/.host").mkdir()
+    (sandbox / "mysite/.host/ssh_config").touch()
+    newinventory.prepare({"APP": str(app), "SANDBOX_SSH_PORT": other})
+    with pytest.raises(RefusedError) as error:
+        newinventory.prepare({"APP": str(app), "SANDBOX_SSH_PORT": "2480", "SANDBOX_HTTP_PORT": "8480"})
+    assert len(error.value.problems) == 2
+    assert f"SANDBOX_SSH_PORT is 2480, and the sandbox host of this project has {other}" in error.value.problems[0]
+    assert f"make try-down APP={app}" in error.value.problems[0]
+
+
+def test_ports_that_cannot_be_are_refused_with_what_else_is_wrong(tmp_path, sandbox):
+    app = projects.startproject(tmp_path / "mysite")
+    (app / "bakery/celery.py").unlink()
+    given = {"SANDBOX_SSH_PORT": "ssh", "SANDBOX_HTTPS_PORT": "70000", "SANDBOX_HTTP_PORT": "8100"}
+    with pytest.raises(RefusedError) as error:
+        newinventory.prepare({"APP": str(app)} | given)
+    problems = "\n".join(error.value.problems)
+    assert "SANDBOX_SSH_PORT is 'ssh'; it must be a port" in problems and "SANDBOX_HTTPS_PORT is '70000'" in problems
+    assert "No Celery application was found" in problems and not sandbox.exists()
+    free = newinventory.free_ports()["ssh"]
+    with bound(free), pytest.raises(RefusedError, match=f"SANDBOX_SSH_PORT is {free}, which another program"):
+        newinventory.choose_ports(sandbox / "mysite", {"SANDBOX_SSH_PORT": str(free)})
+    with pytest.raises(RefusedError, match="SANDBOX_HTTP_PORT is '8470', which another port of the host is too"):
+        newinventory.asked_ports({"SANDBOX_SSH_PORT": "8470", "SANDBOX_HTTP_PORT": "8470"})
+
+
 def test_inventory_of_a_sandbox_host_has_all_that_the_examples_has(tmp_path, sandbox):
     newinventory.prepare({"APP": str(projects.src(tmp_path / "mysite"))})
     (sandbox / "mysite/.host").mkdir()
@@ -580,6 +685,8 @@ def test_inventory_of_a_sandbox_host_has_all_that_the_examples_has(tmp_path, san
 
 MAKE = """#!/bin/sh
 echo "make $*" >> "$LOG"
+# A host that cannot boot: its ports are taken. Another program has one of them, and then none.
+if [ "$2" = sandbox ] && [ -s "$FAILS" ]; then sed -i 1d "$FAILS"; exit 2; fi
 exit ${CODE:-0}
 """
 
@@ -597,8 +704,10 @@ def test_try_deploys_and_try_down_removes_the_host_alone(tmp_path, sandbox):
         + (ROOT / "bin/try").read_text().replace("from __future__ import annotations\n", "")
     )
 
-    def run(*arguments, code=0):
+    def run(*arguments, code=0, fails=0):
+        (tmp_path / "fails").write_text("one\n" * fails)
         around = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "LOG": str(tmp_path / "log"), "CODE": str(code)}
+        around["FAILS"] = str(tmp_path / "fails")
         command = ["python", program, *arguments]
         return subprocess.run(command, env=os.environ | around, capture_output=True, text=True, check=False)
 
@@ -611,11 +720,31 @@ def test_try_deploys_and_try_down_removes_the_host_alone(tmp_path, sandbox):
     assert run("down", f"APP={app}").returncode == 0 and (sandbox / "mysite/group_vars/all/app.yml").exists()
     called = (tmp_path / "log").read_text().splitlines()
     targets = [line.split()[2] for line in called]
-    assert targets == ["check-app", "deploy", "check-app", "sandbox-down"], "what is refused without a host boots none"
+    wanted = ["check-app", "sandbox", "deploy", "check-app", "sandbox-down"]
+    assert targets == wanted, "what is refused without a host boots none"
     assert all(f"ENV={sandbox}/mysite" in line.split() for line in called)
-    assert '{"release_check_on_controller": false}' in called[1], "it is not checked twice; no text passes for false"
+    assert '{"release_check_on_controller": false}' in called[2], "it is not checked twice; no text passes for false"
     refused = run(f"APP={tmp_path / 'bin'}")
     assert refused.returncode == 1 and "which is no Django project" in refused.stderr
+    assert f"{sandbox}/mysite, and in that shell mysite-manage createsuperuser" in first.stdout
+    (tmp_path / "log").unlink()
+    before = ports(sandbox / "mysite")
+    failed = run(f"APP={app}", fails=1)
+    assert failed.returncode == 2 and ports(sandbox / "mysite") == before, "its ports are free: it was something else"
+    # Something takes a port while the host boots, and it is tried again with another one.
+    taken = f'[ "$2" = sandbox ] && [ ! -e {tmp_path}/once ] && touch {tmp_path}/once && exit 2\n'
+    listens = "import socket, sys, time; s = socket.socket(); s.bind(('127.0.0.1', int(sys.argv[1]))); print(flush=True); time.sleep(60)"
+    program.write_text(
+        program.read_text().replace(
+            "made = prepare(given)",
+            f"made = prepare(given)\n    holds = subprocess.Popen([sys.executable, '-c', {listens!r}, '{before[0]}'], "
+            "stdout=subprocess.PIPE)\n    holds.stdout.readline()\n    import atexit\n    atexit.register(holds.kill)",
+        )
+    )
+    (tmp_path / "bin/make").write_text(MAKE.replace("exit ${CODE:-0}", taken + "exit 0"))
+    again = run(f"APP={app}")
+    assert again.returncode == 0 and ports(sandbox / "mysite")[0] > before[0], again.stdout + again.stderr
+    assert f"Ports of the sandbox host: ssh {before[0]} -> " in again.stdout
 
 
 def test_second_application_of_a_server_is_an_additional_one(tmp_path):

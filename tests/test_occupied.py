@@ -66,7 +66,7 @@ def test_units_tell_of_an_application_whose_history_is_gone(etc, unit):
         "x-web@one.service",
     ):
         write(etc / "systemd/system" / other)
-    assert other_applications("blog") == {"wiki": {"deployed": "nobody knows when", "record": {}}}
+    assert other_applications("blog") == {"wiki": {"deployed": "at an unknown time", "record": {}}}
 
 
 def services(answers):
@@ -121,8 +121,10 @@ def test_application_of_an_earlier_coldframe_is_refused_with_the_way_out():
     (problem,) = occupied_problems(NOTHING | {"others": others}, [], "blog")
     assert "app_name is 'blog', and this host has another application, 'shop' (last deployed 2023-11-14" in problem
     assert "deploy shop once with this Coldframe" in problem and "sandbox" not in problem
-    (problem,) = occupied_problems(NOTHING | {"others": others}, [], "blog", "here")
+    (problem,) = occupied_problems(NOTHING | {"others": others}, [], "blog", "make sandbox-down")
     assert "make sandbox-down" in problem and "another SANDBOX_NAME" in problem
+    (problem,) = occupied_problems(NOTHING | {"others": others}, [], "blog", "make try-down APP=../blog")
+    assert "'make try-down APP=../blog'" in problem and "SANDBOX_NAME" not in problem
     others["shop"]["record"] = SHOP
     assert occupied_problems(NOTHING | {"others": others}, [], "blog") == []
 

@@ -65,3 +65,46 @@ def test_a_refusal_is_told_once_and_a_command_with_all_that_it_said(play):
     assert said.count("set another value") == 1 and "fatal: [localhost]: FAILED!" in said
     said = play(f"{head}    - ansible.builtin.command: ls /nowhere\n")
     assert said.count("No such file") == 1 and "fatal: [localhost]: FAILED!" in said
+
+
+GONE = """
+- hosts: all
+  gather_facts: false
+  connection: local
+  tasks:
+    - {{ansible.builtin.command: "true", changed_when: {changed}}}
+    - {{ansible.builtin.command: "true", delegate_to: localhost}}
+- hosts: all
+  gather_facts: false
+  connection: ansible.builtin.ssh
+  vars: {{ansible_ssh_executable: {ssh}, ansible_host: 192.0.2.7}}
+  tasks:
+    - {{name: Ask, ansible.builtin.command: "true"}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [("false", "Nothing was changed. Run"), ("true", "Something was changed before on localhost. Run")],
+)
+def test_a_lost_connection_is_told_in_words_with_what_was_changed_before(play, tmp_path, changed, told):
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\necho 'ssh: connect to host 192.0.2.7 port 22: Connection timed out' >&2\nexit 255\n")
+    ssh.chmod(0o755)
+    said = play(GONE.format(changed=changed, ssh=ssh))
+    assert said.count("Connection timed out") == 1 and "fatal: [localhost]: UNREACHABLE\n" in said, said
+    assert f"{told} the command again." in said and "make doctor" in said
+    assert not any(word in said for word in ("[ERROR]", "Origin:", "=> ", "Task failed"))
+    assert "=> " in play(GONE.format(changed=changed, ssh=ssh), "-v"), "all of it"
+
+
+def test_what_a_command_said_is_not_told_in_several_forms(play):
+    head = "- hosts: localhost\n  gather_facts: false\n  connection: local\n  tasks:\n"
+    text = f"{head}    - ansible.builtin.command: sh -c 'echo it broke >&2; exit 3'\n"
+    said = play(text)
+    assert "stderr: it broke" in said and "rc: 3" in said
+    assert not any(word in said for word in ("<omitted>", "_lines", "delta:", "start:", "stdout:")), said
+    assert "stderr_lines" in play(text, "-v")
+    looped = f"{head}    - {{ansible.builtin.command: ls /nowhere, loop: [1]}}\n"
+    said = play(looped)
+    assert "No such file" in said and "_lines" not in said

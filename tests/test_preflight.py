@@ -103,7 +103,20 @@ def test_secrets_are_named_and_never_shown():
     assert secret_problems({"app_redis_passwords": REDIS}) == []
     gone = {"exporter": "short"}
     assert secret_problems({"app_redis_passwords": REDIS | gone}) == [], "a user that is gone needs no good password"
-    assert "app_redis_passwords.worker is missing" in " ".join(secret_problems({"app_redis_passwords": {}}))
+    assert "app_redis_passwords.worker is missing" in " ".join(
+        secret_problems({"app_redis_passwords": {name: REDIS[name] for name in REDIS if name != "worker"}})
+    )
+
+
+def test_all_missing_secrets_are_one_sentence_with_the_command_that_makes_them():
+    names = ("app_secret_key", "app_database_password", "app_flower_password")
+    (problem,) = preflight.secret_problems(dict.fromkeys(names, ""), ["web", "beat"], "../shop/ops")
+    assert problem.startswith(", ".join([*names, "app_redis_passwords.web", "app_redis_passwords.beat are missing: "]))
+    assert "'make secrets ENV=../shop/ops' makes them." in problem and "(app_secret_key 50)" in problem
+    given = {"app_flower_password": "short", "app_database_password": None}  # pragma: allowlist secret
+    missing, short = preflight.secret_problems(given, [], "live")
+    assert missing.startswith("app_database_password is missing: 'make secrets ENV=live' makes it. Or set it")
+    assert short.startswith("app_flower_password is shorter than ")
 
 
 LOGINS = {"app_broker_url": "", "app_broker_password": "", "app_email": {}, "app_secrets": {}}
@@ -242,9 +255,9 @@ def test_further_names_get_a_certificate_from_an_authority_too():
 
 def test_key_that_django_would_refuse_is_refused_before():
     # pragma: allowlist nextline secret
-    assert "app_secret_key is shorter than 50 characters" in secret_problems({"app_secret_key": "8f3k2m9qx7w1" * 4})[0]
+    assert "app_secret_key is shorter than 50 characters" in secret_problems({"app_secret_key": "8f3k2m9qx7w1" * 4})[1]
     # pragma: allowlist nextline secret
-    assert "made for development" in secret_problems({"app_secret_key": "django-insecure-" + "8f3k2m9qx7w1" * 4})[0]
+    assert "made for development" in secret_problems({"app_secret_key": "django-insecure-" + "8f3k2m9qx7w1" * 4})[1]
 
 
 def test_misspelt_group_is_refused():

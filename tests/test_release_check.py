@@ -158,7 +158,7 @@ def test_check_of_djangos_is_told_with_what_to_write_and_how_to_leave_it_out(par
 
 def test_file_that_cannot_be_written_is_told_with_what_to_write(parameters):
     text = "OSError: [Errno 30] Read-only file system: '/srv/desk/releases/0123456789ab/logs/desk.log'"
-    assert "Log to stderr, for the journal keeps it" in say(parameters, text=text)
+    assert "Log to stderr, which the journal keeps" in say(parameters, text=text)
 
 
 @pytest.mark.parametrize(

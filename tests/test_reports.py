@@ -262,4 +262,4 @@ def test_removal_names_what_goes_and_what_stays():
     assert "  runuser -u postgres -- pg_dump --format=custom blog >/root/blog.dump" in lines
     stays = "  What stays: shop, wiki, with what they need of nginx, PostgreSQL and the firewall."
     assert stays in report(others={"shop": {}, "wiki": {}})
-    assert any("last deployed nobody knows when" in line for line in report(deploys=[]))
+    assert any("last deployed at an unknown time" in line for line in report(deploys=[]))

@@ -28,7 +28,20 @@ def test_a_host_that_works_has_no_problem_and_nothing_is_changed(inventory, host
     result = doctor(inventory)
     assert result.returncode == 0, output(result)
     assert "Nothing was found that would stop a deploy." in result.stdout
-    for name in ("SSH", "sudo", "Debian", "Python", "clock", "disk", "packages", "ports", "memory", "nginx", "secrets"):
+    for name in (
+        "SSH",
+        "sudo",
+        "Debian",
+        "Python",
+        "clock",
+        "disk",
+        "packages",
+        "ports",
+        "memory",
+        "nginx",
+        "secrets",
+        "check-app",
+    ):
         assert outcomes(result, name) in ({"ok"}, {"warning"}, {"ok", "warning"}), f"{name}: {result.stdout}"
     assert host.check_output(look) == before
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.constants import COLOR_ERROR
+from ansible.constants import COLOR_ERROR, COLOR_UNREACHABLE
 from ansible.plugins.callback.default import CallbackModule as Default
 
 DOCUMENTATION = """
@@ -14,8 +14,11 @@ short_description: Ansible's default output, with each failure told once
 description:
   - The default output tells a failure as an error and as a result. Here it is told as its message.
   - Of a task whose failure a C(rescue) deals with, one line says so; what follows tells the rest. With C(-v) all is shown.
+  - A lost connection is reported in words, and whether something was changed before. Of a result, what repeats the rest is left out.
 extends_documentation_fragment: [default_callback, result_format_callback]
 """
+# What repeats other parts of a result, or tells nothing of why it failed.
+NOISE = {"stdout_lines", "stderr_lines", "start", "end", "delta"}
 # Where a result has one of these, its message alone does not tell enough.
 MORE = {"stdout", "stderr", "module_stdout", "module_stderr", "results", "censored", "rc"}
 
@@ -36,6 +39,43 @@ class CallbackModule(Default):
     """The default output, but for failures."""
 
     CALLBACK_NAME = "coldframe"
+
+    def __init__(self) -> None:
+        """Begin with nothing changed."""
+        super().__init__()
+        self._changed: set[str] = set()  # hosts on which a task changed something
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        """Tell it as usual, and remember where something was changed."""
+        if result.result.get("changed") and not result.task.delegate_to and not result.task.check_mode:
+            self._changed.add(result.host.get_name())
+        super().v2_runner_on_ok(result)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        """Tell that a host cannot be reached, what was changed before, and what to do."""
+        if self._display.verbosity or result.task.ignore_unreachable:
+            super().v2_runner_on_unreachable(result)
+            return
+        if self._last_task_banner != result.task._uuid:
+            self._print_task_banner(result.task)
+        reason = str(result.result.get("msg") or "no answer").strip().removeprefix("Task failed: ")
+        changed = ", ".join(sorted(self._changed))
+        done = f"Something was changed before on {changed}" if changed else "Nothing was changed"
+        said = (
+            f"fatal: [{self.host_label(result)}]: UNREACHABLE\n{reason}\n{done}. Run the command again. If that does not "
+            "help, make doctor tells what is wrong with the connection."
+        )
+        self._display.display(said, color=COLOR_UNREACHABLE, stderr=self.get_option("display_failed_stderr"))
+
+    def _dump_results(self, result: Any, *arguments: Any, **options: Any) -> Any:
+        """Return the text of a result, without what repeats the rest, and without empty outputs."""
+        if not self._display.verbosity:
+            result = {
+                name: value
+                for name, value in result.items()
+                if name not in NOISE and (value or name not in ("stdout", "stderr"))
+            }
+        return super()._dump_results(result, *arguments, **options)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Tell a failure, once."""

@@ -69,7 +69,7 @@ def celery_contract_problems(table: dict[str, dict[str, Any]], wanted: int = 0) 
         elif least > LONGEST_VISIBILITY:
             problems.append(
                 f"{where} needs a visibility timeout of {least} seconds, more than a year: {arithmetic}. Lower what stands "
-                "in the sum: until then nobody would get a lost worker's tasks."
+                "in the sum: until then, no worker would get the tasks of a lost one."
             )
     return problems
 

@@ -214,7 +214,7 @@ def _database(server: Mapping[str, Any], state: Mapping[str, Any], needed: int, 
             f"the server has PostgreSQL {state['version'] // 10000}: upgrade it to {POSTGRESQL} or a later version."
         )
     if state["standby"]:
-        problems.append("the server is a standby, which nobody can write to: give the address of the primary server.")
+        problems.append("the server is a standby, which is read-only: give the address of the primary server.")
     if state["encoding"] != "UTF8":
         problems.append(f"the database has the encoding {state['encoding']}: create one with the encoding UTF8.")
     if not state["schema"] or not state["create"]:
@@ -255,7 +255,7 @@ def _redis(server: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
             f"the server has Redis {state['version']}: upgrade it to {'.'.join(map(str, REDIS))} or a later version."
         )
     if state["replica"]:
-        problems.append("the server is a replica, which nobody can write to: give the address of the primary server.")
+        problems.append("the server is a replica, which is read-only: give the address of the primary server.")
     if state["cluster"]:
         problems.append(
             "the server runs in cluster mode, which Celery does not support: create one without cluster mode."

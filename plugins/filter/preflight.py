@@ -87,21 +87,30 @@ def postgresql_problems(clusters: dict[str, int], debian: str) -> list[str]:
     ]
 
 
-def secret_problems(secrets: dict[str, Any], redis_users: list[str]) -> list[str]:
+def secret_problems(secrets: dict[str, Any], redis_users: list[str], environment: str = "NAME") -> list[str]:
     """Refuse a missing, short, guessable or reused secret, by the variable's name and never by its value.
 
     :param secrets: variable name to value; `app_redis_passwords` holds one for each Redis user.
     :param redis_users: their names; what stands there for others is nobody's.
+    :param environment: the `ENV` of the inventory, for the command that makes them.
     """
     redis = secrets.get("app_redis_passwords") or {}
     flat = {name: value for name, value in secrets.items() if name != "app_redis_passwords"}
     flat |= {f"app_redis_passwords.{user}": redis.get(user) for user in redis_users}
     problems = []
+    if missing := [name for name, value in flat.items() if not value]:
+        one = len(missing) == 1
+        least = KEY_LENGTH if missing == ["app_secret_key"] else SECRET_LENGTH
+        problems.append(
+            f"{', '.join(missing)} {'is' if one else 'are'} missing: 'make secrets ENV={environment}' makes "
+            f"{'it' if one else 'them'}. Or set {'it' if one else 'each'} in the inventory's vault, at least {least} random "
+            f"characters{f' (app_secret_key {KEY_LENGTH})' if not one and 'app_secret_key' in missing else ''}."
+        )
     for name, value in flat.items():
         least = KEY_LENGTH if name == "app_secret_key" else SECRET_LENGTH
         if not value:
-            problems.append(f"{name} is missing: set it in the inventory's vault, at least {least} random characters.")
-        elif not isinstance(value, str) or len(value) < least:
+            continue
+        if not isinstance(value, str) or len(value) < least:
             problems.append(
                 f"{name} is shorter than {least} characters: set a longer random one in the inventory's vault."
             )
@@ -280,14 +289,16 @@ def occupied_problems(state: dict[str, Any], groups: list[str], app: str, sandbo
     :param state: what deploy_state says of the host.
     :param groups: the inventory groups that the host is in.
     :param app: `app_name`.
-    :param sandbox: `sandbox_name`, when the host is one.
+    :param sandbox: the command that removes the host, when it is a sandbox host.
     """
     problems = []
     for other, there in state["others"].items():
         if there["record"]:
             continue  # of these beside_problems tells
         way = (
-            f"give {app} a host of its own, with another SANDBOX_NAME and other SANDBOX_*_PORTs, or remove this one: 'make sandbox-down'"
+            f"give {app} a host of its own, with another SANDBOX_NAME and other SANDBOX_*_PORTs, or remove this one: '{sandbox}'"
+            if sandbox == "make sandbox-down"
+            else f"remove this host with all its data: '{sandbox}'"
             if sandbox
             else f"remove {other} (make down)"
         )

@@ -330,7 +330,7 @@ class Application:
         except FileNotFoundError:
             return {}
         except ValueError:
-            return {"deploy": "", "who": "nobody knows whom", "since": int(self.lock_file.stat().st_mtime)}
+            return {"deploy": "", "who": "an unknown user", "since": int(self.lock_file.stat().st_mtime)}
 
     def take_lock(self, holder: dict[str, Any]) -> bool:
         """Take the lock unless somebody has it; say whether it is ours now."""

@@ -64,7 +64,7 @@ ERRORS = (
     ),
     (
         r"Read-only file system: '([^']*)'",
-        "{0} cannot be written: a release's folder is read-only. Log to stderr, for the journal keeps it; uploads belong "
+        "{0} cannot be written: a release's folder is read-only. Log to stderr, which the journal keeps; uploads belong "
         'in os.environ["MEDIA_ROOT"], other files that stay in a folder of app_writable, the rest in /tmp.',
     ),
     (

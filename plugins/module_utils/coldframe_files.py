@@ -202,7 +202,9 @@ class Choice:
         said = [f"what looks like a secret ({shown(secret)})"] if secret else []
         said += [shown(other)] if other else []
         return (
-            f"Left out of the release: {'; '.join(said)}. What it needs of these goes into app_include." if said else ""
+            f"Left out of the release: {'; '.join(said)}. List in app_include what the application needs of these."
+            if said
+            else ""
         )
 
 

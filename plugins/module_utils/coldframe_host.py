@@ -44,7 +44,7 @@ def other_applications(app: str) -> dict[str, dict[str, Any]]:
     for unit in coldframe.UNITS.glob("*@*.service"):
         part = re.fullmatch(r"([a-z][a-z0-9]*)-(web|beat|worker-.+)@[0-9a-f]{12}(:\d+)?\.service", unit.name)
         if part and part[1] != app:
-            found.setdefault(part[1], "nobody knows when")
+            found.setdefault(part[1], "at an unknown time")
     return {
         name: {"deployed": deployed, "record": coldframe.read_record(coldframe.STATE / name / "host.json")}
         for name, deployed in sorted(found.items())

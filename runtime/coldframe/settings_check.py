@@ -41,6 +41,13 @@ REDIS = (
     "rediss",
 )  # schemes of addresses where nothing answers on a server's loopback: the deployment's has a socket
 SMTP = "django.core.mail.backends.smtp.EmailBackend"  # Django's default
+# Django's backends that send nothing, and where the mail goes instead.
+UNSENT = {
+    "django.core.mail.backends.console.EmailBackend": "it is only written to the journal",
+    "django.core.mail.backends.dummy.EmailBackend": "it is dropped",
+    "django.core.mail.backends.filebased.EmailBackend": "it is only written to files",
+    "django.core.mail.backends.locmem.EmailBackend": "it is kept in the memory of the process, and lost",
+}
 LOOPBACK = re.compile(r"localhost|127\.[\d.]+|::1|0\.0\.0\.0")
 
 
@@ -399,11 +406,20 @@ def warnings() -> list[Finding]:
     from django.conf import settings
 
     file = os.environ.get("OVERLAY_FILE")
-    named = bool(file and json.loads(Path(file).read_text())["email"])
-    if named or settings.EMAIL_BACKEND != SMTP or not LOOPBACK.fullmatch(settings.EMAIL_HOST):
+    given = json.loads(Path(file).read_text()) if file else {}
+    if given.get("email"):
+        return []
+    if (backend := settings.EMAIL_BACKEND) in UNSENT:
+        text = (
+            f"No e-mail is sent: EMAIL_BACKEND is {backend!r}, so {UNSENT[backend]}. Name a server with app_email, or set "
+            "EMAIL_BACKEND to one that sends."
+        )
+        return [] if given.get("email_logged") else [Finding(text, setting="EMAIL_BACKEND")]
+    host = settings.EMAIL_HOST or "localhost"
+    if backend != SMTP or not LOOPBACK.fullmatch(host):
         return []
     text = (
-        f"E-mail is sent to {settings.EMAIL_HOST}:{settings.EMAIL_PORT}, and no server listens there unless you install one: a page "
+        f"E-mail is sent to {host}:{settings.EMAIL_PORT}, and no server listens there unless you install one: a page "
         "that sends mail would fail. Name a server with app_email, or set EMAIL_BACKEND."
     )
     return [Finding(text, setting="EMAIL_HOST")]

@@ -66,9 +66,18 @@ def look(site, tmp_path):
     """Look at a project as the controller does; return what was found."""
 
     def run(
-        files, module="desk.settings", celery="desk.celery:app", wsgi="desk.wsgi:application", own=(), path="", **order
+        files,
+        module="desk.settings",
+        celery="desk.celery:app",
+        wsgi="desk.wsgi:application",
+        own=(),
+        path="",
+        deployed=None,
+        **order,
     ):
         found = site(files, module, celery)
+        for name, value in (deployed or {}).items():
+            setattr(found, name, value)
         (tmp_path / "releases").mkdir()
         found.folder = found.folder.rename(tmp_path / "releases/1")
         found.credentials = found.folder / "credentials"
@@ -346,15 +355,34 @@ def test_variables_that_are_not_set_are_told_all_at_once(look, secrets):
         ("", True),
         ('EMAIL_HOST, EMAIL_PORT = "127.0.0.1", 1025', True),
         ('EMAIL_HOST = "mx.example.net"', False),
-        ('EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"', False),
+        ('EMAIL_BACKEND = "desk.mail.Own"', False),
+        ("EMAIL_HOST = None", True),
     ],
 )
 def test_mail_server_that_is_not_there_is_a_warning(look, added, warned):
     result = look(DESK | {"desk/settings.py": DESK["desk/settings.py"].rstrip() + f"\n        {added}\n"})
     assert (result["findings"], result["left"]) == ([], [])
     place = "desk/settings.py:11: " if added else ""
-    host = "127.0.0.1:1025" if added else "localhost:25"
+    host = "127.0.0.1:1025" if "1025" in added else "localhost:25"
     assert [line.partition(",")[0] for line in result["warnings"]] == [f"{place}E-mail is sent to {host}"] * warned
+
+
+@pytest.mark.parametrize("backend", ["console", "filebased", "locmem", "dummy"])
+@pytest.mark.parametrize("where", ["server", "sandbox host", "app_email"])
+def test_mail_that_is_sent_nowhere_is_a_warning_on_a_server(look, backend, where):
+    name = f"django.core.mail.backends.{backend}.EmailBackend"
+    more = {
+        "sandbox host": {"email_logged": True},
+        "app_email": {
+            "email": {"host": "mx.example.net", "port": 0, "encryption": "none", "user": "", "sender": ""},
+        },
+    }
+    files = DESK | {"desk/settings.py": DESK["desk/settings.py"].rstrip() + f"\n        EMAIL_BACKEND = {name!r}\n"}
+    result = look(files, deployed=more.get(where, {}))
+    assert (result["findings"], result["left"]) == ([], [])
+    expected = [f"desk/settings.py:11: No e-mail is sent: EMAIL_BACKEND is {name!r}"] * (where == "server")
+    assert [line.partition(", so ")[0] for line in result["warnings"]] == expected
+    assert all("Name a server with app_email" in line for line in result["warnings"])
 
 
 def test_what_only_a_placeholder_leads_to_is_no_finding(look):

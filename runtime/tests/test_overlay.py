@@ -340,6 +340,49 @@ def test_mail_of_a_sandbox_host_goes_to_the_journal(site, given, own, backend, w
     assert (logged in deployed.report()) == (wanted == "console")
 
 
+@pytest.mark.parametrize(
+    ("added", "line"),
+    [
+        ("EMAIL_BACKEND, EMAIL_HOST = 'django.core.mail.backends.console.EmailBackend', 'mx.example.net'",
+         "django.core.mail.backends.console.EmailBackend"),
+        ("EMAIL_BACKEND, EMAIL_HOST, EMAIL_PORT = 'several.mail.Own', None, None", "several.mail.Own"),
+        ("EMAIL_HOST, EMAIL_PORT = 'mx.example.net', 2525",
+         "django.core.mail.backends.smtp.EmailBackend with mx.example.net:2525"),
+        ("EMAIL_HOST, EMAIL_PORT = 'mx.example.net', None", "django.core.mail.backends.smtp.EmailBackend with mx.example.net"),
+    ],
+)  # fmt: skip
+def test_backend_for_email_is_shown_with_the_server_that_it_has(site, added, line):
+    settings = projects.SEVERAL["several/settings.py"].rstrip() + f"\n        {added}\n"
+    own = site(projects.SEVERAL | {"several/settings.py": settings}, "several.settings", "several.tasks:app")
+    assert f"EMAIL_BACKEND stays: {line} (app_email names no server)" in own.report()
+
+
+MEMORY = "django.core.cache.backends.locmem.LocMemCache"
+OF_DJANGO = "django.core.cache.backends.redis.RedisCache"
+
+
+@pytest.mark.parametrize(
+    ("cache", "before", "note"),
+    [
+        (f"{{'BACKEND': '{MEMORY}', 'LOCATION': 'mine'}}", f"{MEMORY} 'mine'", False),
+        ("environ.Env().cache('CACHE_URL', default='locmemcache://')", "django_redis.cache.RedisCache without an address", True),
+        (f"{{'BACKEND': '{OF_DJANGO}', 'LOCATION': os.environ['REDIS_URL']}}", f"{OF_DJANGO} 'unix://***@", True),
+        (f"{{'BACKEND': '{OF_DJANGO}', 'LOCATION': 'redis://cache.example.net:6380/3'}}",
+         f"{OF_DJANGO} 'redis://cache.example.net:6380/3'", False),
+    ],
+    ids=["memory", "django-environ", "variable", "server"],
+)  # fmt: skip
+def test_cache_is_shown_as_it_was_and_why_it_was_so(site, cache, before, note):
+    settings = projects.SEVERAL["several/settings.py"].rstrip()
+    settings += f"\n        import os, environ\n        CACHES = {{'default': {cache}}}\n"
+    own = site(projects.SEVERAL | {"several/settings.py": settings}, "several.settings", "several.tasks:app")
+    (line,) = (line for line in own.report() if line.startswith("CACHES['default']"))
+    assert (
+        line.startswith(f"CACHES['default']: {before}") and " -> " in line and "'unix:///" in line.partition(" -> ")[2]
+    )
+    assert line.endswith("(the settings read it from CACHE_URL or REDIS_URL, which the deployment sets)") == note, line
+
+
 REFUSED = {
     "another database": (
         'DATABASES = {"default": {"ENGINE": "django.db.backends.mysql", "NAME": "a", "HOST": "db", "PASSWORD": "hidden1"}}',  # pragma: allowlist secret

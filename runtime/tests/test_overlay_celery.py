@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import sys
 
 import projects
@@ -100,6 +101,11 @@ app.connection_for_read().ensure_connection(max_retries=1)
     assert f"broker_url: 'redis+socket://{server.path}" not in lines
     for name in kept:
         assert any(line.startswith(f"{name} stays: ") for line in lines) or style == "old names", (name, lines)
+    silent = [line for line in lines if line.endswith(" (the application does not set it)")]
+    assert (len(silent) > 5 or style == "contract") and all(re.match(r"\w+: .+ -> .+ \(", line) for line in silent), (
+        "a setting a line"
+    )
+    assert all(len(line) < 320 for line in lines), "each value is shortened"
 
 
 def test_further_application_keeps_its_own_broker(site):

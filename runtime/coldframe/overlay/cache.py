@@ -26,15 +26,14 @@ NOT_KEPT = {"PASSWORD", "USERNAME", "DB", "CONNECTION_FACTORY", "CONNECTION_POOL
 def lay(settings: Settings, deployment: Deployment) -> None:
     """Lay the deployment's Redis over each cache in Redis. Other backends stay, such as the database's."""
     caches = {"default": {}, **(settings.get("CACHES") or {})}
-    laid: dict[str, dict[str, Any]] = {}
     taken: dict[tuple[int, str], Any] = {}
     for alias, own in caches.items():
         backend = own.get("BACKEND") or f"django.core.cache.backends.locmem.{MEMORY}"
         if "redis" in backend.lower() or (alias == "default" and backend.endswith(MEMORY)):
-            laid[alias] = entry(alias, own, backend, deployment, taken)
+            laid = {alias: entry(alias, own, backend, deployment, taken)}
+            settings.lay_entries("cache", "CACHES", laid, described, origin(own, deployment))
         else:
             settings.keep("cache", f"CACHES[{alias!r}]", described(own))
-    settings.lay_entries("cache", "CACHES", laid, described)
 
 
 def entry(
@@ -104,6 +103,21 @@ def described(entry: dict[str, Any]) -> str:
     words = [entry.get("BACKEND", "no backend")]
     if entry.get("LOCATION"):
         words.append(shown(entry["LOCATION"]))
+    elif "redis" in words[0].lower():
+        words.append("without an address")
     if entry.get("KEY_PREFIX"):
         words.append(f"with the prefix {entry['KEY_PREFIX']!r}")
     return " ".join(words)
+
+
+def origin(own: dict[str, Any], deployment: Deployment) -> str:
+    """Say that a cache is in Redis only because the settings read the deployment's variables; else empty.
+
+    :param own: the application's entry. `env.cache()` of django-environ leaves out the address of a socket.
+    """
+    place = own.get("LOCATION")
+    here = urlsplit(deployment.environment["CACHE_URL"])
+    url = urlsplit(str(place or ""))
+    same = (url.hostname, url.port, url.path) == (here.hostname, here.port, here.path)
+    given = "redis" in own.get("BACKEND", "").lower() and (not place or same)
+    return "the settings read it from CACHE_URL or REDIS_URL, which the deployment sets" if given else ""

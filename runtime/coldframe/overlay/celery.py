@@ -245,9 +245,8 @@ def lines(app: Any) -> Iterator[Line]:
         if key in changes.laid and said and before != value:
             yield Line(section, key, shown(before, key), shown(value, key), "")
         elif key in changes.laid and before != value:
-            silent.append(f"{key}={shown(value, key)}")
+            silent.append(Line(section, key, shown(before, key), shown(value, key), "the application does not set it"))
         elif said and key not in changes.laid:
             note = "behind celery_task_routes" if key == "task_routes" else ""
             yield Line(section, key, shown(before, key), "", note)
-    if silent:
-        yield Line("celery", "set where the application has Celery's defaults", "", ", ".join(silent), "")
+    yield from silent

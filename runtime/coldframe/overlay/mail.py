@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from coldframe import settings_check
 from coldframe.overlay.deployment import Deployment
 from coldframe.overlay.record import Settings
 
-BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+BACKEND = settings_check.SMTP
 CONSOLE = "django.core.mail.backends.console.EmailBackend"
 PASSWORD = "EMAIL_HOST_PASSWORD"  # the secret in app_secrets that is the password  # noqa: S105  # pragma: allowlist secret
 FROM = ("DEFAULT_FROM_EMAIL", "SERVER_EMAIL")
@@ -21,8 +22,7 @@ def lay(settings: Settings, deployment: Deployment) -> None:
         settings.lay("email", "EMAIL_BACKEND", CONSOLE, "a sandbox host sends no mail, and the journal has it")
         return
     if not given:
-        text = f"{settings.get('EMAIL_BACKEND')} with {settings.get('EMAIL_HOST')}:{settings.get('EMAIL_PORT')}"
-        settings.keep("email", "EMAIL_BACKEND", text, "app_email names no server")
+        settings.keep("email", "EMAIL_BACKEND", described(settings), "app_email names no server")
         return
     encryption = given["encryption"]
     values = {
@@ -37,3 +37,10 @@ def lay(settings: Settings, deployment: Deployment) -> None:
     }
     for name, value in values.items():
         settings.lay("email", name, value)
+
+
+def described(settings: Settings) -> str:
+    """Describe the application's backend, and its server where it has one."""
+    backend = str(settings.get("EMAIL_BACKEND"))
+    server = ":".join(str(part) for name in ("EMAIL_HOST", "EMAIL_PORT") if (part := settings.get(name)))
+    return backend if backend in settings_check.UNSENT or not settings.get("EMAIL_HOST") else f"{backend} with {server}"
