@@ -15,7 +15,10 @@ SECRETS = $(if $(SANDBOX),$(STATE)/secrets.yml,$(ENV))
 only_sandbox = $(if $(SANDBOX),,$(error ENV=$(ENV): make $@ is for sandbox hosts only. Leave ENV out))
 only_example = $(if $(filter-out sandbox,$(ENV)),$(error ENV=$(ENV): make $@ is for the example on the sandbox host only. Leave ENV out))
 # Variables that count only on the command line, because the environment may have such names too.
-given = $(foreach name,$(1),$(if $(filter command%,$(origin $(name))),'$(name)=$(subst ','\'',$($(name)))'))
+given = $(foreach name,$(1),$(if $(filter command%,$(origin $(name))),'$(name)=$(subst ','\'',$(value $(name)))'))
+# A variable of make as one of Ansible's, as text whatever is in it: JSON in single quotes.
+extra = $(if $(filter command%,$(origin $(2))),-e '{"$(1)$(call lower,$(2))": "$(subst ','\'',$(subst ",\",$(subst \,\\,$(value $(2)))))"}')
+lower = $(shell echo $(1) | tr A-Z a-z)
 host = $(if $(filter command%,$(origin HOST)),$(HOST))
 
 # The sandbox host's name and its ports on loopback.
@@ -49,13 +52,14 @@ export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(abspath $(INVENTORY)/.wheel
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock down verify ssh lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock down verify ssh manage shell dbshell redis-cli logs queues maintenance lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
 
 help: ## Print this help
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 	@echo
 	@echo "  ENV=sandbox             which of inventories/ (the default boots a host on this machine), or a folder: ENV=../mysite/deploy"
-	@echo "  DRY_RUN=1               with deploy, site, rollback, down: print what would change, and change nothing"
+	@echo "  CMD='...'               with ssh, manage, shell, dbshell, redis-cli: the command; HOST=name runs it on that server"
+	@echo "  DRY_RUN=1               with deploy, site, rollback, down, queues, maintenance: print what would change, and change nothing"
 	@echo "  THOROUGH=1              with test, test-hosts: also run slow tests that add little coverage"
 	@echo "  ARGS='...'              further arguments of ansible-playbook, such as --check --diff or --limit"
 	@echo "  SANDBOX_SSH_PORT=2222 SANDBOX_HTTPS_PORT=8443 SANDBOX_HTTP_PORT=8080 SANDBOX_NAME=coldframe-sandbox"
@@ -150,9 +154,32 @@ down: .venv/.ready ## Remove the application of ENV from its servers with all it
 verify: .venv/.ready ## Check the running servers of ENV with read-only host tests
 	@bin/verify $(ENV)
 
-ssh: export COLDFRAME_COMMAND = $(value CMD)
+# The words of a command: neither make nor a shell may change them.
+ssh manage shell dbshell redis-cli: export COLDFRAME_COMMAND = $(value CMD)
 ssh: $(if $(filter sandbox,$(ENV)),,.venv/.ready) ## Open a root shell on a server of ENV (HOST=name if there are several), or run CMD="systemctl status"
 	@bin/ssh $(ENV) $(host)
+
+# bin/operate asks the playbook how the servers are reached.
+manage: .venv/.ready ## Run a command of manage.py on a server of ENV: CMD="createsuperuser"; with DJANGO_* of the environment
+	@bin/operate $@ $(ENV) playbooks/servers.yml $(call given,HOST)
+
+shell: .venv/.ready ## Open Django's shell on a server of ENV
+	@bin/operate $@ $(ENV) playbooks/servers.yml $(call given,HOST)
+
+dbshell: .venv/.ready ## Open psql as the owner of the application's database; ADMIN=1 as the administrator, after a question
+	@bin/operate $@ $(ENV) playbooks/servers.yml $(call given,HOST ADMIN CONFIRM)
+
+redis-cli: .venv/.ready ## Open redis-cli as a user that may only read; INSTANCE=cache; ADMIN=1 as the administrator, after a question
+	@bin/operate $@ $(ENV) playbooks/servers.yml $(call given,HOST INSTANCE ADMIN CONFIRM)
+
+logs: .venv/.ready ## Print the logs of all servers of ENV in order: UNIT=worker-mail HOST= SINCE=-1h GREP= PRIORITY=err ID= FOLLOW=1
+	@bin/logs $(ENV) playbooks/servers.yml $(call given,UNIT HOST SINCE GREP PRIORITY ID FOLLOW)
+
+queues: .venv/.ready ## Print what the queues hold. After a question: PAUSE=queue, RESUME=queue, RETRY=queue (dead letters), PURGE=task QUEUE=queue
+	@$(PLAYBOOK) playbooks/queues.yml $(foreach name,PAUSE RESUME RETRY PURGE QUEUE CONFIRM,$(call extra,queues_,$(name))) $(ARGS)
+
+maintenance: .venv/.ready ## Show visitors a page in place of the site, STATE=on or off: PAGE=page.html ALLOW=10.0.0.0/8,192.0.2.7 get the site
+	@$(PLAYBOOK) playbooks/maintenance.yml $(foreach name,STATE ALLOW PAGE,$(call extra,maintenance_,$(name))) $(ARGS)
 
 # These run in parallel, and all of them report, even if one fails. ansible-lint takes the longest, so it starts first.
 LINTS = lint-ansible lint-types lint-python lint-shell lint-secrets

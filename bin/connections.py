@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 # The password of a vault beside the inventory, outside of this project.
@@ -37,6 +38,11 @@ def vault_password_of(inventory: Path, root: Path = ROOT) -> Path:
     if inventory.parent == root / "inventories":
         return root / ".vault" / inventory.name
     return inventory / VAULT_PASSWORD
+
+
+def sandbox_config() -> Path:
+    """Return the file that tells ssh how to reach the host that `make sandbox` boots."""
+    return ROOT / ".sandbox" / os.environ.get("SANDBOX_NAME", "coldframe-sandbox") / "ssh_config"
 
 
 def environments(root: Path = ROOT) -> str:
@@ -97,3 +103,35 @@ def variables_of(inventory: str, hosts: str, names: dict[str, str]) -> dict[str,
         said = json.loads(answer)["msg"]
         found[name] = json.loads(said) if isinstance(said, str) else said
     return found
+
+
+def played(inventory: str, path: str, given: dict[str, Any], *arguments: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Run a playbook; return the task, the host and the result of each task that told something.
+
+    Raises ValueError when Ansible did not get that far, with its last words.
+
+    :param given: further variables.
+    :param arguments: of ansible-playbook.
+    """
+    environment = {
+        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+        "ANSIBLE_FORCE_COLOR": "0",
+        "ANSIBLE_NOCOLOR": "1",
+    }
+    command = ["ansible-playbook", "-i", inventory, path, *arguments, "-e", json.dumps(given)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+    start = done.stdout.find("{")
+    try:
+        plays = json.loads(done.stdout[start:])["plays"] if start >= 0 else []
+    except ValueError:
+        plays = []
+    if not plays:
+        words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        error = [line for line in words if line.startswith(("[ERROR]", "ERROR"))]
+        raise ValueError((error or words or [f"ansible-playbook ended with {done.returncode}"])[-1])
+    return [
+        (task["task"]["name"], host, result)
+        for play in plays
+        for task in play["tasks"]
+        for host, result in task.get("hosts", {}).items()
+    ]

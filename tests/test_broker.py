@@ -1,10 +1,14 @@
 """What is said of the queues' messages, and which queues may leave the table."""
 
 import json
+import shutil
+import subprocess
+import time
 
 import broker
 import pytest
-from ansible.module_utils import coldframe
+from ansible.errors import AnsibleFilterError
+from ansible.module_utils import coldframe, coldframe_servers
 from fake_systemd import FakeModule
 
 
@@ -79,3 +83,92 @@ def test_queues_of_a_release_are_those_that_it_has_workers_for(tmp_path):
     folder.mkdir(parents=True)
     (folder / "worker-old.env").touch()
     assert host.queues("before") == ["old"]
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    """Send commands to a Redis of this machine, as a playbook does."""
+    program = shutil.which("redis-server") or shutil.which(
+        "redis-check-rdb"
+    )  # the same program, in Debian's redis-tools
+    if not program:
+        pytest.skip("this machine has no Redis")
+    folder = tmp_path_factory.mktemp("redis")
+    options = ["--port", "0", "--unixsocket", str(folder / "socket"), "--dir", str(folder), "--save", ""]
+    server = subprocess.Popen(["redis-server", *options], executable=program, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while not (folder / "socket").exists():
+            assert time.monotonic() < deadline and server.poll() is None
+            time.sleep(0.02)
+        client = coldframe_servers.Redis.behind(str(folder / "socket"))
+
+        def send(commands):
+            # Without an access list there is nobody to log in as.
+            return coldframe_servers.conversation(client, commands.replace("LOGIN\n", "PING\n")).replace("PONG", "OK")
+
+        yield send, client
+        client.close()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def message(task, tag=""):
+    """A message as kombu keeps it."""
+    headers = {"task": task, "id": tag}
+    return json.dumps({"body": "W10=", "headers": headers, "properties": {"delivery_tag": tag}})
+
+
+def test_purge_removes_what_waits_and_is_parked_of_one_task(redis):
+    send, client = redis
+    client.ask("FLUSHALL")
+    other = [message("app.mail", "app.report"), message("app.report.late"), "no JSON: app.report", '["app.report"]']
+    kept = []
+    for number in range(1500):
+        for each in (message("app.report", str(number)), other[number % 4]):
+            client.ask("LPUSH", "bulk", each)
+        kept.insert(0, other[number % 4])
+    client.ask("RPUSH", "unknown:bulk:app.report", "1 " + message("app.report"))
+    client.ask("SADD", "unknown:bulk", "app.report", "app.mail")
+    client.ask("LPUSH", "mail", message("app.report"))
+    ask = broker.purge_commands(["bulk", "mail"], "app.report", "LOGIN\n")
+    assert broker.broker_counts(send(ask), ["bulk", "mail"]) == {"bulk": 1501, "mail": 1}
+    assert client.ask("LLEN", "bulk") == 3000, "it is only counted"
+    do = broker.purge_commands(["bulk"], "app.report", "LOGIN\n", 0, True)
+    assert broker.broker_counts(send(do), ["bulk"]) == {"bulk": 1501}
+    assert client.ask("LRANGE", "bulk", "0", "-1") == kept
+    assert client.ask("SMEMBERS", "unknown:bulk") == ["app.mail"]
+    assert (client.ask("EXISTS", "unknown:bulk:app.report"), client.ask("LLEN", "mail")) == (0, 1)
+    assert broker.broker_counts(send(do), ["bulk"]) == {"bulk": 0}
+
+
+def test_dead_letters_go_behind_what_waits_the_oldest_first(redis):
+    send, client = redis
+    client.ask("FLUSHALL")
+    client.ask("LPUSH", "bulk", "waits")
+    for number in range(3):
+        client.ask("LPUSH", "dead:bulk", f"170000000{number} {message('a b', str(number))}")
+    assert broker.broker_counts(send(broker.retry_commands(["bulk"], "LOGIN\n")), ["bulk"]) == {"bulk": 3}
+    assert client.ask("LLEN", "dead:bulk") == 3, "they are only counted"
+    assert broker.broker_counts(send(broker.retry_commands(["bulk"], "LOGIN\n", 0, True)), ["bulk"]) == {"bulk": 3}
+    taken = [client.ask("RPOP", "bulk") for _ in range(4)]
+    assert taken == ["waits", *(message("a b", str(number)) for number in range(3))]
+    assert client.ask("EXISTS", "dead:bulk") == 0
+
+
+@pytest.mark.parametrize("said", ["", "NOAUTH Authentication required.", "OK\nOK\nNOPERM no", "OK\nOK\n1\n2"])
+def test_a_broker_that_refuses_a_change_is_an_error(said):
+    with pytest.raises(AnsibleFilterError, match="the broker refuses"):
+        broker.broker_counts(said, ["bulk"])
+
+
+def test_each_queue_has_a_line_and_is_known():
+    state = answer(mail={"waiting": 12, "taken": 2, "parked": {"x": 3, "y": 1}, "letters": 5}, bulk={})
+    lines = [" ".join(line.split()) for line in broker.queue_lines(state)]
+    assert lines == [
+        "bulk 0 waiting 0 taken 0 parked 0 dead letters",
+        "mail 12 waiting 2 taken 4 parked 5 dead letters",
+    ]
+    assert broker.broker_queues(state) == ["bulk", "mail"]
+    assert broker.queue_lines("NOAUTH x") == ["the broker does not tell: NOAUTH x"] and broker.broker_queues("") == []

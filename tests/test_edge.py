@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from edge import edge_problems, nginx_refusal
+from edge import edge_problems, maintenance_problems, nginx_refusal
 from inventory import PROJECT, variable_problems
 from real_nginx import NAME, evaluate, keep_files_in, nginx
 from strategies import ROOT
@@ -530,3 +530,13 @@ def test_all_problems_of_the_edge_are_in_one_report(play):
     )
     parts += ("nginx_snippet is '/nowhere/x.conf'",)
     assert [part for part in parts if not any(part in problem for problem in problems_)] == []
+
+
+def test_maintenance_is_on_or_off_for_all_but_networks(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("soon")
+    for right in (("on", ["10.0.0.0/8", "2001:db8::1"], str(page), True), ("off", [], "", True), ("", [], "", False)):
+        assert maintenance_problems(*right) == []
+    wrong = maintenance_problems("yes", ["office", "10.0.0.1/8"], f"{page}.old", False)
+    assert len(wrong) == 6 and "ALLOW has 'office'" in wrong[0] and "10.0.0.1/8 has host bits set" in wrong[1]
+    assert "STATE is 'yes': set it to on or off." in wrong and "run make deploy first" in wrong[-1]

@@ -163,7 +163,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 # A target that is no file, with its prerequisites; not the lines that set a variable for targets.
 TARGETS = re.compile(r"^([a-z][a-z-]*%?):(?! \S+ [?:]?=| export )(.*)$", re.MULTILINE)
 # A playbook that is a step of another verb.
-STEPS = {"wait_for_drain": "rotate-secret"}
+STEPS = {"wait_for_drain": "rotate-secret", "servers": "manage"}
 
 
 def targets():

@@ -77,7 +77,7 @@ def logins(own):
 def test_each_process_has_a_user_of_its_own_where_the_login_makes_them():
     found = logins(["broker", "cache"])
     assert found["admin"] == {"name": "default", "password": "p1"}  # pragma: allowlist secret
-    for user in ("web", "worker", "beat", "flower", "cache"):
+    for user in ("reader", "web", "worker", "beat", "flower", "cache"):
         assert found[user] == {"name": f"blog-{user}", "password": f"of {user}"}
 
 
@@ -124,14 +124,17 @@ def access_list(instance):
 
 def test_access_list_for_a_provider_leaves_its_own_users_alone():
     users = {name: re.findall(r"^user (\S+) ", access_list(name), re.M) for name in ("broker", "cache")}
-    assert users == {"broker": ["blog-web", "blog-worker", "blog-beat", "blog-flower"], "cache": ["blog-cache"]}
+    assert users == {
+        "broker": ["blog-reader", "blog-web", "blog-worker", "blog-beat", "blog-flower"],
+        "cache": ["blog-reader", "blog-cache"],
+    }
     channels = re.findall(r"&(/\d+)\.", access_list("broker"))
     assert channels and set(channels) == {"/2"}, "the index of the queues"
     there = "user default on ~*\nuser blog-web on\nuser blog-old on\nuser blogger-web on\nuser blog-cache on\n"
     before = redis_acl_lines(there, "blog")
     keep = [login["name"] for login in logins(["broker"]).values()]
     said = redis_acl_commands(access_list("cache"), {"admin": "p"}, before, "default", [*keep, "blog-cache"])
-    assert said.startswith('AUTH default "p"\nACL SETUSER blog-cache reset on ')
+    assert said.startswith('AUTH default "p"\nACL SETUSER blog-reader reset on ')
     assert re.findall(r"^ACL DELUSER (\S+)$", said, re.M) == ["blog-old"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import strategies
-from real_nginx import BALANCER, NAME, Edge, Server
+from real_nginx import BALANCER, NAME, Edge, Server, evaluate
 
 OTHER, WILD, OLD = "shop.example.org", "a.tenants.example.net", "old.example.com"
 LONG = f"{'a' * 31}.{'b' * 28}.com"  # 64 characters, the most
@@ -734,3 +734,40 @@ def test_request_under_way_survives_a_reload(served, certificate):
         until(lambda: edge.request("/new/").get("Location"), "the new configuration serves")
         slow.join()
         assert answers == [200]
+
+
+# Maintenance
+
+
+@pytest.fixture(params=[{}, {"app_additional": True}], ids=["first", "additional"])
+def in_maintenance(certificate, tmp_path, request):
+    """A site with the page of maintenance for everybody but 127.0.0.3, as make maintenance writes it."""
+    variables = request.param | {"__nginx_files": str(tmp_path), "nginx_health_path": "/health"}
+    given = variables | {"nginx_maintenance_networks": ["127.0.0.3/32", "2001:db8::/32"]}
+    for name, file in (("maintenance_who", "site.maintenance-who"), ("maintenance", "site.maintenance")):
+        text = f"{{{{ lookup('ansible.builtin.template', '{name}.j2') }}}}"
+        (tmp_path / file).write_text(evaluate(text, **given))
+    (tmp_path / "site.maintenance.html").write_text("<p>Back at noon, ü")
+    if request.param:
+        variables |= {"app_state": {"others": {"first": {}}}}
+    with Edge(certificate, **variables) as edge, Server(edge.socket) as application:
+        edge.seen = application.seen
+        yield edge
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+@pytest.mark.parametrize("path", ["/", "/static/site.css", "/flower/", "/a?b=1"])
+def test_visitors_get_the_page_of_maintenance(in_maintenance, method, path):
+    answer = in_maintenance.request(path, method=method, body="x" if method == "POST" else None)
+    assert (answer.status, answer.get("Retry-After"), answer.get("Cache-Control")) == (503, "300", "no-store")
+    assert answer.get("Content-Type") == "text/html; charset=utf-8"
+    assert answer.body == ("" if method == "HEAD" else "<p>Back at noon, ü") and in_maintenance.seen == []
+
+
+def test_who_is_let_through_and_health_checks_get_the_site(in_maintenance):
+    assert asked(in_maintenance.request("/page", source="127.0.0.3"))["path"] == "/page"
+    assert asked(in_maintenance.request("/health"))["path"] == "/health"
+    assert in_maintenance.request("/health/more").status == 503
+    assert in_maintenance.request("/.coldframe/maintenance.html", source="127.0.0.3").status == 404, (
+        "by itself it is no page"
+    )

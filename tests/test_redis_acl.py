@@ -119,12 +119,21 @@ def test_access_list_has_the_tables_users_who_may_do_what_is_said_once(instance)
 
 def test_nobody_but_admin_may_use_more_of_the_broker_than_single_commands():
     for user, sets in access_list("broker").items():
-        if user not in ("default", "admin"):
+        if user not in ("default", "admin", "reader"):
             rules = [rule for rules in sets for rule in rules]
             assert not {"~*", "&*", "+keys", "+scan", "+flushdb"} & set(rules)
             evaluates = [[rule for rule in rules if rule[0] in "~%&"] for rules in sets if "+eval" in rules]
             assert evaluates in ([], [["~channels.*", "&channels.*"]]), "scripts are for channel layers alone"
             assert not [rule for rule in rules if rule.startswith(("+@", "+acl", "+config"))]
+
+
+def test_reader_reads_and_changes_nothing():
+    writes = {"set", "del", "lpush", "publish", "eval", "evalsha", "keys", "flushdb", "acl", "config", "multi"}
+    for instance in USERS:
+        ((_, _, channels, keys, nothing, *commands),) = access_list(instance)["reader"]
+        assert (channels, keys, nothing) == ("resetchannels", "%R~*", "-@all")
+        assert {"+llen", "+lrange", "+scan", "+info"} <= set(commands)
+        assert not {f"+{command}" for command in writes} & set(commands) and "@" not in "".join(commands)
 
 
 def test_channel_layers_are_for_asgi_applications_alone():

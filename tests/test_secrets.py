@@ -75,7 +75,7 @@ def test_what_is_missing_is_added(secrets, tmp_path):
     assert set(yaml.safe_load(plain.read_text())) > {"app_secret_key", "app_tls_authority"}
 
 
-@pytest.mark.parametrize("user", ["flower", "beat"])
+@pytest.mark.parametrize("user", ["flower", "reader"])
 def test_password_of_a_new_redis_user_is_added(secrets, tmp_path, user):
     secrets.main(["make", "mine"])
     whole = decrypted(tmp_path)

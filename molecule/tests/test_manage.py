@@ -16,6 +16,15 @@ def test_variables_of_django_reach_manage_py_and_nobody_else(shell, deployment):
     assert shell(script).splitlines() == [f"{VALUE} mine False", "0"]
 
 
+@pytest.mark.parametrize(
+    "word", ["$HOME", "${HOME}", "a $HOME ${PATH} $$ $", "%n %%", "*", " b  'c' \"d\" \\", "e\nf\n"]
+)
+def test_words_reach_manage_py_as_they_are(host, deployment, word):
+    """No command has such a name, and Django says which name it was given."""
+    result = host.run(f"{deployment.app_name}-manage %s", word)
+    assert result.rc != 0 and f"Unknown command: {word!r}" in result.stderr
+
+
 def test_input_and_exit_status_are_kept(shell, deployment):
     manage = f"{deployment.app_name}-manage"
     said = shell(

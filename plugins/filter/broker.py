@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from ansible.errors import AnsibleFilterError
+
 NAMES = 5  # of tasks that a line names
 
 # One script, so that a message which moves meanwhile is counted once. A queue was bound to the default queue's exchange by
@@ -46,6 +48,105 @@ for q, state in pairs(queues) do
 end
 return cjson.encode(queues)
 """
+
+
+# Both count, and change something only if the last argument is `do`. What a worker has taken is left alone.
+PURGE = """
+local count, gone = 0, 'coldframe.purged'
+for at = 0, redis.call('LLEN', KEYS[1]) - 1, 1000 do
+  for i, message in ipairs(redis.call('LRANGE', KEYS[1], at, at + 999)) do
+    local found = message:find(ARGV[1], 1, true)
+    local ok, decoded = pcall(cjson.decode, found and message or '0')
+    if found and ok and type(decoded.headers) == 'table' and decoded.headers.task == ARGV[1] then
+      count = count + 1
+      if ARGV[2] == 'do' then redis.call('LSET', KEYS[1], at + i - 1, gone) end
+    end
+  end
+end
+local parked = redis.call('LLEN', KEYS[3])
+if ARGV[2] == 'do' then
+  redis.call('LREM', KEYS[1], 0, gone)
+  redis.call('SREM', KEYS[2], ARGV[1])
+  redis.call('DEL', KEYS[3])
+end
+return count + parked
+"""
+# The oldest one first, behind what waits already.
+RETRY = """
+local letters = redis.call('LRANGE', KEYS[1], 0, -1)
+if ARGV[1] == 'do' then
+  for i = #letters, 1, -1 do redis.call('LPUSH', KEYS[2], letters[i]:sub((letters[i]:find(' ') or 0) + 1)) end
+  redis.call('DEL', KEYS[1])
+end
+return #letters
+"""
+
+
+def _evaluated(script: str, keys: list[str], arguments: list[str]) -> str:
+    """Make a line of redis-cli's input that runs a script."""
+    line = re.sub(r"\s+", " ", script)
+    return f'EVAL "{line}" {len(keys)} {" ".join([*keys, *arguments])}\n'
+
+
+def purge_commands(queues: list[str], task: str, login: str, index: int = 0, really: bool = False) -> str:
+    """Make redis-cli's input that removes a task's waiting and parked messages from queues, and counts them for each queue.
+
+    :param task: the name of the task.
+    :param login: the line that logs in (`redis_login`).
+    :param index: of the database that has the queues.
+    :param really: whether they are removed, and not only counted.
+    """
+    lines = [
+        _evaluated(PURGE, [queue, f"unknown:{queue}", f"unknown:{queue}:{task}"], [task, "do" if really else "count"])
+        for queue in queues
+    ]
+    return f"{login}SELECT {index}\n{''.join(lines)}"
+
+
+def retry_commands(queues: list[str], login: str, index: int = 0, really: bool = False) -> str:
+    """Make redis-cli's input that puts the dead letters of queues back into them, and counts them for each queue.
+
+    :param login: the line that logs in (`redis_login`).
+    :param index: of the database that has the queues.
+    :param really: whether they are put back, and not only counted.
+    """
+    lines = [_evaluated(RETRY, [f"dead:{queue}", queue], ["do" if really else "count"]) for queue in queues]
+    return f"{login}SELECT {index}\n{''.join(lines)}"
+
+
+def broker_counts(answer: str, queues: list[str]) -> dict[str, int]:
+    """Read what redis-cli printed for `purge_commands` or `retry_commands`: queue to number. Raises AnsibleFilterError."""
+    said = answer.strip().split("\n")
+    if said[:2] != ["OK", "OK"] or len(said) != len(queues) + 2 or not all(each.isdigit() for each in said[2:]):
+        raise AnsibleFilterError(f"the broker refuses: {[line for line in said if line != 'OK']}")
+    return dict(zip(queues, map(int, said[2:]), strict=True))
+
+
+def broker_queues(answer: str) -> list[str]:
+    """List the queues that the broker knows; nothing when it does not answer.
+
+    :param answer: what redis-cli printed for `broker_commands`.
+    """
+    try:
+        return sorted(_state(answer))
+    except ValueError:
+        return []
+
+
+def queue_lines(answer: str) -> list[str]:
+    """Say what each queue holds.
+
+    :param answer: what redis-cli printed for `broker_commands`.
+    """
+    try:
+        states = _state(answer)
+    except ValueError as error:
+        return [f"the broker does not tell: {error}"]
+    return [
+        f"{queue:<20} {state['waiting']:>7} waiting {state['taken']:>5} taken {sum(state['parked'].values()):>5} parked "
+        f"{state['letters']:>5} dead letters"
+        for queue, state in sorted(states.items())
+    ]
 
 
 def broker_commands(queues: list[str], default_queue: str, login: str, index: int = 0) -> str:
@@ -147,4 +248,6 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
-        return {filter_.__name__: filter_ for filter_ in (broker_commands, broker_lines, leaving_queue_problems)}
+        changes = (purge_commands, retry_commands, broker_counts)
+        told = (broker_commands, broker_lines, broker_queues, queue_lines, leaving_queue_problems)
+        return {filter_.__name__: filter_ for filter_ in (*told, *changes)}

@@ -216,9 +216,29 @@ def nginx_refusal(message: str, configuration: str, mark: str) -> str:
     return f"{said[1]}, {place}: {line}"
 
 
+def maintenance_problems(state: str, networks: list[str], page: str, deployed: bool) -> list[str]:
+    """Refuse what cannot be done for `make maintenance`.
+
+    :param state: STATE: `on`, `off`, or empty to be told.
+    :param networks: ALLOW: networks and addresses whose requests go to the site.
+    :param page: PAGE: a file on the controller; empty for the page that comes with the role.
+    :param deployed: whether nginx's configuration of the site has a place for it.
+    """
+    problems = _network_problems("ALLOW", networks)
+    if state not in ("", "on", "off"):
+        problems.append(f"STATE is {state!r}: set it to on or off.")
+    if page and not Path(page).is_file():
+        problems.append(f"PAGE is {page!r}, which is no file on this machine: give the path of an HTML page.")
+    if state != "on" and (networks or page):
+        problems.append("ALLOW and PAGE are for STATE=on.")
+    if state and not deployed:
+        problems.append("nginx does not know of maintenance yet: run make deploy first.")
+    return problems
+
+
 class FilterModule:
     """The filters."""
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
-        return {"edge_problems": edge_problems, "nginx_refusal": nginx_refusal}
+        return {filter_.__name__: filter_ for filter_ in (edge_problems, maintenance_problems, nginx_refusal)}
