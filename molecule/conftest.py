@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.deployment import Answer, Deployment, deployed
-from support.hosts import redis_client, root_shell
+from support.hosts import entries, redis_client, root_shell
 from support.sandbox import attempted
 
 
@@ -65,12 +65,12 @@ def redis(shell: Callable[[str], str], deployment: Deployment) -> Callable[..., 
 
 @pytest.fixture
 def journal(host: Any) -> Callable[[str], list[tuple[float, str]]]:
-    """Return what a unit has logged since the test began: each line with its time, in seconds since 1970."""
+    """Return what a unit has logged since the test began: each entry's text with its time, in seconds since 1970."""
     since = host.check_output("date +%s.%N")
 
     def read(unit: str) -> list[tuple[float, str]]:
-        lines = host.check_output(f"journalctl --output=short-unix --since=@{since} --unit={unit}").splitlines()
-        return [(float(at), line) for at, _, line in (line.partition(" ") for line in lines) if at[0].isdigit()]
+        found = entries(host, f"--since=@{since} --unit={unit}")
+        return [(int(entry["__REALTIME_TIMESTAMP"]) / 1e6, entry["MESSAGE"]) for entry in found]
 
     return read
 

@@ -146,7 +146,7 @@ class Edge:
             | {"nginx_tls_certificate": str(certificate[0]), "nginx_tls_key": str(certificate[1])}
             | variables
         )
-        self.log = self.folder / "log"
+        self.log, self.access = self.folder / "log", self.folder / "access"
         self.process = None
 
     def command(self, *more):
@@ -158,7 +158,7 @@ class Edge:
         own = own.replace("/etc/nginx/error_pages", str(self.folder / "error_pages"))
         own = own.replace("/usr/lib/nginx/modules", str(root / "usr/lib/nginx/modules"))
         own = re.sub(r"listen 80\b", f"listen {self.http}", re.sub(r"listen 443\b", f"listen {self.https}", own))
-        own = re.sub(r"access_log .*;", "access_log off;", own)
+        own = re.sub(r"access_log \S+ (\w+);", rf"access_log {self.folder}/access \1;", own)
         (self.folder / "nginx.conf").write_text(keep_files_in(self.folder, own))
         general = f"daemon off; pid {self.folder}/pid; error_log {self.log};"
         where = ["-p", str(self.folder), "-c", str(self.folder / "nginx.conf"), "-e", str(self.log), "-g", general]

@@ -69,6 +69,7 @@ INSIDE: dict[str, list[Any]] = {
         ["manage.py x"],
     ],
     "app_own_settings": [["cach"], ["cache", 1], ["cache,celery"]],
+    "app_log_redact": [["(a"], ["a*"], [""], [1], ["a\nb"]],
     "app_email": [
         {"port": 25},
         {"host": "a b"},
@@ -332,6 +333,7 @@ MOST = {
     "app_hooks": {"before_migrate": ["manage.py x 'a b' \"c\" 50% $HOME"], "after_activate": ["true", "bin/purge"]},
     "app_timers": {"b": {"command": "true", "calendar": "Mon..Fri 08:30 Europe/Berlin", "random_delay": 86400}},
     "app_email": {"host": "mx.example.org", "port": 65535, "encryption": "tls", "sender": "Shop <a@b.example>"},
+    "app_log_redact": [r"[\w.+-]+@[\w-]+\.[\w.-]+", r"(?<=token=)[^&\s'\"]+"],
     "app_beat": {"network": ["::1"], "sandbox": ["process_priorities"], "writable": ["beat"]},
     "app_network": ["203.0.113.0/24", "10.1.2.3", "2001:DB8::/32", "0.0.0.0/1"],
     "app_sandbox": OPTIONS["app_sandbox"]["choices"],

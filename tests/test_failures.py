@@ -32,6 +32,18 @@ def test_of_a_traceback_the_applications_lines_and_the_last_one_are_shown():
     assert shown.startswith("Starting blog-web") and shown.endswith("Failed with result 'exit-code'.")
 
 
+def test_traceback_that_is_one_entry_is_cut_short_too():
+    first, *rest = JOURNAL.splitlines()[1:-2]
+    entry = "\n".join([f"2026-01-02T03:04:05+0000 web1 blog-web[7]: {first}", *(f"{' ' * 42}{line}" for line in rest)])
+    shown = own_lines(entry, "/srv/blog/releases/")
+    assert (
+        "line 7, in newest" in shown and "line 500" in shown and "arbiter.py" not in shown and "line 400" not in shown
+    )
+    assert shown.endswith(f"{' ' * 42}redis.exceptions.AuthenticationError: Authentication required.")
+    chained = own_lines(f"{entry}\n{' ' * 42}During handling of the above\n{' ' * 42}{rest[1]}", "/srv/blog/releases/")
+    assert "Authentication required.\n" in chained and "During handling" in chained
+
+
 def test_traceback_without_a_line_of_the_applications_is_shown_whole():
     other = JOURNAL.replace("a1/blog/posts.py", "a1/.venv/lib/posts.py")
     assert own_lines(other, "/srv/blog/releases/") == other.rstrip("\n")

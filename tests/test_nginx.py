@@ -1,6 +1,7 @@
 """What nginx does with the configuration that the role renders: nginx itself, real requests, a small application behind it."""
 
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -643,6 +644,36 @@ def test_proxy_protocol_names_the_client(served, version):
     assert (plain.status, plain.get("Location")) == (301, f"https://{NAME}/a")
     with pytest.raises((ssl.SSLError, ConnectionError)):
         edge.request("/", source=BALANCER)
+
+
+def known_id(answer):
+    """The id of a request, which the application was told and the client is."""
+    assert asked(answer)["headers"]["x-request-id"] == answer.get("X-Request-ID")
+    return answer.get("X-Request-ID")
+
+
+def test_request_has_an_id_in_the_log_for_the_application_and_for_the_client(served):
+    edge = served(nginx_locations=[{"path": "/own/", "headers": {"X-A": "b"}}, {"path": "/gone/", "redirect": "/"}])
+    (edge.static / "a.css").write_text("a")
+    pages = ["/page", "/own/page", "/missing?status=404", "/page?X-Request-ID=the-applications-own"]
+    ids = [known_id(edge.request(path)) for path in (pages[0], pages[1], pages[3])]
+    ids += [edge.request(path).get("X-Request-ID") for path in ("/static/a.css", "/gone/", "/static/missing", pages[2])]
+    assert len(set(ids)) == len(ids) and all(re.fullmatch("[0-9a-f]{32}", each) for each in ids)
+    logged = [line.rsplit(" ", 1)[1] for line in edge.access.read_text().splitlines()]
+    assert logged[-len(ids) :] == ids
+    assert known_id(edge.request("/", headers={"X-Request-ID": "from-a-client"})) != "from-a-client"
+
+
+def test_id_of_a_load_balancer_is_the_requests_if_it_is_one(served):
+    edge, given = served(**MAIN), {"X-Request-ID": "1-67891233:abc=/x@y"}
+    assert known_id(edge.request("/", source=BALANCER, headers=given)) == given["X-Request-ID"]
+    assert known_id(edge.request("/", source="127.0.0.9", headers=given)) != given["X-Request-ID"]
+    for wrong in ("", "a b", "a;b", 'a"b', "a" * 129):
+        seen = known_id(edge.request("/", source=BALANCER, headers={"X-Request-ID": wrong}))
+        assert re.fullmatch("[0-9a-f]{32}", seen), wrong
+    passing = served(**MAIN, nginx_proxy_protocol=True)
+    first = proxied(1, "203.0.113.7")
+    assert known_id(passing.request("/", source=BALANCER, first=first, headers=given)) != given["X-Request-ID"]
 
 
 def test_limits_are_the_clients_behind_a_load_balancer(served):

@@ -56,6 +56,7 @@ def rendered(name, **variables):
         "app_managed": {},
         "app_redis_names": {"cache": "cache"},
         "app_database_pooled": False,
+        "app_log_redact": ["token=[^&]+"],
     }
     return Templar(DataLoader(), variables=known | variables).template(trust_as_template("{{ " + name + " }}"))
 
@@ -104,7 +105,7 @@ def test_runtime_reads_what_a_release_has(several, tmp_path, monkeypatch):
     assert deployment.given == {"CHANGED"} and deployment.own == set() and deployment.celery == "shop.celery:app"
     assert deployment.hosts == ["shop.example.org"] and deployment.origins == ["https://shop.example.org:8443"]
     assert (deployment.media_url, deployment.private_url) == ("/media/", "/protected/")
-    assert deployment.email["encryption"] == "starttls"
+    assert deployment.email["encryption"] == "starttls" and deployment.log_redact == ("token=[^&]+",)
     database, login = deployment.database, "cache:p%40ss%2Fword"
     assert (database["NAME"], database["USER"], database["PASSWORD"]) == ("shop", "shop_a", "secret1")
     if several:

@@ -252,3 +252,15 @@ def test_program_that_the_release_has_is_started_by_its_path():
     assert values(unit("service", "bot", **given), "ExecStart") == [f'"{root}/bot.sh" "-v"']
     (timer,) = values(unit("timer", "report", **given), "ExecStart")
     assert timer.endswith(f'/lock "{root}/bin/report"')
+
+
+def test_what_a_unit_logs_names_its_part_and_its_release():
+    parts = {"web": "web", "beat": "beat", "default": "worker-default", "pdf": "worker-pdf"}
+    parts |= {"bot": "service-bot", "report": "timer-report"}
+    for name, text in units().items():
+        assert values(text, "SyslogIdentifier") == [f"site-{parts[name]}"]
+        assert f"SYSLOG_IDENTIFIER=site-{parts[name]}" in values(text, "Environment"), (
+            "what the runtime sends has it too"
+        )
+        queue = [f"QUEUE={name}"] if name in QUEUES else []
+        assert values(text, "LogExtraFields") == ["RELEASE=@RELEASE@", *queue]

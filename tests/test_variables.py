@@ -129,9 +129,12 @@ def test_an_option_that_is_left_out_has_its_default():
         ("app_environment", {"A": [1]}, "app_environment.A is [1]; it must be a text or a number."),
         ("app_secrets", {"a": 5}, "app_secrets.a is of the type int; it must be a text that is not empty and contains no NUL."),
         ("app_own_settings", ["cache", "data base"], "app_own_settings[1] is 'data base'; it must be environment, database, cache, "
-         "channels, secret_key, hosts, debug, security, static, media, email, apps, celery or results."),
+         "channels, secret_key, hosts, debug, security, static, media, email, logging, apps, celery or results."),
         ("app_environment", {"DJANGO_SETTINGS_MODULE": "a.b"},
          "app_environment.DJANGO_SETTINGS_MODULE is set by the units themselves: remove it."),
+        ("app_log_redact", ["a", "(b"], "app_log_redact[1] is '(b', which is no regular expression of Python: missing ), unterminated "
+         "subpattern at position 0."),
+        ("app_log_redact", ["x*"], "app_log_redact[0] is 'x*', which matches an empty text: name at least one character."),
         ("app_email", {"port": 25}, "app_email has no host: name the SMTP server, or leave app_email out."),
         ("app_email", {"host": "mx.example.org", "encryption": "ssl"},
          "app_email.encryption is 'ssl'; it must be starttls, tls or none."),

@@ -24,6 +24,20 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str | Callable[
         time.sleep(0.25)
 
 
+def entries(host: Any, what: str) -> list[dict[str, Any]]:
+    """Return entries of a host's journal, oldest first, each a mapping of its fields.
+
+    :param what: arguments of journalctl, such as `--unit=shop-web@*` or `REQUEST_ID=...`.
+    """
+    lines = host.check_output(f"journalctl --output=json --all --no-pager {what}").splitlines()
+    found = [json.loads(line) for line in lines]
+    for entry in found:
+        if isinstance(text := entry.get("MESSAGE") or "", list):  # bytes of a text that cannot be printed
+            text = bytes(text).decode(errors="replace")
+        entry["MESSAGE"] = text
+    return found
+
+
 def root_shell(host: Any) -> Callable[[str], str]:
     """Make a function that runs a script as root and returns what it prints.
 

@@ -1,11 +1,10 @@
 """One Beat ticks, however many there are: another takes over from it, and no tick comes twice."""
 
 import itertools
-import json
 import re
 
 import pytest
-from support.hosts import wait_for
+from support.hosts import entries, wait_for
 from support.playbooks import output, play
 from support.units import current, instances
 
@@ -60,10 +59,9 @@ def ticks(host, deployment, manage):
     manage(START)
 
     def read(entry="tick"):
-        journal = f"journalctl --output=json --no-pager --since=@{since} --unit='{deployment.app_name}-beat@*'"
-        lines = host.check_output(f"{journal} --grep='Sending due task {entry} ' || true").splitlines()
-        entries = [json.loads(line) for line in lines]
-        return [(int(e["__REALTIME_TIMESTAMP"]) / 1e6, e["_PID"]) for e in entries]
+        found = entries(host, f"--since=@{since} --unit='{deployment.app_name}-beat@*'")
+        sent = [each for each in found if f"Sending due task {entry} " in each["MESSAGE"]]
+        return [(int(each["__REALTIME_TIMESTAMP"]) / 1e6, each["_PID"]) for each in sent]
 
     yield read
     manage(END)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from ipaddress import ip_address, ip_network
@@ -48,6 +48,7 @@ OWN_ENVIRONMENT |= {"DJANGO_SETTINGS_MODULE", "APP_SETTINGS_MODULE"}  # app_sett
 OWN_ENVIRONMENT |= {
     "REDIS_USERNAME",
     "START_TIMEOUT",
+    "SYSLOG_IDENTIFIER",
     "WORKER_ARGUMENTS",
     "CREDENTIALS_DIRECTORY",
     "NOTIFY_SOCKET",
@@ -369,6 +370,7 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], us
     email = values.get("app_email") or {}
     if email and not email.get("host"):
         problems.append("app_email has no host: name the SMTP server, or leave app_email out.")
+    problems += _pattern_problems("app_log_redact", values.get("app_log_redact", []))
     # An older vault may have passwords of users that were removed. They are ignored.
     known = {*users, *values.get("app_redis_passwords", {})}
     for user, password in values.get("app_redis_passwords_before", {}).items():
@@ -378,6 +380,19 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], us
                 f"{', '.join(users)}: make rotate-secret sets it."
             )
     return problems + _network_problems(values) + _managed_problems(values) + _reserved_problems(values, users)
+
+
+def _pattern_problems(name: str, patterns: Sequence[str]) -> list[str]:
+    """Say which elements are no regular expressions, or such as match an empty text, and so between all characters."""
+    problems = []
+    for index, pattern in enumerate(patterns):
+        try:
+            wrong = "matches an empty text: name at least one character" if re.search(pattern, "") else ""
+        except re.error as error:
+            wrong = f"is no regular expression of Python: {error}"
+        if wrong:
+            problems.append(f"{name}[{index}] is {pattern!r}, which {wrong}.")
+    return problems
 
 
 # What is for a provider's server, to the variable with its address.

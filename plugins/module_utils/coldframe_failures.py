@@ -204,6 +204,7 @@ def own_lines(text: str, folder: str) -> str:
     has_own = any((match := FRAME.match(line)) and is_its(match["file"]) for line in text.splitlines())
     kept: list[str] = []
     frames: list[tuple[bool, list[str]]] = []
+    indent = ""
 
     def close() -> None:
         """Keep the application's frames and the last one, if there is one of the application's."""
@@ -217,7 +218,9 @@ def own_lines(text: str, folder: str) -> str:
     for line in text.splitlines():
         if match := FRAME.match(line):
             frames.append((is_its(match["file"]), [line]))
-        elif frames and line.startswith(" "):
+            indent = match["indent"]
+        # What is further in; journalctl indents all lines of an entry but the first.
+        elif frames and line.startswith(f"{indent} "):
             frames[-1][1].append(line)
         else:
             close()

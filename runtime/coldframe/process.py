@@ -8,6 +8,7 @@ A worker is ready when it consumes from the broker; Beat, when it ticks or stand
 from __future__ import annotations
 
 # ruff: noqa: E402
+import logging
 import sys
 import threading
 from typing import Any
@@ -20,11 +21,22 @@ if __name__ == "__main__":
     start.begin()  # before the imports that take a second of the processor, on a busy host many
 
 from celery.__main__ import main
-from celery.signals import celeryd_init, worker_ready, worker_shutting_down
+from celery.app.defaults import DEFAULT_PROCESS_LOG_FMT, DEFAULT_TASK_LOG_FMT
+from celery.app.log import TaskFormatter
+from celery.signals import (
+    after_setup_logger,
+    after_setup_task_logger,
+    celeryd_init,
+    worker_process_init,
+    worker_ready,
+    worker_shutting_down,
+)
+from celery.utils.log import get_multiprocessing_logger
 from celery.worker import state
 
 from coldframe import overlay, probe, seams, settings_check
 from coldframe.beat import lease
+from coldframe.logs import ids, journal
 from coldframe.sending import amqp
 from coldframe.worker import consumer, heartbeat, limits, processors, transport, unknown
 from coldframe.worker.status import Status
@@ -40,6 +52,26 @@ def notify(message: str) -> None:
 
 
 status = Status(notify)
+
+
+@after_setup_logger.connect
+def on_after_setup_logger(logger: logging.Logger, format: str, **_: object) -> None:
+    """Send Celery's records to the journal, which has time, process and level as fields. A format of one's own stays."""
+    formatter = logging.Formatter() if format == DEFAULT_PROCESS_LOG_FMT else None
+    journal.adopt([logger, get_multiprocessing_logger()], formatter)
+
+
+@after_setup_task_logger.connect
+def on_after_setup_task_logger(logger: logging.Logger, format: str, **_: object) -> None:
+    """Do the same with what tasks log by `get_task_logger`."""
+    formatter = TaskFormatter("%(task_name)s[%(task_id)s]: %(message)s", use_color=False)
+    journal.adopt([logger], formatter if format == DEFAULT_TASK_LOG_FMT else None)
+
+
+@worker_process_init.connect
+def on_worker_process_init(**_: object) -> None:
+    """Make a process of the pool known to the journal."""
+    journal.announce("A process of the pool has started.")
 
 
 @celeryd_init.connect
@@ -75,6 +107,7 @@ def on_worker_shutting_down(**_: object) -> None:
 
 if __name__ == "__main__":
     amqp.install()
+    ids.install()
     probe.install()
     heartbeat.install()
     lease.install(notify)

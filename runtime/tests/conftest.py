@@ -92,6 +92,59 @@ def listen(path):
     return said, end
 
 
+def of_journal(file):
+    """What systemd sets where stderr is the journal, for a file in its place."""
+    there = os.fstat(file.fileno())
+    return {"JOURNAL_STREAM": f"{there.st_dev}:{there.st_ino}"}
+
+
+class Journal:
+    """The socket of systemd's journal: reads its native protocol, as the journal does."""
+
+    def __init__(self, path):
+        """Listen."""
+        self.path, self.entries = str(path), []
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        """Read entries, also those that are too long for a datagram and come as a file."""
+        with suppress(OSError):
+            while True:
+                data, files, *_ = socket.recv_fds(self.socket, 1 << 20, 1)
+                for file in files:
+                    with open(file, "rb") as memory:
+                        memory.seek(0)
+                        data = memory.read()
+                self.entries.append(self.parsed(data))
+
+    @staticmethod
+    def parsed(data):
+        """Return the fields of an entry. Raises ValueError for one that the journal would not read."""
+        entry = {}
+        while data:
+            name, data = data.split(b"\n", 1)
+            if b"=" in name:
+                name, value = name.split(b"=", 1)
+            else:
+                length = int.from_bytes(data[:8], "little")
+                value, end, data = data[8 : 8 + length], data[8 + length : 9 + length], data[9 + length :]
+                assert end == b"\n"
+            entry[name.decode()] = value.decode()
+        return entry
+
+    def of(self, **wanted):
+        """Return the entries with these fields; of MESSAGE a part is enough."""
+        text = wanted.pop("MESSAGE", "")
+        found = (entry for entry in self.entries if text in entry["MESSAGE"])
+        return [entry for entry in found if wanted.items() <= entry.items()]
+
+    def wait(self, seconds=20, **wanted):
+        """Return the first entry with these fields, once it is there."""
+        return wait_for(lambda: self.of(**wanted), seconds, f"the journal has {wanted}")[0]
+
+
 class Process:
     """A process of a unit, and what it says to systemd."""
 
@@ -103,6 +156,7 @@ class Process:
         command = [sys.executable, "-m", "coldframe.process", "--app=project", *command, "--loglevel=INFO"]
         environment = environment | {"NOTIFY_SOCKET": str(folder / "notify"), "PYTHONFAULTHANDLER": "1"}
         with self.log.open("w") as log:
+            environment |= of_journal(log) if "JOURNAL_SOCKET" in environment else {}
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=HERE)
 
     def ready(self):
@@ -272,6 +326,14 @@ def start(server, environment, tmp_path):
 
 
 @pytest.fixture
+def journal(tmp_path):
+    """The journal, for processes whose JOURNAL_SOCKET is its path."""
+    journal = Journal(tmp_path / "journal")
+    yield journal
+    journal.socket.close()
+
+
+@pytest.fixture
 def site(server, settings, environment, tmp_path):
     """Make a project."""
     server.start()
@@ -309,6 +371,7 @@ def run(site, server, tmp_path):
         variables |= {"NOTIFY_SOCKET": str(tmp_path / f"notify{len(started)}")}
         command = [sys.executable, "-m", "coldframe.process", f"--app={own.celery}", *arguments, "--loglevel=INFO"]
         with log.open("w") as file:
+            variables |= of_journal(file) if "JOURNAL_SOCKET" in variables else {}
             process = subprocess.Popen(command, cwd=own.folder, env=own.unit() | variables, stdout=file, stderr=file)
         started.append((process, notify, log))
         wait_for(lambda: any("READY=1" in each for each in said) or process.poll() is not None, 40, "it is ready")

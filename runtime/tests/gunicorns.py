@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 import jinja2
-from conftest import listen, wait_for
+from conftest import listen, of_journal, wait_for
 
 TEMPLATE = Path(__file__).parents[2] / "roles/gunicorn/templates/gunicorn.conf.py.j2"
 # As systemd starts a service that has a socket: sd_listen_fds(3).
@@ -90,6 +90,7 @@ class Gunicorn:
         with self.log.open("w") as log, socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.path)
             listener.listen()
+            own |= of_journal(log) if "JOURNAL_SOCKET" in environment else {}
             number = listener.fileno()
             command = [sys.executable, "-c", ACTIVATE, str(number), "-m", "gunicorn", "--config=gunicorn.conf.py"]
             self.process = subprocess.Popen(
@@ -100,10 +101,10 @@ class Gunicorn:
         """Wait until it is."""
         wait_for(lambda: any("READY=1" in each for each in self.said) or self.process.poll(), 30, "it is ready")
 
-    def get(self, path):
-        """Return the body of a page."""
+    def get(self, path, **headers):
+        """Return the body of a page, for a client with further headers."""
         connection = Connection(self.path, timeout=10)
-        connection.request("GET", path, headers=EDGE)
+        connection.request("GET", path, headers=EDGE | headers)
         return connection.getresponse().read()
 
 

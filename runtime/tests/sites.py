@@ -49,6 +49,7 @@ class Site:
         }
         self.own, self.email, self.email_logged, self.celery = [], {}, False, celery
         self.cache_user, self.cache_databases, self.pooled = "cache", 16, False
+        self.redact = []
         self.media_url, self.private_url = "/media/", "/protected/"
         self.variables, self.path, self.environment = {}, folder, environment
 
@@ -66,6 +67,7 @@ class Site:
             "cache_user": self.cache_user,
             "cache_databases": self.cache_databases,
             "database_pooled": self.pooled,
+            "log_redact": self.redact,
         }
         file.write_text(json.dumps(values))
         environment = {

@@ -121,6 +121,8 @@ def test_message_is_stored_as_it_would_have_been_sent(own, server):
     code = """
 import datetime, decimal, uuid
 from celery.result import AsyncResult
+from coldframe.logs import ids
+ids.of_request("request-1")
 values = [datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), decimal.Decimal("1.50"), uuid.UUID(int=7), b"\\xff", "\\0ü"]
 def send(seconds, **options):
     word.s(*values).on_error(word.si("e")).apply_async(
@@ -139,6 +141,7 @@ say([AsyncResult("t1").state, turn(False), len(stored()), turn(), stored()])
     assert ask(own, code) == ["PENDING", False, 3, False, []]
     messages = sent(server)
     assert len(messages) == 6 and messages[0]["headers"]["correlation"] == "c1"
+    assert messages[0]["headers"]["request_id"] == "request-1"
     for message in messages:
         message["headers"].pop("eta")
         message["properties"].pop("delivery_tag")

@@ -263,7 +263,10 @@ def test_application_that_knows_the_deployment_has_what_it_had(site):
     )
     assert (key, answer, backend) == (SECRET_KEY, "b", "django-db") and installed.count("django_celery_beat") == 1
     changed = [line.partition(" (")[0] for line in own.report() if " -> " in line]
-    assert changed == ["INSTALLED_APPS: without coldframe.delayed -> with coldframe.delayed"]
+    assert changed == [
+        "LOGGING: not set -> INFO and above to the journal",
+        "INSTALLED_APPS: without coldframe.delayed -> with coldframe.delayed",
+    ]
     own.own = sorted(overlay.SECTIONS)
     by_itself = own.manage(code)
     assert by_itself[1:5] == [cache, key, answer, backend], "the same by itself"

@@ -271,6 +271,7 @@ DEPLOYMENT = Deployment(
     cache_user="cache",
     cache_databases=16,
     database_pooled=False,
+    log_redact=(),
 )
 BROKER = "rediss://10.0.0.41:6379/0?credential_provider=coldframe.credentials.Redis"
 

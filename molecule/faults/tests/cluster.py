@@ -89,5 +89,8 @@ class Cluster:
     def journals(self, since: float) -> str:
         """What the hosts' services logged last, since a time (seconds since 1970)."""
         units = f"--unit='{self.app}-*' --unit='redis-server@*' --unit='postgresql@*'"
-        command = f"journalctl --no-pager --output=short-iso --since=@{since:.0f} {units} | grep -v ' INFO \\| 20[01] ' | tail -n 40"
+        usual = r" INFO \| 20[01] \| received$\| succeeded in "
+        command = (
+            f"journalctl --no-pager --output=short-iso --since=@{since:.0f} {units} | grep -v '{usual}' | tail -n 40"
+        )
         return "\n".join(f"--- {name}\n{host.run(command).stdout}" for name, host in self.hosts.items())

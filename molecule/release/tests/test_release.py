@@ -12,7 +12,7 @@ import pytest
 import yaml
 from scene import LONG, P99_MS, Scene, assert_served
 from support.deployment import Deployment
-from support.hosts import wait_for
+from support.hosts import entries, wait_for
 from support.load import summary
 from support.playbooks import ROOT, ansible, changed, output
 
@@ -331,16 +331,11 @@ def test_nothing_was_lost_in_the_end(host, manage, scene, capsys):
 
 def test_never_two_beats_and_no_tick_twice(host, manage, scene):
     done = int(manage("from orders.models import Heartbeat; print(Heartbeat.objects.latest('pk').pk)"))
-
-    def journal(what):
-        lines = host.check_output(f"journalctl --output=json --no-pager {what}").splitlines()
-        return [json.loads(line) for line in lines]
-
     # pragma: allowlist nextline secret
     starting, stopped = "7d4958e842da4a758f6c1cdc7b36dcc5", "9d1aaa27d60140bd96365438aad20286"
     events = [
         (int(entry["__REALTIME_TIMESTAMP"]) / 1e6, entry["UNIT"], entry["MESSAGE_ID"] == starting)
-        for entry in journal(f"MESSAGE_ID={starting} MESSAGE_ID={stopped}")
+        for entry in entries(host, f"MESSAGE_ID={starting} MESSAGE_ID={stopped}")
         if entry["UNIT"].startswith(f"{scene.app}-beat@")
     ]
     assert len(events) > 5
@@ -350,8 +345,8 @@ def test_never_two_beats_and_no_tick_twice(host, manage, scene):
 
     ticks = [
         int(entry["__REALTIME_TIMESTAMP"]) / 1e6
-        for entry in journal(f"--unit='{scene.app}-beat@*'")
-        if "Sending due task heartbeat" in str(entry["MESSAGE"])
+        for entry in entries(host, f"--unit='{scene.app}-beat@*'")
+        if "Sending due task heartbeat" in entry["MESSAGE"]
     ]
     gaps = [b - a for a, b in itertools.pairwise(ticks[2:])]  # the first two are from before the schedule was changed
     assert min(gaps) > TICK - 1, f"a tick came twice: {sorted(gaps)[:3]}"

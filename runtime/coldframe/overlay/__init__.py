@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from coldframe.overlay import apps, cache, channels, database, environment, files, mail, site
+from coldframe.overlay import apps, cache, channels, database, environment, files, logs, mail, site
 from coldframe.overlay.deployment import Deployment
 from coldframe.overlay.record import Settings
 
@@ -40,6 +40,7 @@ SECTIONS: dict[str, Callable[[Settings, Deployment], None] | None] = {
     "static": files.lay_static,
     "media": files.lay_media,
     "email": mail.lay,
+    "logging": logs.lay,
     "apps": apps.lay,
     "celery": None,
     "results": None,

@@ -39,6 +39,8 @@ class Deployment:
     """How many databases of that Redis are the application's, from the index in CACHE_URL."""
     database_pooled: bool
     """Whether each transaction may have another connection to PostgreSQL (`app_database_pooled`)."""
+    log_redact: tuple[str, ...]
+    """Regular expressions of what is hidden in log records (`app_log_redact`)."""
 
     @classmethod
     def read(cls) -> Deployment:
@@ -56,6 +58,7 @@ class Deployment:
             cache_user=values["cache_user"],
             cache_databases=values["cache_databases"],
             database_pooled=values["database_pooled"],
+            log_redact=tuple(values["log_redact"]),
         )
 
     def secret(self, name: str) -> str:

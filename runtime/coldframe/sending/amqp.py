@@ -1,4 +1,4 @@
-"""Extends how Celery sends tasks: the deployment's routes, and countdowns and ETAs of any length.
+"""Extends how Celery sends tasks: the deployment's routes, the id of the request, and countdowns and ETAs of any length.
 
 The deployment's routes take precedence over the application's for the tasks that they name.
 """
@@ -13,6 +13,7 @@ from celery import Celery
 from celery.app import amqp, routes
 
 from coldframe import seams, settings_check
+from coldframe.logs import ids
 from coldframe.seams import extends
 from coldframe.sending import countdown, kombu55
 
@@ -25,11 +26,12 @@ class AMQP(amqp.AMQP):
     _rtable: Any
 
     def _create_task_sender(self) -> Callable[..., Any]:
-        """Return the function that sends tasks, which stores those with a long delay."""
+        """Return the function that sends tasks, with the id of the request. It stores those with a long delay."""
         send = super()._create_task_sender()
 
         @wraps(send)
         def sent(producer: Any, name: str, message: Any, *arguments: Any, **options: Any) -> Any:
+            message.headers.setdefault(ids.HEADER, ids.to_send())
             queue = options.get("queue") or self.app.conf.task_default_queue
             queue = getattr(queue, "name", queue)
             longest = (self.app.conf.get("task_longest_countdown") or {}).get(queue)

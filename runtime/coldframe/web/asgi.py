@@ -1,4 +1,4 @@
-"""Serves the ASGI application behind the edge: the client's address, and an end of WebSockets that clients understand.
+"""Serves the ASGI application behind the edge: the client's address, the request's id, an end of WebSockets that clients know.
 
 Uvicorn would close all WebSockets at once when it is asked to stop. Here they go on for some seconds, so that not all
 clients come back at the same moment as the release changes. Then each is closed with 1001 (going away), and the application
@@ -19,6 +19,7 @@ from gunicorn.util import import_app
 from uvicorn_worker import UvicornWorker
 
 from coldframe import overlay, seams
+from coldframe.logs import ids
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -65,7 +66,7 @@ class WebSocket:
 
 
 class Served:
-    """The ASGI application, with the client's address in each scope, and its open WebSockets."""
+    """The ASGI application, with the client's address and the id of the request in each scope, and its open WebSockets."""
 
     def __init__(self, app: Application, edges: set[str], seconds: int) -> None:
         """Remember the application.
@@ -91,11 +92,15 @@ class Served:
             self.open.discard(socket)
 
     def put_behind_the_edge(self, scope: Message) -> None:
-        """Set client and scheme of a scope to what the edge says of them. Uvicorn's log shows the client too."""
+        """Set client, scheme and id of a scope to what the edge says of them. Uvicorn's log shows the client too."""
         peer = (scope.get("client") or ("",))[0] or ""
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1") if peer in self.edges else ""
+        known = ids.of_request(given).encode()
+        others = [(name, value) for name, value in scope["headers"] if name != b"x-request-id"]
+        scope["headers"] = [*others, (b"x-request-id", known)]
         if peer not in self.edges:
             return
-        headers = dict(scope["headers"])
         client = headers.get(b"x-forwarded-for", b"").decode("latin-1").rpartition(",")[2].strip()
         scope["client"] = (client or peer or "127.0.0.1", 0)
         if headers.get(b"x-forwarded-proto") == b"https":

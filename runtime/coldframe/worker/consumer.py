@@ -12,6 +12,7 @@ from celery.signals import worker_shutdown
 from kombu.exceptions import ContentDisallowed, DecodeError
 from redis.exceptions import ResponseError
 
+from coldframe.logs import ids
 from coldframe.seams import extends
 from coldframe.worker import celery56, message, pool, request, unknown
 from coldframe.worker.held import NOTHING, RETRY, held
@@ -38,14 +39,15 @@ class Consumer(celery56.Consumer):
         handle = super().create_task_handler(*arguments, **options)
 
         def on_task_received(received: Any) -> None:
-            try:
-                wrong = message.flaw(received)
-            except (ContentDisallowed, DecodeError):
-                wrong = ""  # Celery rejects these itself
-            if wrong:
-                self.on_invalid_task(None, received, InvalidTaskError(wrong))
-            else:
-                handle(received)
+            with ids.of_message(received.headers):
+                try:
+                    wrong = message.flaw(received)
+                except (ContentDisallowed, DecodeError):
+                    wrong = ""  # Celery rejects these itself
+                if wrong:
+                    self.on_invalid_task(None, received, InvalidTaskError(wrong))
+                else:
+                    handle(received)
 
         return on_task_received
 

@@ -1,4 +1,4 @@
-"""Closes database connections in the worker's main process.
+"""Closes database connections in the worker's main process, and says for which task it speaks.
 
 That process stores the result of a task that was ended at its time limit, or whose process was killed. Celery 5.7 leaves
 the connection open then. Once it is cut, no further result can be stored, and each new process inherits it.
@@ -12,25 +12,28 @@ from typing import Any
 
 from kombu.utils.imports import symbol_by_name
 
+from coldframe.logs import ids
 from coldframe.worker import celery56
 
 
 class Closing:
-    """A request that closes the database connections after it has stored a result."""
+    """A request that closes the database connections after it has stored a result. Its records have the task's ids."""
 
     __slots__ = ()
 
-    def on_timeout(self, *arguments: Any, **options: Any) -> Any:
+    def on_timeout(self: Any, *arguments: Any, **options: Any) -> Any:
         """Handle a time limit of the task."""
         try:
-            return super().on_timeout(*arguments, **options)  # type: ignore[misc]
+            with ids.of_message(self.request_dict):
+                return super().on_timeout(*arguments, **options)  # type: ignore[misc]
         finally:
             close_connections()
 
-    def on_failure(self, *arguments: Any, **options: Any) -> Any:
+    def on_failure(self: Any, *arguments: Any, **options: Any) -> Any:
         """Handle a failure of the task, or the loss of its process."""
         try:
-            return super().on_failure(*arguments, **options)  # type: ignore[misc]
+            with ids.of_message(self.request_dict):
+                return super().on_failure(*arguments, **options)  # type: ignore[misc]
         finally:
             close_connections()
 
