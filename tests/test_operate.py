@@ -162,8 +162,8 @@ def test_redis_cli_is_a_user_who_may_only_read(make):
 def test_redis_cli_of_a_provider_needs_its_administrator(make):
     broker = {
         "app_broker_url": "rediss://me@redis.example.net:6380/2",
-        "app_broker_password": "given",
-    }  # pragma: allowlist secret
+        "app_broker_password": "given",  # pragma: allowlist secret
+    }
     assert "set ADMIN=1" in make("redis-cli", variables=broker).stderr
     result = make("redis-cli", "ADMIN=1", "CONFIRM=blog", variables=broker)
     assert {call.split()[-1] for call in result.called} == {"two.example.com"}
