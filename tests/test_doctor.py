@@ -247,7 +247,7 @@ def test_what_is_wrong_with_all_hosts_is_told_once(capsys):
 def checked(monkeypatch, *tasks, wrong=()):
     """Check an application, with what the playbook found; return the line, the remedies, and the playbooks that ran."""
     ran, told = [], []
-    monkeypatch.setattr(doctor, "playbook", lambda *arguments: ran.append(arguments[1]) or [*tasks])
+    monkeypatch.setattr(doctor, "played", lambda *arguments: ran.append(arguments[1]) or [*tasks])
     report = doctor.Report()
     monkeypatch.setattr(report, "tell", lambda *line: told.append(line))
     doctor.application(report, "hosts.yml", "live", [], set(wrong))
