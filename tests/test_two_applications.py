@@ -10,7 +10,7 @@ from preflight import beside_problems
 from real_nginx import Edge, Server, nginx
 
 ROOT = Path(__file__).parents[1]
-USER = re.compile(r"^User=\{\{ app_name \}\}-(\w+)$", re.MULTILINE)
+USER = re.compile(r"^User=\{\{ (?:app_name \}\}-|app_users\.)(\w+)", re.MULTILINE)
 
 SHARED = [
     "roles/nginx/templates/nginx.conf.j2",

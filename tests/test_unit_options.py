@@ -264,3 +264,10 @@ def test_what_a_unit_logs_names_its_part_and_its_release():
         )
         queue = [f"QUEUE={name}"] if name in QUEUES else []
         assert values(text, "LogExtraFields") == ["RELEASE=@RELEASE@", *queue]
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_processes_have_a_user_each_or_all_of_them_one(single):
+    kinds = {"web": "web", "beat": "beat", "default": "worker", "pdf": "worker", "bot": "service", "report": "service"}
+    for name, text in units(app_name="bakery", app_single_user=single).items():
+        assert values(text, "User") == [f"bakery-{'web' if single else kinds[name]}"]

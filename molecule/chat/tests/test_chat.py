@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import socket
 import ssl
 import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 import yaml
@@ -21,24 +22,26 @@ from support.playbooks import ROOT, Finished, ansible
 
 ENVIRONMENT = ".sandbox/chat"
 GOING_AWAY = 1001
-PROCESSES = {
+MORE = {
+    "app_single_user": True,
     "app_services": {"heartbeat": {"command": "manage.py heartbeat"}},
     "app_timers": {"sweep": {"command": "manage.py sweep", "calendar": "*:*:0/5"}},
 }
 
 
-def make(target: str) -> Finished:
+def make(target: str, **variables: str) -> Finished:
     """Run a target of the Makefile for the host; it must pass."""
-    done = ansible("make", "--no-print-directory", target, f"ENV={ENVIRONMENT}")
+    words = [f"{name}={value}" for name, value in {"ENV": ENVIRONMENT, **variables}.items()]
+    done = ansible("make", "--no-print-directory", target, *words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
 @pytest.fixture(scope="module")
 def deployment() -> Iterator[Deployment]:
-    """Give the project a service and a timer, and deploy it."""
-    more = ROOT / ENVIRONMENT / "group_vars/all/processes.yml"
-    more.write_text(yaml.safe_dump(PROCESSES))
+    """Give the project a service, a timer, and one user for all of its processes, and deploy it."""
+    more = ROOT / ENVIRONMENT / "group_vars/all/more.yml"
+    more.write_text(yaml.safe_dump(MORE))
     make("deploy")
     yield Deployment(f"{ENVIRONMENT}/hosts.yml", "sandbox")
     more.unlink()
@@ -122,6 +125,25 @@ def test_service_and_timer_run(deployment):
     wait_for(lambda: deployment.request("/counts/").json["swept"] > before["swept"], 30, "the timer's command ran")
     printed = make("status").stdout
     assert "chat-service-heartbeat@" in printed and "chat-timer-sweep@" in printed
+
+
+def test_scheduler_of_the_project_sends_and_holds_the_lease(deployment):
+    before = deployment.request("/counts/").json
+    wait_for(lambda: deployment.request("/counts/").json["rung"] > before["rung"], 20, "a task of the schedule is done")
+    assert deployment.request("/counts/").json["scheduled"] > before["scheduled"], "the project's class sent it"
+    shown = make("ssh", CMD="systemctl show --property=StatusText --value 'chat-beat@*'").stdout
+    assert "ticking" in shown.splitlines(), shown
+
+
+def test_all_processes_are_one_user_who_may_change_the_mode_of_its_files(deployment):
+    parts = ("web@*", "worker-*@*", "beat@*", "service-*@*", "timer-*@*.service")
+    units = " ".join(f"'chat-{part}'" for part in parts)
+    shown = make("ssh", CMD=f"systemctl show --property=Id,User {units}").stdout
+    users = dict(re.findall(r"Id=chat-(\w+).*?\nUser=(\S+)", shown))
+    assert users == dict.fromkeys(("web", "worker", "beat", "service", "timer"), "chat-web")
+    text = f"kept at {time.time()}"
+    assert deployment.request(f"/keep/?text={quote(text)}").status == 202
+    wait_for(lambda: deployment.request("/sealed/").json["text"] == text, 20, "the worker has changed the file of web")
 
 
 def test_websockets_are_closed_as_going_away_and_no_request_is_lost_at_a_deploy(deployment):

@@ -1,8 +1,12 @@
 import asyncio
+from pathlib import Path
 
+from django.conf import settings
 from django.core.cache import cache
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
+
+from .tasks import seal
 
 
 def index(request):
@@ -10,7 +14,20 @@ def index(request):
 
 
 def counts(request):
-    return JsonResponse({"beats": cache.get("beats", 0), "swept": cache.get("swept", 0)})
+    return JsonResponse({name: cache.get(name, 0) for name in ("beats", "swept", "scheduled", "rung")})
+
+
+def keep(request):
+    kept = Path(settings.MEDIA_ROOT, "kept.txt")
+    kept.unlink(missing_ok=True)
+    kept.write_text(request.GET["text"])
+    kept.chmod(0o600)
+    seal.delay(str(kept))
+    return HttpResponse(status=202)
+
+
+def sealed(request):
+    return JsonResponse({"text": cache.get("sealed")})
 
 
 async def events(request):
@@ -22,4 +39,4 @@ async def events(request):
     return StreamingHttpResponse(stream(), content_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
-urlpatterns = [path("", index), path("counts/", counts), path("events/", events)]
+urlpatterns = [path("", index), path("counts/", counts), path("events/", events), path("keep/", keep), path("sealed/", sealed)]
