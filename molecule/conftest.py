@@ -29,14 +29,6 @@ def deployment(host: Any, inventory: str) -> Deployment:
     return deployed(inventory, host.backend.get_hostname())
 
 
-@pytest.fixture(autouse=True)
-def host_of_its_group(request: pytest.FixtureRequest) -> None:
-    """Skip a test of inventory groups that the host is not in."""
-    for mark in request.node.iter_markers("group"):
-        if not set(mark.args) & set(request.getfixturevalue("deployment").group_names):
-            pytest.skip(f"host is not in the group {' or '.join(mark.args)}")
-
-
 @pytest.fixture
 def manage(host: Any, deployment: Deployment) -> Callable[[str], str]:
     """Run Python in the application, on the host, with the web unit's settings; return what it prints."""
@@ -119,6 +111,15 @@ def attempts(host: Any) -> Iterator[Callable[..., dict[str, str]]]:
     """Run support/attempts.py in a unit's sandbox; return the result of each attempt: `done`, or the name of the error."""
     with attempted(host) as run:
         yield run
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Function) -> None:
+    """Skip a test of inventory groups that the host is not in, before any fixture of the test changes that host."""
+    for mark in item.iter_markers("group"):
+        host = item.callspec.params["_testinfra_host"].backend.get_hostname()
+        if not set(mark.args) & set(deployed(os.environ["COLDFRAME_INVENTORY"], host).group_names):
+            pytest.skip(f"host is not in the group {' or '.join(mark.args)}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
