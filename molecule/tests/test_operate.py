@@ -96,9 +96,10 @@ def test_queues_are_told_and_a_change_needs_an_answer(make, deployment, redis):
         redis(f"DEL dead:{queue}")
 
 
-def test_messages_of_a_task_are_deleted(make, deployment, redis):
+def test_messages_of_a_task_are_deleted(make, deployment, manage, redis):
     queue, name = deployment.celery_default_queue or "default", "nobody.knows.this"
-    redis(f'SADD unknown:{queue} {name}\nRPUSH unknown:{queue}:{name} "1700000000 {{}}"')
+    manage(f"from celery import current_app as app; app.send_task({name!r}, queue={queue!r})")
+    wait_for(lambda: redis(f"LLEN unknown:{queue}:{name}") == "1", 20, "no worker knows it")
     done = make("queues", f"PURGE={name}", f"QUEUE={queue}", f"CONFIRM={deployment.app_name}")
     assert done.returncode == 0 and f"1 messages of {name} will be deleted ({queue}: 1)" in output(done)
     assert redis(f"EXISTS unknown:{queue}:{name}") == "0"
