@@ -85,7 +85,7 @@ def test_the_queue_of_a_stopped_worker_has_one_probe_however_often_beat_begins(h
             redis("SELECT 1\nDEL probe:done:default")
             host.check_output(f"systemctl restart {first}")
             wait_for(lambda: redis("SELECT 1\nEXISTS probe:done:default").endswith("1"), 20, "one is done")
-            wait_for(lambda: redis("LLEN bulk") == "1", 5, "one waits")
+            wait_for(lambda: redis("LRANGE bulk 0 -1").count('"task": "coldframe.probe"') == 1, 10, "one waits")
         redis("SELECT 1\nDEL probe:done:bulk")
     finally:
         host.check_output(f"systemctl start {worker}")
