@@ -23,7 +23,8 @@ def before(host, deployment, inventory):
     assert done.returncode == 0, done.stdout + done.stderr
     yield release
     assert play(inventory, "deploy").returncode == 0
-    assert not instances(host, deployment.app_name, "service-*") | instances(host, deployment.app_name, "timer-*")
+    name = deployment.app_name
+    wait_for(lambda: not instances(host, name, "service-*") | instances(host, name, "timer-*"), 60, "all have ended")
 
 
 def of_unit(host, unit, *properties):
