@@ -119,8 +119,9 @@ def pytest_runtest_setup(item: pytest.Function) -> None:
     for mark in item.iter_markers("group"):
         if not hasattr(item, "callspec"):
             return  # it runs on no host
-        host = item.callspec.params["_testinfra_host"].backend.get_hostname()
-        if not set(mark.args) & set(deployed(os.environ["COLDFRAME_INVENTORY"], host).group_names):
+        host: Any = item.callspec.params["_testinfra_host"]
+        groups = deployed(os.environ["COLDFRAME_INVENTORY"], host.backend.get_hostname()).group_names
+        if not set(mark.args) & set(groups):
             pytest.skip(f"host is not in the group {' or '.join(mark.args)}")
 
 
