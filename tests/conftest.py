@@ -3,6 +3,7 @@
 Fixtures of several files are here too.
 """
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ansible.module_utils.__path__.append(str(ROOT / "plugins/module_utils"))
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would each program that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
