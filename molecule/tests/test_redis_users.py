@@ -97,7 +97,9 @@ def test_cache_refuses_what_is_an_administrators(redis, command):
 def test_nobody_but_the_application_writes_the_cache(redis):
     """Django unpickles what it reads from there."""
     users = re.findall(r"^user (\S+) on", redis("ACL LIST", instance="cache"), re.M)
-    assert set(users) == {"admin", "cache"}
+    assert set(users) == {"admin", "cache", "reader"}
+    for command in ("SET k x", "DEL k", "FLUSHDB", "EVAL x 0"):
+        assert "no permissions" in redis(f"ACL DRYRUN reader {command}", instance="cache")
 
 
 # One Celery application for the three users, in index 1 of the broker: its queue is nobody else's there.
