@@ -271,3 +271,7 @@ def test_processes_have_a_user_each_or_all_of_them_one(single):
     kinds = {"web": "web", "beat": "beat", "default": "worker", "pdf": "worker", "bot": "service", "report": "service"}
     for name, text in units(app_name="bakery", app_single_user=single).items():
         assert values(text, "User") == [f"bakery-{'web' if single else kinds[name]}"]
+
+
+def test_no_unit_is_given_up_because_it_was_started_often():
+    assert {name for name, text in units().items() if values(text, "StartLimitIntervalSec") != ["0"]} == set()
