@@ -214,7 +214,7 @@ test-unit: .venv/.ready ## Run unit tests, house rules and the tests of the runt
 
 test-versions: .venv/.ready ## Run the tests of the runtime with the older versions of Celery and kombu
 	@mkdir -p .cache
-	@bin/test-runtime molecule/versions/*.txt $(call log_as,versions)
+	@nice -n 19 bin/test-runtime molecule/versions/*.txt $(call log_as,versions)
 
 test-app: sandbox ## Run the example application's own tests, against PostgreSQL and Redis on the sandbox host
 	@$(only_example)ansible-playbook -i inventories/sandbox playbooks/test_app.yml
@@ -258,7 +258,7 @@ scenario-%: .venv/.ready ## Step of test-hosts, test-faults, test-adopt and test
 	@mkdir -p .cache
 	@molecule test -s $* $(call log_as,$*)
 
-# The older versions take their turn beside the longest scenario.
+# The older versions take what the longest scenario leaves of the processors.
 test: export BESIDE_DEFAULT = test-versions
 test: check test-hosts ## Run check, test-versions and test-hosts
 
