@@ -249,6 +249,7 @@ def test_wheels_are_built_with_the_servers_debian_and_then_locked(ops, tmp_path,
     assert "image:bookworm" in called and called.rstrip().endswith("build pylibmc==1.6.3 docopt==0.6.2")
     assert f"--volume={ops}/.wheels:/wheels" in called and "python3-dev" in called
     told = relock.lock({"ENV": str(ops), "DEBIAN": "12"})
+    assert "Set app_packages_from: controller in " in capsys.readouterr().out
     assert "docopt 0.6.2 is new" in told and "pylibmc 1.6.3 is new" in told
     relock.build({"ENV": str(ops)})
     assert "nothing to build" in capsys.readouterr().out
