@@ -402,7 +402,9 @@ def uv(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def unpacked(source: Source, target: Target, modules: Iterable[str], wheels: Path | None = None) -> Iterator[Path | None]:
+def unpacked(
+    source: Source, target: Target, modules: Iterable[str], wheels: Path | None = None
+) -> Iterator[Path | None]:
     """Give a folder with the files of the packages that a project names and that are called as these modules.
 
     They are there to be read: without what they need themselves. None where the project names no such package, or none of

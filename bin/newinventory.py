@@ -570,7 +570,9 @@ def differences(made: Plan) -> list[str]:
         if found and isinstance(values, dict) and values.get(name) != found.value:
             told.append(f"{name} is {values.get(name)!r} there, and {found.value!r} in {found.where}.")
     if built(made) and isinstance(values, dict) and values.get("app_packages_from") != "controller":
-        told.append(f"app_packages_from is not 'controller' there, and {', '.join(built(made))} has no wheel in a package index.")
+        told.append(
+            f"app_packages_from is not 'controller' there, and {', '.join(built(made))} has no wheel in a package index."
+        )
     queues = values.get("celery_queues") if isinstance(values, dict) else None
     for name, queue in made.project.queues.items():
         if isinstance(queues, dict) and name not in queues and queue.where != "the default queue":
@@ -715,6 +717,11 @@ def next_step(made: Plan) -> str:
 # make try
 
 
+def is_taken(folder: Path) -> bool:
+    """Whether a folder is a sandbox host's: one with nothing but further variables or wheels waits for its host."""
+    return any(path.name not in ("group_vars", WHEELS) for path in (folder.iterdir() if folder.is_dir() else ()))
+
+
 def tried(app: Path) -> Path:
     """Return the inventory of a project's sandbox host: the one that is there, or a new one named after its folder."""
     root = SANDBOX
@@ -725,7 +732,7 @@ def tried(app: Path) -> Path:
     stem = next((name for name in names if name and name not in ("backend", "src", "app")), "app")
     numbered = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
     return root / next(
-        name for name in numbered if name not in ("sandbox", "coldframe-sandbox") and not (root / name).exists()
+        name for name in numbered if name not in ("sandbox", "coldframe-sandbox") and not is_taken(root / name)
     )
 
 

@@ -68,7 +68,9 @@ class Project:
     queues: dict[str, Queue] = field(default_factory=dict)
     default_queue: str = ""
     installed: list[str] = field(default_factory=list)  # INSTALLED_APPS
-    elsewhere: list[str] = field(default_factory=list)  # modules of packages that may have what the project's files do not
+    elsewhere: list[str] = field(
+        default_factory=list
+    )  # modules of packages that may have what the project's files do not
     asgi: bool = False  # whether ASGI_APPLICATION is set, which Django itself does not read
     environment: dict[str, str] = field(default_factory=dict)  # variables without a default, and where they are read
     missing_middleware: dict[str, Found] = field(

@@ -122,7 +122,9 @@ def beside(given: dict[str, str]) -> Beside:
     except ValueError as error:
         raise RefusedError(str(error)) from error
     target = locking.Target(debian, before.machine if before else platform.machine() if sandbox else "x86_64")
-    return Beside(inventory, path, text, source, target, SERVES_ASGI if said["app_asgi"] else [], said["app_packages_from"])
+    return Beside(
+        inventory, path, text, source, target, SERVES_ASGI if said["app_asgi"] else [], said["app_packages_from"]
+    )
 
 
 def changes(before: str, after: dict[str, str]) -> str:

@@ -639,6 +639,9 @@ def test_a_project_has_a_sandbox_host_of_its_own_and_keeps_it(tmp_path, sandbox,
     assert sorted(path.name for path in sandbox.iterdir()) == ["mysite", "mysite-2"]
     assert len({*ports(sandbox / "mysite"), *ports(sandbox / "mysite-2"), 2222, 8443, 8080}) == 9
     assert newinventory.tried(other) == sandbox / "mysite-2"
+    third = projects.src(tmp_path / "third")
+    (sandbox / "third/group_vars/all").mkdir(parents=True)
+    assert newinventory.tried(third) == sandbox / "third", "further variables may be there before"
     assert values_of(sandbox / "mysite")["app_url"] == "https://localhost:{{ sandbox_https_port }}"
     assert "Kept in" in capsys.readouterr().out
 
