@@ -23,6 +23,7 @@ try:
     import yaml
     from connections import ROOT, environment_of, inventory_of
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
+    from packaging.utils import canonicalize_name
     from project import Found, Project, RefusedError, python_wanted, read
 except ModuleNotFoundError as error:
     sys.exit(
@@ -452,7 +453,7 @@ def built(made: Plan) -> list[str]:
     """List the packages that have no wheel of their own: `make wheels` builds them, or has done so."""
     names = [path.name.split("-")[0] for path in (made.inventory / WHEELS).glob("*.whl")]
     names += [re.split(r"[=<>!~ @]", each)[0] for each in (made.locked.missing if made.locked else [])]
-    return sorted({locking.canonicalize_name(name) for name in names})
+    return sorted({canonicalize_name(name) for name in names})
 
 
 def system_packages(made: Plan) -> dict[str, list[str]]:

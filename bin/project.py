@@ -387,7 +387,7 @@ class Reader:
             if file := self.files.module(module, self.places):
                 line = self.line(file, name)
                 return Found(f"{module}:{name}", f"{file}:{line}" if line else self.at(value.place))
-        found = []
+        found: list[tuple[str, str]] = []
         for path in [*self.own, *self.of_packages]:
             if found and path not in self.own:
                 break
