@@ -316,7 +316,7 @@ def how_to_set(made: Plan, missing: dict[str, str]) -> str:
 def environment_lines(missing: dict[str, str], domain: str) -> list[str]:
     """Write app_environment with the variables that are no secrets, to be uncommented; those of the site have its domain."""
     lines = [
-        f"#   {line(name, value if (value := placeholder(name, domain)).endswith(domain) else '', where)}"
+        f"#   {line(name, value if domain and (value := placeholder(name, domain)).endswith(domain) else '', where)}"
         for name, where in missing.items()
         if not SECRET.search(name)
     ]
@@ -658,6 +658,7 @@ def new(arguments: list[str], prompt: Callable[[str], str] | None) -> str:
         problems += error.problems
     if prompt and made and (needs_hosts or needs_domain):
         ask(given, prompt)
+        made.questions = questions(made)  # with the domain
     hosts: list[Server] = []
     if needs_hosts and "HOST" not in given:
         problems.append("HOST is missing: the name or address of your server, such as HOST=server1.example.com.")

@@ -521,12 +521,16 @@ def test_variables_of_the_database_are_those_that_the_runtime_gives(tmp_path):
 
 def test_questions_are_asked_on_a_terminal_alone(tmp_path):
     app = projects.startproject(tmp_path / "mysite")
+    with (app / "bakery/settings.py").open("a") as settings:
+        settings.write('import os\nos.environ["BAKERY_SITE_URL"], os.environ["BAKERY_REGION"]\n')
     answers = iter(["one.example.com two.example.com", "admin", "shop.example.com"])
     told = newinventory.new(words(tmp_path, app, HOST="", DOMAIN=""), lambda text: next(answers))
     assert values_of(tmp_path / "ops")["app_url"] == "https://shop.example.com"
     hosts = yaml.safe_load((tmp_path / "ops/hosts.yml").read_text())["all"]
     assert hosts["vars"] == {"ansible_user": "admin"} and list(hosts["hosts"]) == ["one", "two"]
     assert "Which addresses have one, two in the network between the servers?" in told
+    written = (tmp_path / "ops/group_vars/all/app.yml").read_text()
+    assert "#   BAKERY_SITE_URL: https://shop.example.com " in written and "#   BAKERY_REGION: '' " in written
     shutil.rmtree(app / "bakery")
     with pytest.raises(RefusedError, match="No settings module"):
         newinventory.new(
