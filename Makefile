@@ -14,6 +14,7 @@ SECRETS = $(if $(SANDBOX),$(STATE)/secrets.yml,$(ENV))
 # Targets for sandbox hosts only, and for that of the example only.
 only_sandbox = $(if $(SANDBOX),,$(error ENV=$(ENV): make $@ is for sandbox hosts only. Leave ENV out))
 only_example = $(if $(filter-out sandbox,$(ENV)),$(error ENV=$(ENV): make $@ is for the example on the sandbox host only. Leave ENV out))
+comma := ,
 # Variables that count only on the command line, because the environment may have such names too.
 given = $(foreach name,$(1),$(if $(filter command%,$(origin $(name))),'$(name)=$(subst ','\'',$(value $(name)))'))
 # A variable of make as one of Ansible's, as text whatever is in it: JSON in single quotes.
@@ -93,7 +94,7 @@ sandbox: tools ## Boot the sandbox host, without deploying
 sandbox-down: .venv/.ready ## Remove the sandbox host with all its data
 	@$(only_sandbox)ansible-playbook -i $(INVENTORY) playbooks/sandbox_down.yml
 
-try: .venv/.ready ## Deploy a project, APP=../mysite, to a sandbox host of its own
+try: .venv/.ready ## Deploy a project, APP=../mysite, to a sandbox host of its own; builds packages that have no wheel
 	@bin/try $(call given,APP NAME SETTINGS WSGI CELERY REQUIREMENTS SANDBOX_SSH_PORT SANDBOX_HTTPS_PORT SANDBOX_HTTP_PORT)
 
 try-down: .venv/.ready ## Remove the sandbox host of APP=../mysite with all its data
@@ -248,8 +249,14 @@ test-faults: tools ## Run the scenario `faults` in full, with 20,000 orders (ORD
 	@$(MAKE) --no-print-directory scenario-faults
 	@$(if $(WITHOUT),,bench/faults)
 
-test-adopt: tools ## Deploy projects that know nothing of Coldframe, each to a sandbox host of its own; ADOPT=clinic,press chooses
-	@$(MAKE) --no-print-directory scenario-adopt scenario-chat
+# The environment is how Molecule's playbooks and tests learn of these.
+PROJECTS = clinic press weblate cookiecutter chat
+test-adopt: export ADOPT ?= $(subst $(subst ,, ),$(comma),$(PROJECTS))
+test-adopt: export COOKIECUTTER ?=
+test-adopt: asked = $(subst $(comma), ,$(ADOPT))
+test-adopt: tools ## Deploy projects that know nothing of Coldframe to sandbox hosts; ADOPT=clinic,weblate chooses, COOKIECUTTER=folder of the template
+	@$(if $(filter-out $(PROJECTS),$(asked)),$(error ADOPT=$(ADOPT): there is no $(filter-out $(PROJECTS),$(asked)). Set it to some of $(PROJECTS), with commas between))
+	@$(MAKE) --no-print-directory $(if $(filter-out chat,$(asked)),scenario-adopt) $(if $(filter chat,$(asked)),scenario-chat)
 
 test-tutorial: tools ## Run the commands of docs/your-app.md word for word, in a copy of this checkout and with a host as the server
 	@$(MAKE) --no-print-directory scenario-tutorial

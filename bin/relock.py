@@ -25,8 +25,11 @@ SOURCE = (
     "app_repository_folder",
     "app_lock_file",
     "app_asgi",
+    "app_packages_from",
     "sandbox_suite",
 )
+
+NOT_STARTED = (125, 126, 127)  # exit codes of podman's own
 
 
 @dataclass
@@ -39,6 +42,7 @@ class Beside:
     source: locking.Source
     target: locking.Target
     more: list[str]
+    packages_from: str = ""  # app_packages_from
 
     @property
     def environment(self) -> str:
@@ -118,7 +122,9 @@ def beside(given: dict[str, str]) -> Beside:
     except ValueError as error:
         raise RefusedError(str(error)) from error
     target = locking.Target(debian, before.machine if before else platform.machine() if sandbox else "x86_64")
-    return Beside(inventory, path, text, source, target, SERVES_ASGI if said["app_asgi"] else [])
+    return Beside(
+        inventory, path, text, source, target, SERVES_ASGI if said["app_asgi"] else [], said["app_packages_from"]
+    )
 
 
 def changes(before: str, after: dict[str, str]) -> str:
@@ -191,15 +197,18 @@ def build(given: dict[str, str]) -> None:
         "run",
         "--rm",
         "--network=host",
+        "--cgroups=disabled",  # nothing of it is needed, and a machine that may not raise limits has no filter for devices
         f"--volume={wheels}:/wheels",
+        "--env=DEBIAN_FRONTEND=noninteractive",
         f"--env=SYSTEM={' '.join(system)}",
     ]
     print(f"Building {', '.join(made.missing)} for {found.target}", flush=True)
-    if subprocess.run([*command, image, "sh", "-euc", script, "build", *made.missing], check=False).returncode:
+    code = subprocess.run([*command, image, "sh", "-euc", script, "build", *made.missing], check=False).returncode
+    if code in NOT_STARTED:
+        raise RefusedError("No container could be started: podman says why, above.")
+    if code:
         raise RefusedError(
             f"Not all of {', '.join(made.missing)} could be built: what the compiler missed is a package of Debian. Or take versions with wheels."
         )
-    print(
-        f"Built in {wheels}. Set app_packages_from: controller in {found.environment}'s group_vars/all/app.yml.",
-        flush=True,
-    )
+    wanted = f" Set app_packages_from: controller in {found.environment}'s group_vars/all/app.yml."
+    print(f"Built in {wheels}.{'' if found.packages_from == 'controller' else wanted}", flush=True)

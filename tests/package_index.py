@@ -37,6 +37,21 @@ WHEELS = [
     ("whitenoise", "6.9.0", ANY, []),
     ("whitenoise", "6.10.0", ANY, []),
 ]
+# What is in the wheel of an application that operators install and give a settings module.
+GALLERY = {
+    "gallery/__init__.py": "",
+    "gallery/settings_example.py": (
+        'INSTALLED_APPS = ["gallery", "django.contrib.admin"]\nROOT_URLCONF = "gallery.urls"\n'
+        'CELERY_TASK_ROUTES = {"gallery.jobs.tasks.hang": {"queue": "frames"}}\n'
+    ),
+    "gallery/urls.py": 'urlpatterns = [path("", front), path("healthz/", healthz)]\n',
+    "gallery/wsgi.py": "from django.core.wsgi import get_wsgi_application\n\napplication = get_wsgi_application()\n",
+    "gallery/jobs/app.py": (
+        "from celery import Celery\n\n# With the class of its tasks.\n"
+        'app = Celery[Task[..., int]]("gallery")\napp.config_from_object("django.conf:settings", namespace="CELERY")\n'
+    ),
+    "gallery/jobs/tasks.py": "from celery import shared_task\n\n@shared_task(queue='labels')\ndef write(): ...\n",
+}
 SDISTS = [("docopt", "0.6.2"), ("psycopg-c", "3.3.4"), ("psycopg2", "2.9.9"), ("pylibmc", "1.6.3")]
 
 
@@ -58,7 +73,9 @@ def metadata(name: str, version: str, lines: list[str]) -> str:
     )
 
 
-def wheel(folder: Path, name: str, version: str, tag: str, lines: list[str]) -> Path:
+def wheel(
+    folder: Path, name: str, version: str, tag: str, lines: list[str], files: dict[str, str] | None = None
+) -> Path:
     """Write a wheel."""
     stem = f"{name.replace('-', '_')}-{version}"
     path = folder / f"{stem}-{tag}.whl"
@@ -69,6 +86,8 @@ def wheel(folder: Path, name: str, version: str, tag: str, lines: list[str]) -> 
             "RECORD": "",
         }.items():
             whole.writestr(zipfile.ZipInfo(f"{stem}.dist-info/{file}"), text)
+        for file, text in (files or {}).items():
+            whole.writestr(zipfile.ZipInfo(file), text)
     return path
 
 
@@ -78,6 +97,7 @@ def write(folder: Path) -> Path:
     index.mkdir(parents=True)
     for each in WHEELS:
         wheel(index, *each)
+    wheel(index, "gallery", "2.1", ANY, ["celery", "django"], GALLERY)
     for name, version in SDISTS:
         text = metadata(name, version, []).encode()
         with tarfile.open(index / f"{name.replace('-', '_')}-{version}.tar.gz", "w:gz") as tar:

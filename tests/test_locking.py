@@ -249,9 +249,23 @@ def test_wheels_are_built_with_the_servers_debian_and_then_locked(ops, tmp_path,
     assert "image:bookworm" in called and called.rstrip().endswith("build pylibmc==1.6.3 docopt==0.6.2")
     assert f"--volume={ops}/.wheels:/wheels" in called and "python3-dev" in called
     told = relock.lock({"ENV": str(ops), "DEBIAN": "12"})
+    assert "Set app_packages_from: controller in " in capsys.readouterr().out
     assert "docopt 0.6.2 is new" in told and "pylibmc 1.6.3 is new" in told
     relock.build({"ENV": str(ops)})
     assert "nothing to build" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code, said", [(126, "No container could be started"), (1, "could be built")])
+def test_container_that_does_not_start_is_not_blamed_on_the_compiler(ops, tmp_path, monkeypatch, code, said):
+    programs = tmp_path / "coldframe/docker/host"
+    programs.mkdir(parents=True)
+    for name, text in (("podman", f"#!/bin/sh\nexit {code}\n"), ("build", "#!/bin/sh\necho image:$1\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    monkeypatch.setattr(relock, "ROOT", tmp_path / "coldframe")
+    (tmp_path / "mysite/requirements.txt").write_text("django\ncelery==5.6.3\nreports\n")
+    with pytest.raises(RefusedError, match=said):
+        relock.build({"ENV": str(ops)})
 
 
 # What a deploy says of a lock file beside the inventory

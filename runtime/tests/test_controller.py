@@ -547,6 +547,7 @@ def test_checks_that_read_tables_are_left_to_the_server(look):
     """
     result = look(DESK | {"letters/apps.py": apps})
     assert result["findings"] == [] and len(result["left"]) == 2, result
+    assert any("1 finding of" in line and line.endswith("letters.E002.") for line in result["left"])
 
 
 def test_modules_below_a_folder_are_found_there(look):
