@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,7 +16,7 @@ from applications import evaluate, rendered
 from fake_systemd import FakeModule
 from support.receiver import Receiver
 
-NOW = 1_800_000_000.0
+NOW = 1_700_000_000.0
 WORKER = "blog-worker-mail@b1b1b1b1b1b1.service"
 CONFIG = {
     "app": "blog",
@@ -47,8 +49,11 @@ class System(FakeModule):
         if arguments[0] == "openssl":
             return 0, f"notAfter={self.certificate}\n", ""
         if arguments[0] == "journalctl" and "--lines=2" in arguments:
-            return 0, "blog: Main process exited, code=killed, status=9/KILL\n", ""
-        return super().run_command(arguments)
+            return 0, "Main process exited, code=killed, status=9/KILL\n", ""
+        code, output, errors = super().run_command(arguments)
+        # Each has just begun: that it was started again counts.
+        begun = f"\nExecMainStartTimestampMonotonic={time.monotonic() * 1e6:.0f}\nNRestarts="
+        return code, output.replace("\nNRestarts=", begun), errors
 
 
 class Host:
@@ -58,7 +63,14 @@ class Host:
         """Make its folders."""
         self.system, self.config, self.now = System(), CONFIG | {"root": str(folder / "srv")}, NOW
         self.credentials, self.marks = folder / "credentials", folder / "run/coldframe-alerts-blog"
-        for name in ("srv/releases", "etc/blog.target.wants", "credentials", "state", "lib/shop", "run/coldframe-alerts-blog"):
+        for name in (
+            "srv/releases",
+            "etc/blog.target.wants",
+            "credentials",
+            "state",
+            "lib/shop",
+            "run/coldframe-alerts-blog",
+        ):
             (folder / name).mkdir(parents=True)
         (folder / "srv/current").symlink_to("releases/b1b1b1b1b1b1")
         self.enable(folder, WORKER)
@@ -155,7 +167,10 @@ def test_units_that_do_not_do_their_work_are_problems(host, states, failed, prob
     "states, failed",
     [
         ({"blog-web@a0a0a0a0a0a0.service": "deactivating"}, []),  # an old release that drains
-        ({"blog-worker-x@a0a0a0a0a0a0.service": "failed"}, ["blog-worker-x@a0a0a0a0a0a0.service"]),  # one that was cut off
+        (
+            {"blog-worker-x@a0a0a0a0a0a0.service": "failed"},
+            ["blog-worker-x@a0a0a0a0a0a0.service"],
+        ),  # one that was cut off
         ({}, ["shop-web@c2c2c2c2c2c2.service"]),  # of another application, which tells of it itself
         ({}, ["coldframe-alert-blog@x.service"]),
     ],
@@ -237,7 +252,7 @@ def test_disk_memory_and_certificates_are_looked_at(host, monkeypatch):
     assert causes["disk:/"] == "The file system of / has 195 MiB left (5%): df -h /"
     assert causes["disk:/var"] == "The file system of /var has 0% of its inodes left: df -i /var"
     assert causes["memory"].startswith("4 MiB of 100 MiB memory are available (4%)")
-    assert causes["certificate:nginx"].startswith("The certificate /etc/x.crt of nginx ends on 2027-01-25")
+    assert causes["certificate:nginx"].startswith("The certificate /etc/x.crt of nginx ends on 2023-11-24")
     assert len(causes) == 4
 
 
@@ -255,7 +270,8 @@ class Broker:
         if "LLEN" in commands:
             return "\n".join(["OK", *(str(count) for count in self.dead.values())])
         notes = [
-            (str(1000 - age), json.dumps({"sent": 999 - age, "done": 1000 - age, "worker": "w"})) for age in self.ages.values()
+            (str(1000 - age), json.dumps({"sent": 999 - age, "done": 1000 - age, "worker": "w"}))
+            for age in self.ages.values()
         ]
         return "\n".join(["OK", "OK", "1000", "0", *(note for pair in notes for note in pair)])
 
@@ -264,7 +280,13 @@ class Broker:
 def broker(host, monkeypatch):
     """Have the host ask a broker."""
     said = Broker()
-    host.config["broker"] = {"server": {"socket": "/x"}, "user": "reader", "queues": ["mail", "bulk"], "index": 0, "locks_index": 1}
+    host.config["broker"] = {
+        "server": {"socket": "/x"},
+        "user": "reader",
+        "queues": ["mail", "bulk"],
+        "index": 0,
+        "locks_index": 1,
+    }
     (host.credentials / "redis_password").write_text('a"b')
     monkeypatch.setattr(alerts.Redis, "behind", lambda path: alerts.Redis(open(os.devnull)))  # noqa: SIM115
     monkeypatch.setattr(alerts, "conversation", said.conversation)
@@ -283,7 +305,10 @@ def test_dead_letters_are_a_problem_when_they_are_more_than_before(host, broker)
     assert host.events(3) == [], "those that were there at first are none"
     broker.dead["mail"] = 5
     (event,) = [event for _ in range(2) for event in host.turn()]
-    assert (event["problem"], event["cause"]) == ("dead:mail", "Queue mail has 5 dead letters, 2 more than before: make queues")
+    assert (event["problem"], event["cause"]) == (
+        "dead:mail",
+        "Queue mail has 5 dead letters, 2 more than before: make queues",
+    )
     broker.dead["mail"] = 0
     assert host.events() == [("ended", "dead:mail")]
     broker.dead["mail"] = 1
@@ -303,6 +328,308 @@ def test_what_cannot_be_looked_at_is_a_problem_and_ends_no_other(host, monkeypat
     host.system.states["nginx.service"] = "failed"
     host.events()
     monkeypatch.setattr(host.system, "run_command", lambda _: (1, "", "no bus"))
-    host.system.fail_json = alerts.Commands.fail_json if hasattr(alerts.Commands, "fail_json") else host.fail
-    assert [event for event, _ in host.events(3)] == ["began"]
-    assert host.record.file.read_text().count("unit:nginx.service") == 1
+    assert host.events(3) == [("began", "look:unit:")]
+    assert "unit:nginx.service" in json.loads(host.record.file.read_text())["problems"]
+
+
+@pytest.mark.parametrize(
+    "unit, counts",
+    [
+        (WORKER, True),
+        ("nginx.service", True),
+        ("blog-worker-mail@a0a0a0a0a0a0.service", False),  # of an old release
+        ("shop-web@b1b1b1b1b1b1.service", False),
+        ("else.service", False),
+        ("blog-beat@b1b1b1b1b1b1.service", False),  # it has lost its lease once
+    ],
+)
+def test_which_failures_are_sent_at_once(host, unit, counts):
+    assert bool(host.look.failure(unit)) == counts
+
+
+def test_beat_that_fails_again_is_sent(host):
+    beat = "blog-beat@b1b1b1b1b1b1.service"
+    host.system.states[beat], host.system.restarts[beat] = "deactivating", 1
+    assert host.look.failure(beat).startswith(f"{beat} has failed (Main process exited, code=killed")
+
+
+# --- sending --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def receiver():
+    """Return what receives requests and mail."""
+    with Receiver() as receiving:
+        yield receiving
+
+
+@pytest.fixture
+def channels(host, receiver):
+    """Have the host send by every channel."""
+    host.config["email"] = {
+        "host": "127.0.0.1",
+        "port": receiver.port,
+        "encryption": "none",
+        "user": "",
+        "sender": "Blog <blog@example.com>",
+        "to": ["a@example.com", "b@example.com"],
+    }
+    (host.credentials / "webhook_url").write_text(f"{receiver.url}/hook?token=t")
+    (host.credentials / "ping_url").write_text(f"{receiver.url}/ping/app1\n")
+    return alerts.Channels(host.config, host.credentials)
+
+
+def sent(receiver, kind="mail"):
+    """What was received: mails, or requests that are no pings."""
+    return [each for each in receiver.received if each["kind"] == kind and not each.get("path", "").startswith("/ping")]
+
+
+def pings(receiver):
+    """How many pings were received."""
+    return sum(each.get("path", "") == "/ping/app1" for each in receiver.received)
+
+
+def wait(condition):
+    """Wait until a condition is true."""
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_failure_is_sent_at_once_by_each_channel_and_once(host, channels, receiver):
+    host.system.journal = (
+        "12:00 login of postgres://ann:secret@db.example.net\n\x1b[31mred\x1b[0m\n"  # pragma: allowlist secret
+    )
+    for _ in range(5):
+        alerts.unit(host.look, host.record, channels, WORKER)
+    (mail,), (hook,) = sent(receiver), sent(receiver, "http")
+    assert mail["subject"] == f"[blog] app1: began: {WORKER} has failed"
+    assert (mail["from"], mail["to"]) == ("blog@example.com", ["a@example.com", "b@example.com"])
+    said = json.loads(hook["body"])
+    assert (hook["path"], hook["type"]) == ("/hook?token=t", "application/json")
+    assert mail["text"].replace("\r\n", "\n").strip() == said["text"].strip()
+    (event,) = said["events"]
+    assert event["cause"] == f"{WORKER} has failed (Main process exited, code=killed, status=9/KILL)"
+    assert event["next"] == f"make status ENV=production; on app1 as root: journalctl -u {WORKER}"
+    assert event["runbook"] == "docs/runbooks/worker-killed.md" and event["since"] == "2023-11-14 22:13:20 UTC"
+    assert event["lines"][-2:] == ["12:00 login of postgres://***@db.example.net", " [31mred [0m"]
+
+
+def test_a_failure_that_was_sent_is_not_sent_by_the_next_look(host, channels, receiver):
+    alerts.unit(host.look, host.record, channels, WORKER)
+    host.system.restarts[WORKER] = 1
+    for _ in range(4):
+        host.now += 60
+        alerts.look(host.look, host.record, channels)
+    assert len(sent(receiver)) == 1
+    host.system.restarts[WORKER] = 0
+    for _ in range(2):
+        host.now += 60
+        alerts.look(host.look, host.record, channels)
+    assert sent(receiver)[-1]["subject"].startswith("[blog] app1: ended: ")
+
+
+def test_what_begins_in_one_look_is_one_message(host, channels, receiver):
+    host.system.states = {WORKER: "failed", "nginx.service": "failed"}
+    for _ in range(2):
+        alerts.look(host.look, host.record, channels)
+    (mail,) = sent(receiver)
+    assert mail["subject"].endswith("(2 began)") and mail["text"].count("BEGAN: ") == 2
+
+
+def test_a_good_turn_pings_also_with_a_problem_that_was_sent(host, channels, receiver):
+    host.system.states["nginx.service"] = "failed"
+    for _ in range(3):
+        alerts.look(host.look, host.record, channels)
+    assert pings(receiver) == 3
+
+
+def test_no_ping_while_something_cannot_be_looked_at(host, channels, receiver, monkeypatch):
+    monkeypatch.setattr(host.system, "run_command", lambda _: (1, "", "no bus"))
+    alerts.look(host.look, host.record, channels)
+    assert pings(receiver) == 0
+
+
+def test_a_channel_that_refuses_is_tried_again_and_the_others_have_sent(host, channels, receiver, capsys):
+    host.system.states["nginx.service"] = "failed"
+    receiver.refuse["DATA"] = "451 try later"
+    now = [NOW]
+    for _ in range(2):
+        alerts.look(host.look, host.record, channels)
+    assert (len(sent(receiver, "http")), sent(receiver), pings(receiver)) == (1, [], 1), (
+        "no ping while a message is refused"
+    )
+    assert "<3>email: not sent (" in capsys.readouterr().err
+    receiver.refuse.clear()
+    with host.record.open() as state:
+        (waiting,) = state["waiting"]["email"]
+        now[0] = waiting["next"]
+    assert not alerts.deliver(host.record, channels, lambda: now[0] - 1) and sent(receiver) == [], "it waits a minute"
+    assert alerts.deliver(host.record, channels, lambda: now[0] + 1)
+    assert len(sent(receiver)) == 1
+
+
+def test_a_message_is_given_up_after_some_attempts_with_longer_waits(host, channels, receiver, capsys):
+    receiver.status = 500
+    with host.record.open() as state:
+        alerts.post(state, ["webhook"], alerts.message(host.config, [], NOW, "a test"), NOW)
+    times, now = [], NOW
+    while True:
+        alerts.deliver(host.record, channels, lambda now=now: now)
+        with host.record.open() as state:
+            if not state["waiting"]["webhook"]:
+                break
+            times.append(state["waiting"]["webhook"][0]["next"] - now)
+            now = state["waiting"]["webhook"][0]["next"]
+    assert times[:7] == [60, 120, 240, 480, 960, 1920, 3600] and set(times[7:]) == {3600}
+    assert len(sent(receiver, "http")) == alerts.ATTEMPTS == len(times) + 1
+    said = capsys.readouterr().err
+    assert (
+        "webhook: not sent (500 Internal Server Error: answer of the receiver), attempt 1; the next is in 60 s" in said
+    )
+    assert "<3>webhook: given up after 15 attempts: [blog] app1: a test" in said
+
+
+def test_no_more_messages_wait_than_so_many(host, channels):
+    with host.record.open() as state:
+        for number in range(alerts.WAITING + 5):
+            alerts.post(state, ["webhook"], alerts.message(host.config, [], NOW, str(number)), NOW)
+        assert len(state["waiting"]["webhook"]) == alerts.WAITING
+        assert state["waiting"]["webhook"][0]["message"]["subject"].endswith(" 5")
+
+
+def test_a_channel_that_hangs_does_not_hold_up_the_others(host, channels, receiver, monkeypatch):
+    hangs = threading.Event()
+    monkeypatch.setattr(alerts, "LONGEST", 0.5)
+    monkeypatch.setattr(alerts, "send_mail", lambda *_: hangs.wait(20))
+    host.system.states["nginx.service"] = "failed"
+    for _ in range(2):
+        alerts.look(host.look, host.record, channels)
+    assert len(sent(receiver, "http")) == 1
+    hangs.set()
+
+
+def test_two_processes_send_a_message_once(host, channels, receiver):
+    with host.record.open() as state:
+        alerts.post(state, ["webhook"], alerts.message(host.config, [], NOW, "a test"), NOW)
+    both = [threading.Thread(target=alerts.deliver, args=(host.record, channels)) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    assert len(sent(receiver, "http")) == 1
+
+
+def test_a_channel_that_is_no_longer_set_keeps_no_message(host, channels, receiver):
+    receiver.status = 500
+    with host.record.open() as state:
+        alerts.post(state, ["webhook"], alerts.message(host.config, [], NOW, "a test"), NOW)
+    assert not alerts.deliver(host.record, channels)
+    (host.credentials / "webhook_url").write_text("")
+    assert alerts.deliver(host.record, channels)
+
+
+def test_a_redirect_is_not_followed(receiver):
+    receiver.status = 302
+    with pytest.raises(alerts.Refusal, match="302 Found"):
+        alerts.request("POST", f"{receiver.url}/hook", b"{}")
+    assert len(receiver.received) == 1
+
+
+def test_a_server_with_a_login_gets_the_password(host, channels, receiver):
+    host.config["email"] |= {"user": "ann"}
+    (host.credentials / "smtp_password").write_text("kept")
+    said = channels.senders()["email"](alerts.message(host.config, [], NOW, "a test"))
+    assert said == "250 queued as 7"
+    assert base64.b64decode(sent(receiver)[0]["login"]) == b"\0ann\0kept"
+
+
+def test_a_recipient_that_is_refused_keeps_no_other_from_the_mail(host, channels, receiver):
+    receiver.refuse["a@example.com"] = "550 nobody"
+    said = channels.senders()["email"](alerts.message(host.config, [], NOW, "a test"))
+    assert said == "250 queued as 7; refused: a@example.com: 550 nobody"
+    receiver.refuse["RCPT"] = "550 nobody"
+    with pytest.raises(alerts.Refusal, match=r"b@example[.]com: 550 nobody"):
+        channels.senders()["email"](alerts.message(host.config, [], NOW, "a test"))
+
+
+def test_a_test_says_what_each_channel_answered(host, channels, receiver, capsys):
+    assert alerts.test(host.look, channels) == 0
+    assert [line[3:] for line in capsys.readouterr().err.splitlines()] == [
+        "email: 250 queued as 7",
+        "webhook: 200 OK",
+        "ping: 200 OK",
+    ]
+    receiver.status = 403
+    assert alerts.test(host.look, channels) == 2
+    said = capsys.readouterr().err
+    assert "webhook: failed: 403 Forbidden: answer of the receiver" in said and "token" not in said
+    assert json.loads(sent(receiver, "http")[0]["body"])["events"] == []
+
+
+# --- what the role installs -----------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+ON = {"alerts_webhook_url": "https://hooks.example.com/t"}
+
+
+def test_it_is_active_with_a_channel_and_without_a_host_for_monitoring():
+    assert evaluate("blog", "{{ __alerts_active }}") is False
+    assert evaluate("blog", "{{ __alerts_active }}", **ON) is True
+    groups = {"monitoring": ["watch"], "redis": ["one"], "edge": ["one"]}
+    assert evaluate("blog", "{{ __alerts_active }}", **ON, groups=groups) is False
+
+
+def test_every_file_that_the_program_imports_is_installed(tmp_path):
+    """Beside it there is no Ansible, and no more of Coldframe."""
+    for there, here in evaluate("blog", "{{ __alerts_files }}").items():
+        (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / there).write_text((ROOT / here).read_text())
+    for name in ("ansible", "ansible/module_utils"):
+        (tmp_path / name / "__init__.py").touch()
+    code = "import sys, alerts; assert sys.modules['ansible'].__file__.startswith(sys.argv[1]), sys.modules['ansible']"
+    environment = {"PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-S", "-c", code, str(tmp_path)], env=environment, check=True)
+
+
+def test_program_gets_the_options_that_it_reads():
+    config = evaluate("blog", "{{ __alerts_config }}", **ON, inventory_dir="", app_broker_host="one", nginx_acme=False)
+    assert set(config) == set(CONFIG) | {"root"}
+    assert config["services"] == [
+        "nginx.service",
+        "redis-server@blog-broker.service",
+        "redis-server@blog-cache.service",
+        "postgresql@17-main.service",
+        "blog-flower.service",
+        "blog-web.socket",
+    ]
+    assert config["broker"]["user"] == "reader" and config["email"] == {}
+    mail = {"app_email": {"host": "mx.example.net", "user": "ann"}, "alerts_email": ["ops@example.com"]}
+    server = evaluate("blog", "{{ __alerts_config.email }}", **mail)
+    assert server["sender"] == "blog@www.blog.example" and (server["port"], server["to"]) == (587, ["ops@example.com"])
+    mail["app_email"] |= {"sender": "Blog <b@example.com>"}
+    assert evaluate("blog", "{{ __alerts_config.email.sender }}", **mail) == "Blog <b@example.com>"
+
+
+def test_failures_of_the_applications_units_and_of_its_services_start_the_program():
+    names = evaluate("blog", "{{ __alerts_drop_ins }}", **ON, nginx_acme=True)
+    assert names == ["blog-.service", "nginx.service", "redis-server@blog-broker.service", "redis-server@blog-cache.service",
+                     "postgresql@17-main.service"]  # fmt: skip
+    text = rendered("blog", "systemd/alerts.service.d.j2")
+    assert "OnFailure=coldframe-alert-blog@%n.service" in text
+    unit = rendered("blog", "systemd/alert@.service.j2", **ON)
+    assert "alerts.py /usr/local/lib/coldframe-alerts-blog/config.json unit %i" in unit
+    assert not evaluate("blog", "{{ __alerts_unit }}").startswith("blog-"), "its own failure would start it again"
+
+
+def test_one_ping_address_for_two_servers_is_refused():
+    known = {"ansible_play_hosts_all": ["one", "two"], "alerts_ping_url": "https://ping.example.com/1"}
+    hosts = {
+        "one": {"alerts_ping_url": "https://ping.example.com/1"},
+        "two": {"inventory_hostname": "two", "alerts_ping_url": "https://ping.example.com/1"},
+    }
+    (problem,) = evaluate("blog", "{{ __alerts_problems }}", **known, hostvars=hosts)
+    assert problem.startswith("alerts_ping_url of one is also that of two") and "ping.example.com" not in problem
+    hosts["two"]["alerts_ping_url"] = "https://ping.example.com/2"
+    assert evaluate("blog", "{{ __alerts_problems }}", **known, hostvars=hosts) == []

@@ -38,7 +38,9 @@ def rendered(name, **variables):
     init_plugin_loader()
     filter_loader.add_directory(str(ROOT / "plugins/filter"))
     known = {
-        **trusted({name: load("roles/app/vars/main.yml")[name] for name in ("app_email_server", "__app_email", "app_port")}),
+        **trusted(
+            {name: load("roles/app/vars/main.yml")[name] for name in ("app_email_server", "__app_email", "app_port")}
+        ),
         **trusted(load("roles/release/vars/main.yml")),
         "app_name": "shop",
         "app_root": "/srv/shop",

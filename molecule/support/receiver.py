@@ -20,7 +20,7 @@ class Receiver:
 
     :ivar received: mappings with `kind` (`http` or `mail`) and what belongs to it.
     :ivar status: with which requests are answered.
-    :ivar refuse: commands of SMTP that are refused, each to the whole answer.
+    :ivar refuse: commands of SMTP and addresses that are refused, each to the whole answer.
     """
 
     def __init__(self, http_port: int = 0, smtp_port: int = 0, note: Callable[[dict[str, Any]], None] | None = None):
@@ -55,7 +55,8 @@ class Receiver:
                 self.say("220 receiver")
                 while line := self.rfile.readline().decode().strip():
                     verb = line.split()[0].upper()
-                    if refusal := owner.refuse.get(line) or owner.refuse.get(verb):
+                    address = line.partition("<")[2].partition(">")[0]
+                    if refusal := owner.refuse.get(address) or owner.refuse.get(verb):
                         self.say(refusal)
                     elif verb == "EHLO":
                         self.say("250-receiver\r\n250 AUTH PLAIN")
@@ -63,10 +64,10 @@ class Receiver:
                         seen["login"] = line.split()[-1]
                         self.say("235 in")
                     elif verb == "MAIL":
-                        seen["from"] = line
+                        seen["from"] = address
                         self.say("250 ok")
                     elif verb == "RCPT":
-                        seen["to"].append(line.partition("<")[2].rstrip(">"))
+                        seen["to"].append(address)
                         self.say("250 ok")
                     elif verb == "DATA":
                         self.say("354 go on")

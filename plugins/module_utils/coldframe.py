@@ -160,7 +160,9 @@ class Application:
         """
         if not states:
             return []
-        shown = self.show("Id,StatusText,StateChangeTimestamp,NRestarts,ExecMainStartTimestampMonotonic", sorted(states))
+        shown = self.show(
+            "Id,StatusText,StateChangeTimestamp,NRestarts,ExecMainStartTimestampMonotonic", sorted(states)
+        )
         now = time.monotonic()
         return [
             {
@@ -391,8 +393,8 @@ def fits(venv: Path) -> bool:
 
 
 def release_of(unit: str) -> str:
-    """Read the release from a unit's name."""
-    return re.split(r"[@:]|\.(?:service|timer)$", unit)[1]
+    """Read the release from a unit's name; empty in that of a unit without one."""
+    return re.split(r"[@:]|\.(?:service|timer|socket)$", unit)[1]
 
 
 def replace(path: Path, text: str, mode: int = 0o600) -> None:

@@ -142,8 +142,10 @@ class Look:
         for name, look in looks.items():
             try:
                 found |= look()
-            except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
-                found[f"look:{name}"] = f"{name.rstrip(':')}: it could not be looked at: {error}"
+            except Exception as error:  # whatever it is, the others are looked at
+                found[f"look:{name}"] = (
+                    f"{name.rstrip(':')}: it could not be looked at: {type(error).__name__}: {error}"
+                )
                 unknown += HELD[1:] if name == "queue:" else [name]
         if "broker" in found:
             unknown += ["queue:", "dead:"]
@@ -175,7 +177,8 @@ class Look:
         return {
             unit
             for unit in failed
-            if not unit.startswith((*others, "coldframe-alert")) and (not self.is_instance(unit) or self.is_current(unit))
+            if not unit.startswith((*others, "coldframe-alert"))
+            and (not self.is_instance(unit) or self.is_current(unit))
         }
 
     def is_instance(self, unit: str) -> bool:
@@ -229,7 +232,9 @@ class Look:
                 mb = space.f_bavail * space.f_frsize // 2**20
                 found[f"disk:{folder}"] = f"The file system of {folder} has {mb} MiB left ({free:.0f}%): df -h {folder}"
             elif files < least:
-                found[f"disk:{folder}"] = f"The file system of {folder} has {files:.0f}% of its inodes left: df -i {folder}"
+                found[f"disk:{folder}"] = (
+                    f"The file system of {folder} has {files:.0f}% of its inodes left: df -i {folder}"
+                )
         return found
 
     def memory(self) -> Problems:
@@ -249,7 +254,9 @@ class Look:
             file = self.credentials / f"certificate_{name}"
             if "BEGIN CERTIFICATE" not in file.read_text(errors="replace"):
                 continue  # it is not there yet
-            code, output, errors = self.app.module.run_command(["openssl", "x509", "-noout", "-enddate", "-in", str(file)])
+            code, output, errors = self.app.module.run_command(
+                ["openssl", "x509", "-noout", "-enddate", "-in", str(file)]
+            )
             if code:
                 raise RuntimeError(f"{path}: {errors.strip()}")
             ends = ssl.cert_time_to_seconds(output.strip().partition("=")[2])
@@ -334,7 +341,9 @@ def more_letters(state: dict[str, Any], found: Problems) -> None:
             found[key] = f"Queue {queue} has {count} dead letters, {count - before} more than before: make queues"
 
 
-def changes(state: dict[str, Any], found: Problems, unknown: list[str], now: float, repeat: float) -> list[dict[str, Any]]:
+def changes(
+    state: dict[str, Any], found: Problems, unknown: list[str], now: float, repeat: float
+) -> list[dict[str, Any]]:
     """Note what a look has found; return what has begun, goes on for long, or has ended.
 
     :param state: the record, which this changes.
