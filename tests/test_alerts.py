@@ -633,3 +633,12 @@ def test_one_ping_address_for_two_servers_is_refused():
     assert problem.startswith("alerts_ping_url of one is also that of two") and "ping.example.com" not in problem
     hosts["two"]["alerts_ping_url"] = "https://ping.example.com/2"
     assert evaluate("blog", "{{ __alerts_problems }}", **known, hostvars=hosts) == []
+
+
+def test_the_host_that_asks_the_broker_gets_its_login_and_no_other_does():
+    unit, password = "systemd/alerts.service.j2", "{{ __alerts_credentials.redis_password }}"
+    users = {"app_redis_passwords": {"reader": "x"}}
+    assert "SupplementaryGroups=systemd-journal blog-redis\n" in rendered("blog", unit, **ON, app_broker_host="one")
+    assert evaluate("blog", password, **ON, **users, app_broker_host="one") == "x"
+    assert "SupplementaryGroups=systemd-journal\n" in rendered("blog", unit, **ON, app_broker_host="two")
+    assert evaluate("blog", password, **ON, **users, app_broker_host="two") == ""

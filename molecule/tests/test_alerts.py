@@ -181,17 +181,21 @@ def test_during_maintenance_nothing_is_sent(alerts, inventory, host):
 
 
 @pytest.mark.group("web")
-def test_a_deploy_is_not_sent(alerts, inventory, host):
-    """Whether its units start, drain, or are stopped: the host looks all the time."""
+def test_a_deploy_and_a_rollback_are_not_sent(alerts, inventory, host, deployment):
+    """Whether units start, drain or are stopped: the host looks all the time."""
+    before = current(host, deployment.app_name)
     looking = f"while :; do systemctl start {alerts.name}.service; sleep 1; done"
     host.check_output(f"systemd-run --quiet --unit=coldframe-looking sh -c '{looking}'")
     try:
         result = deploy(inventory, app_environment={"ANOTHER": "release"}, **CHANNELS)
         assert result.returncode == 0, result.stdout
         alerts.turns(3)
+        result = play(inventory, "rollback")
+        assert result.returncode == 0, result.stdout
+        alerts.turns(3)
     finally:
         host.check_output("systemctl stop coldframe-looking")
-    assert alerts.events() == []
+    assert (alerts.events(), current(host, deployment.app_name)) == ([], before)
 
 
 def test_a_message_waits_for_a_channel_that_does_not_answer(alerts, host, unit):
