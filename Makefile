@@ -53,7 +53,7 @@ export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(abspath $(INVENTORY)/.wheel
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock down verify ssh manage shell dbshell redis-cli logs queues maintenance lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock down verify ssh manage shell dbshell redis-cli logs queues maintenance test-alert lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
 
 help: ## Print this help
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -181,6 +181,9 @@ queues: .venv/.ready ## Print what the queues hold. After a question: PAUSE=queu
 
 maintenance: .venv/.ready ## Show visitors a page in place of the site, STATE=on or off: PAGE=page.html ALLOW=10.0.0.0/8,192.0.2.7 get the site
 	@$(PLAYBOOK) playbooks/maintenance.yml $(foreach name,STATE ALLOW PAGE,$(call extra,maintenance_,$(name))) $(ARGS)
+
+test-alert: .venv/.ready ## Send a test message by each channel of alerts_*, and print what each answered
+	@$(PLAYBOOK) playbooks/test_alert.yml $(ARGS)
 
 # These run in parallel, and all of them report, even if one fails. ansible-lint takes the longest, so it starts first.
 LINTS = lint-ansible lint-types lint-python lint-shell lint-secrets

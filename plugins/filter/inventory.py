@@ -370,6 +370,11 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], us
     email = values.get("app_email") or {}
     if email and not email.get("host"):
         problems.append("app_email has no host: name the SMTP server, or leave app_email out.")
+    if values.get("alerts_email") and not email.get("host"):
+        problems.append(
+            f"alerts_email is {values['alerts_email']!r}, and app_email names no SMTP server that could send to them: set app_email, or "
+            "leave alerts_email out."
+        )
     problems += _pattern_problems("app_log_redact", values.get("app_log_redact", []))
     # An older vault may have passwords of users that were removed. They are ignored.
     known = {*users, *values.get("app_redis_passwords", {})}

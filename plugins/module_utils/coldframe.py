@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Protocol
 UNITS = Path("/etc/systemd/system")
 STATE = Path("/var/lib/coldframe")
 CREDENTIALS = Path("/etc/credstore")
+MARKS = Path("/run")  # of planned stops, until the host restarts
 HISTORY_LINES = 1000
 # The options that say what runs on a host, for the modules that ask.
 PARTS: dict[str, dict[str, Any]] = {
@@ -58,6 +59,7 @@ class Application:
         self.stamp_file = self.state / "converged"
         self.record_file = self.state / "host.json"
         self.shared_stamp = self.state / "shared-open"
+        self.marks = MARKS / f"coldframe-alerts-{app}"
 
     # --- systemd ---------------------------------------------------------------------------
 
@@ -147,10 +149,20 @@ class Application:
         the one before did.
         """
         states = dict.fromkeys(self.enabled(), "inactive") | self.instances()
-        units = sorted(unit for unit, state in states.items() if state != "inactive" or unit in self.enabled())
-        if not units:
+        return self.described(
+            {unit: state for unit, state in states.items() if state != "inactive" or unit in self.enabled()}
+        )
+
+    def described(self, states: dict[str, str]) -> list[dict[str, Any]]:
+        """Say the same of units whose states are known, whether they are instances of the application or not.
+
+        :param states: unit to its active state, or "restarting" (see `instances`).
+        """
+        if not states:
             return []
-        shown = self.show("Id,StatusText,StateChangeTimestamp,NRestarts,ExecMainStartTimestampMonotonic", units)
+        shown = self.show(
+            "Id,StatusText,StateChangeTimestamp,NRestarts,ExecMainStartTimestampMonotonic", sorted(states)
+        )
         now = time.monotonic()
         return [
             {
@@ -352,6 +364,8 @@ class Application:
         if lock.get("deploy") == deploy:
             if outcome == "done" and lock.get("converged"):
                 replace(self.stamp_file, lock["converged"])
+            for mark in self.marks.glob("paused-*") if outcome == "done" else ():  # its release has started them
+                mark.unlink(missing_ok=True)
             self.lock_file.unlink(missing_ok=True)
 
     def unlock(self) -> bool:
@@ -379,8 +393,8 @@ def fits(venv: Path) -> bool:
 
 
 def release_of(unit: str) -> str:
-    """Read the release from a unit's name."""
-    return re.split(r"[@:]|\.(?:service|timer)$", unit)[1]
+    """Read the release from a unit's name; empty in that of a unit without one."""
+    return re.split(r"[@:]|\.(?:service|timer|socket)$", unit)[1]
 
 
 def replace(path: Path, text: str, mode: int = 0o600) -> None:

@@ -71,12 +71,7 @@ from ansible.module_utils.coldframe_host import (
     ssh_ports,
     synchronized,
 )
-
-
-def meminfo(name: str, proc: Path = Path("/proc")) -> int:
-    """Read a value of proc_meminfo(5), in bytes; 0 when it is not there."""
-    found = re.search(rf"^{name}:\s+(\d+) kB", (proc / "meminfo").read_text(), re.M)
-    return int(found[1]) * 1024 if found else 0
+from ansible.module_utils.coldframe_machine import file_systems, meminfo
 
 
 def limits(folder: Path, *names: str) -> list[int]:
@@ -122,12 +117,7 @@ def facts(module: AnsibleModule) -> dict[str, object]:
 
 def disk_free() -> dict[str, int]:
     """Map each file system that a deploy fills to its free space in MiB, by the first of the folders that is on it."""
-    found: dict[int, tuple[str, int]] = {}
-    for folder in ("/", "/usr", "/var", "/srv", "/opt"):
-        if os.path.isdir(folder):
-            space = os.statvfs(folder)
-            found.setdefault(os.stat(folder).st_dev, (folder, space.f_bavail * space.f_frsize // 2**20))
-    return dict(found.values())
+    return {folder: space.f_bavail * space.f_frsize // 2**20 for folder, space in file_systems().items()}
 
 
 def umask() -> str:

@@ -374,7 +374,7 @@ def test_mail_that_is_sent_nowhere_is_a_warning_on_a_server(look, backend, where
     more = {
         "sandbox host": {"email_logged": True},
         "app_email": {
-            "email": {"host": "mx.example.net", "port": 0, "encryption": "none", "user": "", "sender": ""},
+            "email": {"host": "mx.example.net", "port": 25, "encryption": "none", "user": "", "sender": ""},
         },
     }
     files = DESK | {"desk/settings.py": DESK["desk/settings.py"].rstrip() + f"\n        EMAIL_BACKEND = {name!r}\n"}
