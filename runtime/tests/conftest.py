@@ -378,6 +378,7 @@ def run(site, server, tmp_path):
         assert process.poll() is None, log.read_text()
         return log, said
 
+    start.started = started
     yield start
     for process, notify, log in started:
         process.terminate()
