@@ -70,7 +70,13 @@ INSIDE: dict[str, list[Any]] = {
     ],
     "app_own_settings": [["cach"], ["cache", 1], ["cache,celery"]],
     "app_log_redact": [["(a"], ["a*"], [""], [1], ["a\nb"]],
-    "app_otel_endpoint": ["collector:4318", "grpc://collector:4317", "http://a b", "http://u:p@collector", "http://a:b"],
+    "app_otel_endpoint": [
+        "collector:4318",
+        "grpc://collector:4317",
+        "http://a b",
+        "http://u:p@collector",
+        "http://a:b",
+    ],
     "app_email": [
         {"port": 25},
         {"host": "a b"},

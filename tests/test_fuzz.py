@@ -235,7 +235,10 @@ def test_who_is_reported_to_and_cannot_be_reached_is_refused_in_a_sentence(value
 def test_who_is_reported_to_has_no_problem():
     named = {"app_otel_endpoint": "http://collector:4318", "app_secrets": {"sentry_dsn": DSN}}
     assert problems(**named) == problems(**named, app_network=["203.0.113.7"]) == []
-    addresses = {"app_otel_endpoint": "http://127.0.0.1:4318", "app_secrets": {"sentry_dsn": "http://a@[2001:db8::7]:9000/b/1"}}
+    addresses = {
+        "app_otel_endpoint": "http://127.0.0.1:4318",
+        "app_secrets": {"sentry_dsn": "http://a@[2001:db8::7]:9000/b/1"},
+    }
     assert problems(**addresses, app_network="sealed") == []
 
 

@@ -187,7 +187,10 @@ def test_network_of_all_services_and_of_one(network, hosts, expected):
     ],
 )
 def test_a_sealed_unit_reaches_who_it_reports_to(network, hosts, expected):
-    reports = {"app_otel_endpoint": "http://192.0.2.7:4318", "app_secrets": {"sentry_dsn": "https://a1@[2001:DB8:0::7]/3"}}
+    reports = {
+        "app_otel_endpoint": "http://192.0.2.7:4318",
+        "app_secrets": {"sentry_dsn": "https://a1@[2001:DB8:0::7]/3"},
+    }
     for name, text in units(app_network=network, app_addresses=hosts, **reports).items():
         assert network_of(text) == expected, name
         assert "a1@" not in text and "4318" not in text

@@ -279,7 +279,7 @@ def lock_problems(
     version: str = "",
     python: str = "",
     asgi: bool = False,
-    reports: Sequence[str] = (),
+    reports: list[str] | None = None,
 ) -> list[str]:
     """Refuse an application without a hash-locked requirements file that has what the units start, in versions that were tried.
 
@@ -295,7 +295,7 @@ def lock_problems(
     place = f"app_version {version!r} of app_repository" if version else f"app_source ({source})"
     text = Path(source, lock_file).read_text(errors="replace") if Path(source, lock_file).is_file() else ""
     if os.path.isabs(lock_file):
-        return _beside_problems(source, lock_file, text, python, asgi, reports)
+        return _beside_problems(source, lock_file, text, python, asgi, reports or [])
     folder = "" if version else f"{source}/"
     inside = _inside(source, lock_file, text)
     there = Path(source, inside).is_file()
@@ -319,7 +319,7 @@ def lock_problems(
         for problem in version_problems(text, locked, python)
     ]
     add = f"Add these lines to {inside} and lock again, {command}"
-    problems += report_problems(text, locked, reports, asgi, lock_file, add)
+    problems += report_problems(text, locked, reports or [], asgi, lock_file, add)
     problems += _python_problems(python)
     if "--hash=" not in text:
         move = "" if there else f"'mv {folder}{lock_file} {folder}{inside}', then "

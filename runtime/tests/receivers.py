@@ -83,11 +83,15 @@ class Receiver:
 
     def span(self, name, **attributes):
         """Return the spans of a name with these attributes."""
-        return [span for span in list(self.spans) if span.name == name and attributes.items() <= span.attributes.items()]
+        return [
+            span for span in list(self.spans) if span.name == name and attributes.items() <= span.attributes.items()
+        ]
 
     def event(self, text):
         """Return the events about an exception with a text, or about such a message."""
-        return [event for event in list(self.events) if text in json.dumps(event.get("exception") or event.get("logentry"))]
+        return [
+            event for event in list(self.events) if text in json.dumps(event.get("exception") or event.get("logentry"))
+        ]
 
 
 @contextmanager

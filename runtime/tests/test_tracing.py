@@ -9,17 +9,16 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from conftest import QUEUE, wait_for
+from conftest import QUEUE, WORKER, wait_for
+from gunicorns import SITE as TASKS
 from gunicorns import serving
 from receivers import KEY, receiving
 from sites import HOST
-from test_logs import SITE as LOGS
-from test_logs import WORKER
 
 ID = "0af7651916cd43dd8448eb211c80319c"  # of a request, as nginx makes them
 RELEASE = "3050226828af"
 EDGE = {"Host": HOST, "X-Request-ID": ID}
-SITE = LOGS | {
+SITE = TASKS | {
     "urls.py": """
         import sys
         from celery import current_app
@@ -46,7 +45,7 @@ SITE = LOGS | {
 
         urlpatterns = [path(view.__name__, view) for view in (send, unknown, fail, nothing)]
     """,
-    "tasks.py": LOGS["tasks.py"]
+    "tasks.py": TASKS["tasks.py"]
     + """
         @shared_task
         def breaks():
@@ -233,12 +232,21 @@ def test_retries_and_what_beat_sends_are_traces_of_their_request_ids(own, run, w
     with (own.folder / "site1/settings.py").open("a") as file:
         file.write("CELERY_BEAT_SCHEDULE = {'a': {'task': 'site1.tasks.again', 'schedule': 60}}\n")
     work()
-    run(own, "beat", "--scheduler=celery.beat:Scheduler", "--pidfile=", SYSLOG_IDENTIFIER="shop-beat", RELEASE_ID=RELEASE)
-    first, second = wait_for(lambda: len(receiver.span("run/site1.tasks.again")) == 2 and receiver.spans, 70, "it ran") and [
-        span for span in receiver.spans if span.name == "run/site1.tasks.again"
-    ]
+    run(
+        own,
+        "beat",
+        "--scheduler=celery.beat:Scheduler",
+        "--pidfile=",
+        SYSLOG_IDENTIFIER="shop-beat",
+        RELEASE_ID=RELEASE,
+    )
+    first, second = wait_for(
+        lambda: len(receiver.span("run/site1.tasks.again")) == 2 and receiver.spans, 70, "it ran"
+    ) and [span for span in receiver.spans if span.name == "run/site1.tasks.again"]
     assert first.trace == second.trace == first.attributes["request_id"]
-    (beat,) = wait_for(lambda: [span for span in receiver.spans if span.resource["service.name"] == "shop-beat"], 20, "Beat too")
+    (beat,) = wait_for(
+        lambda: [span for span in receiver.spans if span.resource["service.name"] == "shop-beat"], 20, "Beat too"
+    )
     assert beat.trace == first.trace and not [span for span in receiver.spans if span.name.endswith("coldframe.probe")]
 
 
@@ -248,7 +256,8 @@ def test_stored_task_keeps_its_trace(own, run, receiver):
     own.own = ["database"]
     with (own.folder / "site1/settings.py").open("a") as file:
         file.write("DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': 'db.sqlite3'}}\n")
-    said = own.manage("""
+    said = own.manage(
+        """
         from celery import current_app
         from coldframe.delayed import store
         from coldframe.delayed.sender import Sender
@@ -256,13 +265,14 @@ def test_stored_task_keeps_its_trace(own, run, receiver):
         from django.core.management import call_command
         from site1 import tasks
         call_command("migrate", "coldframe", verbosity=0)
-        ids.of_request("%s")
+        ids.of_request("ID")
         tasks.later()
         row = store.rows().get()
         store.rows().update(due=0)
         Sender(current_app).send_due()
         say([row.message, store.rows().count()])
-    """ % ID)
+    """.replace("ID", ID)
+    )
     (span,) = wait_for(lambda: receiver.span("apply_async/site1.tasks.say"), 10, "it is reported")
     message, left = said
     assert json.loads(message)["options"]["headers"]["traceparent"].startswith(f"00-{ID}-{span.id}-0") and left == 0
@@ -362,7 +372,6 @@ def test_a_receiver_that_is_away_is_said_once(own, receiver):
         say([line for line in lines if "span" in line.lower() or "export" in line.lower()])
     """)
     assert said == ["http://127.0.0.1:9 takes no spans. They are dropped until it does."]
-
 
 
 def test_what_it_costs_is_little(own, receiver):

@@ -48,7 +48,7 @@ def start(deployment: Deployment) -> None:
         before_send=completed,
         include_local_variables=False,
         max_request_body_size="never",
-        shutdown_timeout=FLUSH,  # type: ignore[arg-type]  # it says int, and takes seconds
+        shutdown_timeout=FLUSH,
         trace_propagation_targets=[],  # or each HTTP request that the application makes would tell others of it
     )
     _clients.append(sentry_sdk.get_client())

@@ -71,7 +71,7 @@ class Exporter(SpanExporter):
         :param patterns: of what is hidden.
         """
         self.endpoint, self.patterns, self.failing = endpoint, patterns, False
-        self.real = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + PATH, timeout=TIMEOUT)  # type: ignore[arg-type]
+        self.real = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + PATH, timeout=TIMEOUT)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export spans. Raises nothing."""
@@ -181,7 +181,9 @@ def instrument() -> None:
 def own() -> bool:
     """Whether the application has set a provider of traces itself."""
     provider = trace.get_tracer_provider()
-    return not isinstance(provider, trace.ProxyTracerProvider) and all(provider is not ours.provider for ours in _exporting)
+    return not isinstance(provider, trace.ProxyTracerProvider) and all(
+        provider is not ours.provider for ours in _exporting
+    )
 
 
 def start(deployment: Deployment) -> None:
