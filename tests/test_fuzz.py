@@ -224,7 +224,6 @@ DSN = "https://8f3k2m9qx7w1zz5v@o1.ingest.example.org/7"  # pragma: allowlist se
         ({"app_otel_endpoint": "http://c:1", "app_beat": {"network": "sealed"}}, "and app_beat.network is sealed, with which no unit"),
         ({"app_secrets": {"sentry_dsn": DSN}, "app_network": "sealed"}, "app_secrets.sentry_dsn leads to o1.ingest.example.org, and"),
         ({"app_secrets": {"sentry_dsn": "https://o1.example.org/7"}}, "app_secrets.sentry_dsn is no address of a project in Sentry"),
-        ({"app_secrets": {"sentry_dsn": ""}}, "app_secrets.sentry_dsn is no address of a project in Sentry"),
     ],
 )  # fmt: skip
 def test_who_is_reported_to_and_cannot_be_reached_is_refused_in_a_sentence(values, said):

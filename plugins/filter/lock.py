@@ -403,7 +403,7 @@ def _beside_problems(
             for problem in version_problems(text, locked, python)
         ]
     )
-    add = f"Add these lines to {inside} of the application, then {command}"
+    add = f"{command} adds these lines, unless {inside} of the application names other versions"
     return problems + report_problems(text, locked, reports, asgi, lock_file, add) + _python_problems(python)
 
 
