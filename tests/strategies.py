@@ -70,6 +70,13 @@ INSIDE: dict[str, list[Any]] = {
     ],
     "app_own_settings": [["cach"], ["cache", 1], ["cache,celery"]],
     "app_log_redact": [["(a"], ["a*"], [""], [1], ["a\nb"]],
+    "app_otel_endpoint": [
+        "collector:4318",
+        "grpc://collector:4317",
+        "http://a b",
+        "http://u:p@collector",
+        "http://a:b",
+    ],
     "app_email": [
         {"port": 25},
         {"host": "a b"},
@@ -356,6 +363,7 @@ MOST = {
     "alerts_memory_available_percent": 90,
     "alerts_certificate_days": 60,
     "app_log_redact": [r"[\w.+-]+@[\w-]+\.[\w.-]+", r"(?<=token=)[^&\s'\"]+"],
+    "app_otel_endpoint": "https://[2001:db8::7]:65535/otlp",
     "app_beat": {"network": ["::1"], "sandbox": ["process_priorities"], "writable": ["beat"]},
     "app_network": ["203.0.113.0/24", "10.1.2.3", "2001:DB8::/32", "0.0.0.0/1"],
     "app_sandbox": OPTIONS["app_sandbox"]["choices"],

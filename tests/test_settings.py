@@ -59,6 +59,9 @@ def rendered(name, **variables):
         "app_redis_names": {"cache": "cache"},
         "app_database_pooled": False,
         "app_log_redact": ["token=[^&]+"],
+        "app_reports": ["app_secrets.sentry_dsn"],
+        "app_otel_endpoint": "http://192.0.2.7:4318",
+        "__app_env": "../ops/inventories/desk",
     }
     return Templar(DataLoader(), variables=known | variables).template(trust_as_template("{{ " + name + " }}"))
 
@@ -109,6 +112,8 @@ def test_runtime_reads_what_a_release_has(several, tmp_path, monkeypatch):
     assert (deployment.media_url, deployment.private_url) == ("/media/", "/protected/")
     assert (deployment.email["encryption"], deployment.email["port"]) == ("starttls", 587)
     assert deployment.log_redact == ("token=[^&]+",)
+    wanted = {"name": "shop", "environment": "desk", "sentry": True, "otel_endpoint": "http://192.0.2.7:4318"}
+    assert deployment.tracing == wanted
     database, login = deployment.database, "cache:p%40ss%2Fword"
     assert (database["NAME"], database["USER"], database["PASSWORD"]) == ("shop", "shop_a", "secret1")
     if several:

@@ -129,7 +129,7 @@ def test_an_option_that_is_left_out_has_its_default():
         ("app_environment", {"A": [1]}, "app_environment.A is [1]; it must be a text or a number."),
         ("app_secrets", {"a": 5}, "app_secrets.a is of the type int; it must be a text that is not empty and contains no NUL."),
         ("app_own_settings", ["cache", "data base"], "app_own_settings[1] is 'data base'; it must be environment, database, cache, "
-         "channels, secret_key, hosts, debug, security, static, media, email, logging, apps, celery or results."),
+         "channels, secret_key, hosts, debug, security, static, media, email, logging, apps, tracing, celery or results."),
         ("app_environment", {"DJANGO_SETTINGS_MODULE": "a.b"},
          "app_environment.DJANGO_SETTINGS_MODULE is set by the units themselves: remove it."),
         ("app_log_redact", ["a", "(b"], "app_log_redact[1] is '(b', which is no regular expression of Python: missing ), unterminated "
