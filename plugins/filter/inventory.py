@@ -35,6 +35,7 @@ TAKEN = """adm audio backup basic bin bluetooth boot cdrom crontab daemon defaul
     printer proxy reboot redis remote render rescue root sasl sgx shadow shutdown sleep slices smartcard sockets sound src
     ssh sshd staff sudo suspend swap sync sys sysinit syslog system systemd tape time timers tty umount user users utmp
     uucp video voice wheel"""
+MONITORING_PORTS = ("app_metrics_port", "app_prometheus_port", "app_alertmanager_port")
 # Environment variables that the units set, and those that systemd sets.
 OWN_ENVIRONMENT = {
     "RELEASE_ID",
@@ -358,7 +359,7 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], us
             "for the first application of the server. Leave nginx_health_path out, and let the load balancer send the host name."
         )
     ports = {5432: "PostgreSQL's"}
-    for name in ("app_web_port", "app_broker_port", "app_cache_port", "app_flower_port"):
+    for name in ("app_web_port", "app_broker_port", "app_cache_port", "app_flower_port", *MONITORING_PORTS):
         port = values.get(name, options[name]["default"])
         if port in ports:
             problems.append(f"{name} is {port}, which is {ports[port]}: use a different port for each.")

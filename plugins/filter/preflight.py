@@ -37,6 +37,7 @@ GROUPS = {
     "beat": (1, 99),
     "flower": (0, 1),
     "edge": (1, 99),
+    "monitoring": (0, 1),
 }
 
 

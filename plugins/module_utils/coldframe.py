@@ -144,13 +144,16 @@ class Application:
         """Say of each instance that is not stopped, or starts at boot, its release, its state and what it does now.
 
         `restarts` is how often systemd has started it again, `age` for how many seconds its last process has run, `ended` how
-        the one before did.
+        the one before did, `state_age` for how many seconds it has been in its state.
         """
         states = dict.fromkeys(self.enabled(), "inactive") | self.instances()
         units = sorted(unit for unit, state in states.items() if state != "inactive" or unit in self.enabled())
         if not units:
             return []
-        shown = self.show("Id,StatusText,StateChangeTimestamp,NRestarts,ExecMainStartTimestampMonotonic", units)
+        shown = self.show(
+            "Id,StatusText,StateChangeTimestamp,StateChangeTimestampMonotonic,NRestarts,ExecMainStartTimestampMonotonic",
+            units,
+        )
         now = time.monotonic()
         return [
             {
@@ -162,6 +165,7 @@ class Application:
                 "since": each.get("StateChangeTimestamp", ""),
                 "restarts": int(each.get("NRestarts") or 0),
                 "age": max(0, round(now - int(each.get("ExecMainStartTimestampMonotonic") or 0) / 1e6)),
+                "state_age": max(0, round(now - int(each.get("StateChangeTimestampMonotonic") or 0) / 1e6)),
                 "ended": self.ended(each["Id"]) if int(each.get("NRestarts") or 0) else "",
             }
             for each in shown
