@@ -295,6 +295,8 @@ LEAST = {
     "firewall_open_ports": [1, 1, 65535],
     "flower_user": "-",
     "flower_max_tasks": 1,
+    "monitoring_retention_days": 1,
+    "monitoring_retention_mb": 128,
     "nginx_private_media": "",
     "nginx_locations": [
         {"path": "/", "timeout": 1, "headers": {}, "body_size": "0", "limit": "1r/m"},
@@ -355,6 +357,8 @@ MOST = {
     "firewall_open_ports": list(range(20000, 20200)),
     "flower_user": "x" * 64,
     "flower_max_tasks": 10**7,
+    "monitoring_retention_days": 3650,
+    "monitoring_retention_mb": 10**7,
     "app_aliases": [f"*.{'a' * 62}", f"{'a' * 31}.{'b' * 32}"],
     "nginx_locations": [
         {"path": "/a/", "timeout": 86400, "limit": "999999r/s", "headers": {"X-A": "!#%&'()*+,-./:;<=>?@[]^_`{|}~ "}},

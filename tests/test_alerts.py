@@ -217,13 +217,19 @@ def test_thresholds_follow_from_the_queue_table():
     assert 'coldframe_queue_probe_wait_seconds{queue="video"} > 990' in expressions
 
 
-@pytest.mark.parametrize("rule", [rule for group in RULES["groups"] for rule in group["rules"]], ids=lambda rule: rule["alert"])
+@pytest.mark.parametrize(
+    "rule", [rule for group in RULES["groups"] for rule in group["rules"]], ids=lambda rule: rule["alert"]
+)
 def test_every_alert_has_a_severity_a_sentence_and_a_runbook(rule):
     assert rule["labels"]["severity"] in ("critical", "warning", "none")
     assert rule["annotations"]["summary"].endswith((".", ")."))
     page, _, heading = rule["annotations"]["runbook_url"].partition("#")
     text = (ROOT / page).read_text()
-    headings = {re.sub(r"[^a-z0-9 -]", "", line[3:].lower()).replace(" ", "-") for line in text.splitlines() if line.startswith("## ")}
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", line[3:].lower()).replace(" ", "-")
+        for line in text.splitlines()
+        if line.startswith("## ")
+    }
     assert not heading or heading in headings
 
 
@@ -236,6 +242,10 @@ def test_page_names_every_alert_and_every_metric():
     page = (ROOT / "docs/monitoring.md").read_text()
     assert {name for name in NAMES if f"`{name}`" not in page} == set()
     program = (ROOT / "roles/monitoring/files/metrics.py").read_text()
-    shown = set(re.findall(r'gauge\(\s*"(\w+)"', program)) | {f"queue_{name}" for name in re.findall(r'^            "(\w+)": \(', program, re.M)}
+    shown = set(re.findall(r'gauge\(\s*"(\w+)"', program)) | {
+        f"queue_{name}" for name in re.findall(r'^            "(\w+)": \(', program, re.M)
+    }
     assert len(shown) > 12
-    assert {name for name in shown if f"`coldframe_{name}`" not in page and f"`_{name.removeprefix('queue_')}`" not in page} == set()
+    assert {
+        name for name in shown if f"`coldframe_{name}`" not in page and f"`_{name.removeprefix('queue_')}`" not in page
+    } == set()

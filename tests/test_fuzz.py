@@ -177,7 +177,10 @@ def test_a_password_from_before_is_one_of_a_user_or_of_one_that_the_vault_still_
     wrong = inventory.variable_problems(
         GOOD | vault | {"app_redis_passwords_before": {"nobody": "z" * 20}}, str(strategies.ROOT)
     )
-    assert len(wrong) == 1 and "one of admin, reader, web, worker, beat, flower, cache: make rotate-secret" in wrong[0]
+    assert (
+        len(wrong) == 1
+        and "one of admin, reader, exporter, metrics, web, worker, beat, flower, cache: make rotate-secret" in wrong[0]
+    )
 
 
 BROKER = {

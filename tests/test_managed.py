@@ -125,8 +125,16 @@ def access_list(instance):
 def test_access_list_for_a_provider_leaves_its_own_users_alone():
     users = {name: re.findall(r"^user (\S+) ", access_list(name), re.M) for name in ("broker", "cache")}
     assert users == {
-        "broker": ["blog-reader", "blog-web", "blog-worker", "blog-beat", "blog-flower"],
-        "cache": ["blog-reader", "blog-cache"],
+        "broker": [
+            "blog-reader",
+            "blog-exporter",
+            "blog-metrics",
+            "blog-web",
+            "blog-worker",
+            "blog-beat",
+            "blog-flower",
+        ],
+        "cache": ["blog-reader", "blog-exporter", "blog-cache"],
     }
     channels = re.findall(r"&(/\d+)\.", access_list("broker"))
     assert channels and set(channels) == {"/2"}, "the index of the queues"

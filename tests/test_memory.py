@@ -5,7 +5,7 @@ from memory import memory_lines, memory_parts
 from processes import host_options, process_table
 from queues import celery_queue_table
 
-ALL = ["redis", "postgresql", "web", "workers", "beat", "flower", "edge"]
+ALL = ["redis", "postgresql", "web", "workers", "beat", "flower", "edge", "monitoring"]
 TABLE = celery_queue_table(
     {"a": {}, "b": {"concurrency": "auto"}, "c": {"pool": "threads", "concurrency": 50}, "d": {"concurrency": 1}}
 )

@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import metrics
 import pytest
 from ansible.module_utils import coldframe, coldframe_servers
-from broker import SCRIPT
 from fake_systemd import FakeModule
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -64,7 +63,7 @@ def serve(tmp_path, shop, redis_socket):
 
     def start(**changed):
         broker = {"server": {"socket": redis_socket}, "user": "default", "indexes": [0, 1], "queues": QUEUES}
-        broker |= {"binding": "_kombu.binding.mail", "script": SCRIPT}
+        broker |= {"default_queue": "mail"}
         configuration = {"app": "shop", "root": str(tmp_path), "address": "127.0.0.1", "port": 0, "tls": ""}
         configuration |= {"certificates": [], "exporters": {}, "broker": broker}
         server = metrics.serve(configuration | changed)
@@ -161,7 +160,7 @@ def test_beat_that_has_the_lease_and_when_it_ticked(serve, redis):
 def test_broker_that_does_not_answer_costs_no_other_metric(serve, shop, tmp_path):
     shop.states["shop-web@a1.service"] = "active"
     (tmp_path / "current").symlink_to("releases/a1")
-    broker = {"server": {"socket": "/nowhere"}, "user": "x", "indexes": [0, 1], "queues": [], "binding": "", "script": ""}
+    broker = {"server": {"socket": "/nowhere"}, "user": "x", "indexes": [0, 1], "queues": [], "default_queue": ""}
     found = samples(serve(broker=broker)("/metrics")[1])
     assert found["coldframe_broker_up",] == 0 and found["coldframe_release_info", ("release", "a1")] == 1
     assert not [name for name, *_ in found if name.startswith("coldframe_queue")]
@@ -185,20 +184,26 @@ def test_units_with_part_release_and_state(serve, shop):
 def test_certificates_with_when_they_expire(serve, certificate, tmp_path):
     (tmp_path / "credentials/certificate_redis").write_text(certificate("a")[0].read_text())
     found = samples(serve(certificates=["certificate_redis"], broker={})("/metrics")[1])
-    assert 25 < (found["coldframe_certificate_expiry_timestamp_seconds", ("certificate", "redis")] - time.time()) / 86400 < 31
+    assert (
+        25
+        < (found["coldframe_certificate_expiry_timestamp_seconds", ("certificate", "redis")] - time.time()) / 86400
+        < 31
+    )
 
 
 class Exporter(BaseHTTPRequestHandler):
     """Another exporter, which says what it was asked for."""
 
     def do_GET(self):
-        body = f"asked_for{{path=\"{self.path}\"}} 1\n".encode()
+        """Answer."""
+        body = f'asked_for{{path="{self.path}"}} 1\n'.encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; version=0.0.4")
         self.end_headers()
         self.wfile.write(body)
 
     def address_string(self):
+        """Who is behind a socket has no address."""
         return "socket"
 
     def log_message(self, *_):
@@ -211,12 +216,17 @@ class BehindSocket(HTTPServer):
     address_family = socket.AF_UNIX
 
     def server_bind(self):
+        """Make the socket."""
         self.socket.bind(self.server_address)
 
 
 @pytest.mark.parametrize("behind_socket", [False, True])
 def test_what_another_exporter_shows_is_passed_on(serve, tmp_path, behind_socket):
-    other = BehindSocket(str(tmp_path / "flower.sock"), Exporter) if behind_socket else HTTPServer(("127.0.0.1", 0), Exporter)
+    other = (
+        BehindSocket(str(tmp_path / "flower.sock"), Exporter)
+        if behind_socket
+        else HTTPServer(("127.0.0.1", 0), Exporter)
+    )
     threading.Thread(target=other.serve_forever, args=(0.02,), daemon=True).start()
     try:
         where = {"socket": str(tmp_path / "flower.sock")} if behind_socket else {"port": other.server_port}

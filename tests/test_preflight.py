@@ -20,7 +20,7 @@ from preflight import (
 )
 
 REDIS = {name: f"{name}-8f3k2m9qx7w1" for name in redis_users(str(Path(__file__).parents[1]))}
-GROUPS = {group: ["one"] for group in ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")}
+GROUPS = {group: ["one"] for group in ("redis", "postgresql", "web", "workers", "beat", "flower", "edge", "monitoring")}
 
 
 def secret_problems(secrets):
@@ -101,7 +101,7 @@ def test_secrets_are_named_and_never_shown():
         in secret_problems({"app_redis_passwords": REDIS | {"beat": REDIS["cache"]}})
     )
     assert secret_problems({"app_redis_passwords": REDIS}) == []
-    gone = {"exporter": "short"}
+    gone = {"sentinel": "short"}
     assert secret_problems({"app_redis_passwords": REDIS | gone}) == [], "a user that is gone needs no good password"
     assert "app_redis_passwords.worker is missing" in " ".join(
         secret_problems({"app_redis_passwords": {name: REDIS[name] for name in REDIS if name != "worker"}})

@@ -48,9 +48,25 @@ def _host_rules() -> list[dict[str, Any]]:
             "exporter-down",
             "3m",
         ),
-        _rule("DiskFills", "warning", f"{full} < 0.1", f"{HOST}:{{{{ $labels.mountpoint }}}} has {PERCENT} left.", "disk-full", "5m"),
-        _rule("DiskFull", "critical", f"{full} < 0.03", f"{HOST}:{{{{ $labels.mountpoint }}}} has {PERCENT} left.", "disk-full", "30s"),
-        _rule("MemoryLow", "warning", f"{memory} < 0.08", f"{HOST} has {PERCENT} of its memory left.", "memory-low", "5m"),
+        _rule(
+            "DiskFills",
+            "warning",
+            f"{full} < 0.1",
+            f"{HOST}:{{{{ $labels.mountpoint }}}} has {PERCENT} left.",
+            "disk-full",
+            "5m",
+        ),
+        _rule(
+            "DiskFull",
+            "critical",
+            f"{full} < 0.03",
+            f"{HOST}:{{{{ $labels.mountpoint }}}} has {PERCENT} left.",
+            "disk-full",
+            "30s",
+        ),
+        _rule(
+            "MemoryLow", "warning", f"{memory} < 0.08", f"{HOST} has {PERCENT} of its memory left.", "memory-low", "5m"
+        ),
         _rule(
             "UnitFailed",
             "critical",
@@ -80,7 +96,9 @@ def _service_rules(connections: int) -> list[dict[str, Any]]:
     memory = f"The broker's memory is {PERCENT} full."
     status = 'probe_http_status_code{job="edge"}'
     return [
-        _rule("BrokerDown", "critical", "coldframe_broker_up == 0", "The broker does not answer.", "broker-stopped", "30s"),
+        _rule(
+            "BrokerDown", "critical", "coldframe_broker_up == 0", "The broker does not answer.", "broker-stopped", "30s"
+        ),
         _rule("BrokerMemoryFills", "warning", f"{used} > 0.75", memory, "broker-memory-full", "2m"),
         _rule("BrokerMemoryFull", "critical", f"{used} > 0.95", memory, "broker-memory-full", "30s"),
         _rule(
@@ -157,8 +175,21 @@ def _queue_rules(table: dict[str, dict[str, Any]], visibility_timeout: int) -> l
             "messages-left",
             "1m",
         ),
-        _rule("TasksParked", "warning", "coldframe_queue_parked > 0", f"{COUNT} messages of the queue {QUEUE} wait for a release that knows their tasks.", "messages-left", "5m"),
-        _rule("DeadLetters", "warning", "coldframe_queue_dead_letters > 0", f"The queue {QUEUE} has {COUNT} dead letters.", "messages-left"),
+        _rule(
+            "TasksParked",
+            "warning",
+            "coldframe_queue_parked > 0",
+            f"{COUNT} messages of the queue {QUEUE} wait for a release that knows their tasks.",
+            "messages-left",
+            "5m",
+        ),
+        _rule(
+            "DeadLetters",
+            "warning",
+            "coldframe_queue_dead_letters > 0",
+            f"The queue {QUEUE} has {COUNT} dead letters.",
+            "messages-left",
+        ),
         _rule(
             "MessageHeld",
             "warning",
@@ -192,7 +223,14 @@ def _part_rules() -> list[dict[str, Any]]:
             "unit-down",
             "1m",
         ),
-        _rule("BeatDown", "critical", "coldframe_beat_lease == 0", "No Beat ticks: periodic tasks are not sent.", "beat-killed", "30s"),
+        _rule(
+            "BeatDown",
+            "critical",
+            "coldframe_beat_lease == 0",
+            "No Beat ticks: periodic tasks are not sent.",
+            "beat-killed",
+            "30s",
+        ),
         _rule(
             "ReleasesDiffer",
             "warning",
@@ -214,7 +252,9 @@ def _part_rules() -> list[dict[str, Any]]:
 def _own_rules() -> list[dict[str, Any]]:
     """Of monitoring itself."""
     return [
-        _rule("Watchdog", "none", "vector(1)", "This alert always fires: it shows that alerts arrive.", "alerts-not-sent"),
+        _rule(
+            "Watchdog", "none", "vector(1)", "This alert always fires: it shows that alerts arrive.", "alerts-not-sent"
+        ),
         _rule(
             "AlertsNotSent",
             "critical",

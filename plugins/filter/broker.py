@@ -160,14 +160,6 @@ def broker_commands(queues: list[str], default_queue: str, login: str, index: in
     return f'{login}SELECT {index}\nEVAL "{script}" 1 _kombu.binding.{default_queue} {names}\n'
 
 
-def broker_script(_: str = "") -> str:
-    """Return the script that counts what each queue holds, for who asks the broker without redis-cli.
-
-    Its key is that of the default exchange's bindings, and its arguments are the queues that it counts in any case.
-    """
-    return SCRIPT
-
-
 def _state(answer: str) -> dict[str, dict[str, Any]]:
     """Read what redis-cli printed for `broker_commands`. Raises ValueError with its words when it is no answer."""
     said = answer.strip().split("\n")
@@ -257,5 +249,5 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
         changes = (purge_commands, retry_commands, broker_counts)
-        told = (broker_commands, broker_script, broker_lines, broker_queues, queue_lines, leaving_queue_problems)
+        told = (broker_commands, broker_lines, broker_queues, queue_lines, leaving_queue_problems)
         return {filter_.__name__: filter_ for filter_ in (*told, *changes)}

@@ -21,7 +21,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,7 @@ class Broker:
     """What the broker holds."""
 
     def __init__(
-        self, server: dict[str, Any], user: str, indexes: list[int], queues: list[str], binding: str, script: str
+        self, server: dict[str, Any], user: str, indexes: list[int], queues: list[str], default_queue: str
     ) -> None:
         """Remember how to ask.
 
@@ -64,11 +66,10 @@ class Broker:
         :param user: Redis user; its password is the credential `redis_password`.
         :param indexes: of the databases with the queues, and with the locks and the records of queue probes.
         :param queues: the names in `celery_queues`.
-        :param binding: the key that has the queues of the default exchange.
-        :param script: counts what each queue holds (plugins/filter/broker.py).
+        :param default_queue: `celery_default_queue`, whose exchange all queues are bound to.
         """
         self.server, self.user, self.indexes, self.queues = server, user, indexes, queues
-        self.binding, self.script = binding, script
+        self.binding = f"_kombu.binding.{default_queue}"
         self.seen: dict[str, tuple[str, float]] = {}  # queue to its oldest message, and since when that is the oldest
 
     def connect(self) -> Redis:
@@ -95,23 +96,33 @@ class Broker:
         yield from metrics
 
     def held(self, redis: Redis) -> Metrics:
-        """Tell what the queues hold."""
+        """Tell what the queues hold: those of the table, and all that were ever declared.
+
+        As `make queues` counts it (plugins/filter/broker.py), but by single commands: this Redis user may run no script.
+        """
         redis.ask("SELECT", str(self.indexes[0]))
-        states = json.loads(redis.ask("EVAL", self.script, "1", self.binding, *self.queues))
-        told: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
-            "waiting": ("Messages that no worker has taken.", lambda state: state["waiting"]),
-            "unacked": ("Messages that a worker has taken and not acknowledged.", lambda state: state["taken"]),
+        bound = [member.rpartition("\x16")[2] for member in redis.ask("SMEMBERS", self.binding)]
+        waiting = {}
+        for queue in sorted({*self.queues, *bound}):
+            with suppress(Failed):  # one that is not the application's: this user may not read it
+                waiting[queue] = int(redis.ask("LLEN", queue))
+        taken = Counter(json.loads(entry)[2] for entry in redis.ask("HVALS", "unacked"))
+        counts: dict[str, tuple[str, Callable[[str], int]]] = {
+            "waiting": ("Messages that no worker has taken.", lambda queue: waiting[queue]),
+            "unacked": ("Messages that a worker has taken and not acknowledged.", lambda queue: taken[queue]),
             "parked": (
                 "Messages that wait for a release that knows their tasks.",
-                # Lua writes an empty table as {}, in which there is nothing to add up
-                lambda state: sum(state["parked"].values()),
+                lambda queue: sum(
+                    redis.ask("LLEN", f"unknown:{queue}:{task}") for task in redis.ask("SMEMBERS", f"unknown:{queue}")
+                ),
             ),
-            "dead_letters": ("Messages of tasks that no release has.", lambda state: state["letters"]),
+            "dead_letters": (
+                "Messages of tasks that no release has.",
+                lambda queue: redis.ask("LLEN", f"dead:{queue}"),
+            ),
         }
-        for name, (documentation, value) in told.items():
-            yield gauge(
-                f"queue_{name}", documentation, [((queue,), value(state)) for queue, state in states.items()], "queue"
-            )
+        for name, (documentation, count) in counts.items():
+            yield gauge(f"queue_{name}", documentation, [((queue,), count(queue)) for queue in waiting], "queue")
         ages = {queue: self.age(queue, redis.ask("LINDEX", queue, "-1")) for queue in self.queues}
         yield gauge(
             "queue_oldest_seconds",
