@@ -212,4 +212,4 @@ def test_exporter_serves_again_after_it_was_killed(host, deployment):
     unit = f"{deployment.app_name}-metrics"
     host.check_output(f"systemctl kill --signal=KILL {unit}")
     ask = "python3 -c 'import urllib.request; print(urllib.request.urlopen(\"http://127.0.0.1:9469/metrics\", timeout=10).status)'"
-    wait_for(lambda: host.run(ask).stdout.strip() == "200", 30, "it serves again")
+    wait_for(lambda: host.run(ask).stdout.strip() == "200", 120, "it serves again")

@@ -35,7 +35,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-TIMEOUT = 10.0  # seconds for a client, and for another exporter
+TIMEOUT = 5.0  # seconds for a client, for another exporter, and for systemd: Prometheus waits for 14
 LEASE = 20.0  # seconds from a renewal until another Beat may take over, as coldframe.beat.lease has it
 logger = logging.getLogger("metrics")
 Metrics = Iterator[GaugeMetricFamily]
