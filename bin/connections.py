@@ -77,8 +77,12 @@ def ansible(*command: str) -> str:
 def ssh_arguments(name: str, found: dict[str, str]) -> list[str]:
     """Return the arguments with which ssh reaches a host as Ansible does.
 
+    Raises ValueError for a host that Ansible reaches in another way.
+
     :param found: of that host, as `connections` returns it.
     """
+    if found["connection"] not in ("", "ssh", "smart"):
+        raise ValueError(f"{name} is reached by the connection {found['connection']!r}, which is no SSH.")
     options = {"-p": found["port"], "-l": found["user"], "-i": os.path.expanduser(found["ssh_private_key_file"])}
     arguments = [part for option, value in options.items() if value for part in (option, value)]
     return [*shlex.split(f"{found['ssh_common_args']} {found['ssh_extra_args']}"), *arguments, found["host"] or name]

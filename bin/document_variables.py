@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import textwrap
 from pathlib import Path
 from typing import Any
 
+import own_code
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -32,16 +32,7 @@ SMOKE = """`smoke_request` (required), `smoke_task_queue` and `smoke_validate_ce
 """
 
 
-def filters(name: str) -> Any:
-    """Load a file of filters."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"plugins/filter/{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-INVENTORY, TABLE = filters("inventory"), filters("queues")
+INVENTORY, TABLE = own_code.load("plugins/filter/inventory.py"), own_code.load("plugins/filter/queues.py")
 
 
 def paragraph(*sentences: str | list[str]) -> str:

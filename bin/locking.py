@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import json
 import os
@@ -17,15 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import own_code
 from debian_packages import GLIBC, PYTHON
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-_spec = importlib.util.spec_from_file_location("coldframe_lock", ROOT / "plugins/filter/lock.py")
-assert _spec and _spec.loader
-lock_filter = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(lock_filter)
+lock_filter = own_code.load("plugins/filter/lock.py")
 versions = lock_filter.versions
 
 # What projects call what is for servers.

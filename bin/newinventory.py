@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import importlib.util
 import os
 import platform
 import re
@@ -20,6 +19,7 @@ try:
     import ansible  # noqa: F401
     import debian_packages
     import locking
+    import own_code
     import yaml
     from connections import ROOT, environment_of, inventory_of
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -49,15 +49,7 @@ PORTS = {"ssh": 2300, "https": 8500, "http": 8100}  # from which ports are chose
 PORT_WORDS = {name: f"SANDBOX_{name.upper()}_PORT" for name in PORTS}  # as the command line has them
 
 
-def _filters(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"coldframe_{name}", ROOT / f"plugins/filter/{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-VARIABLES, TABLE = _filters("inventory"), _filters("queues")
+VARIABLES, TABLE = own_code.load("plugins/filter/inventory.py"), own_code.load("plugins/filter/queues.py")
 # Environment variables that a process has: from systemd, from its unit, and for the settings (docs/settings.md). The runtime
 # has the names of a database's parts.
 GIVEN = {

@@ -79,7 +79,7 @@ class Command:
 
     def ssh_to(self, host: str) -> list[str]:
         """Return ssh's arguments for a host."""
-        found = self.hosts[host]
-        if found["connection"] not in ("", "ssh", "smart"):
-            self.fail(f"{host} is reached by the connection {found['connection']!r}, which is no SSH.")
-        return ssh_arguments(host, found)
+        try:
+            return ssh_arguments(host, self.hosts[host])
+        except ValueError as error:
+            self.fail(str(error))

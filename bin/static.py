@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import of_runtime
+import own_code
 
 if TYPE_CHECKING:
     from coldframe.release import reading
 else:
-    reading = of_runtime.load("release/reading.py")
+    reading = own_code.load("runtime/coldframe/release/reading.py")
 
 # Folders that are nobody's source, or that hold no code that is deployed.
 PASSED = {"node_modules", "site-packages", "__pycache__", "migrations", "tests", "test", "testing", "docs", "doc"}

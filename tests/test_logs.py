@@ -5,10 +5,10 @@ import os
 import pty
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+from support.hosts import wait_for
 
 ROOT = Path(__file__).parents[1]
 # ssh as if each host were this machine; one of them is never reached.
@@ -167,14 +167,6 @@ def test_what_journalctl_refuses_is_told(printed):
     assert "one: Failed to parse timestamp: rubbish" in errors and "two: Failed" in errors and status == 1
 
 
-def wait_for(condition):
-    """Wait for 20 seconds at most until something is true."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("options", [(), ("ID=abcd",)])
 def test_follow_prints_what_comes_and_ends_what_it_began(logs, site, options):
     journals = {"one": [entry(1000, "a abcd")], "down": [], "two": []}
@@ -188,7 +180,11 @@ def test_follow_prints_what_comes_and_ends_what_it_began(logs, site, options):
         assert "--follow" in arguments(site, "two") and not [g for g in arguments(site, "two") if "since" in g]
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
-        wait_for(lambda: (site / "journals/one.ended").exists() and (site / "journals/two.ended").exists())
+        wait_for(
+            lambda: (site / "journals/one.ended").exists() and (site / "journals/two.ended").exists(),
+            20,
+            "both are ended",
+        )
         assert "down is not reached" in process.stderr.read()
     finally:
         process.kill()
