@@ -726,7 +726,7 @@ def test_try_deploys_and_try_down_removes_the_host_alone(tmp_path, sandbox):
     assert '{"release_check_on_controller": false}' in called[2], "it is not checked twice; no text passes for false"
     refused = run(f"APP={tmp_path / 'bin'}")
     assert refused.returncode == 1 and "which is no Django project" in refused.stderr
-    assert f"{sandbox}/mysite, and in that shell mysite-manage createsuperuser" in first.stdout
+    assert f"make manage ENV={sandbox}/mysite CMD=createsuperuser" in first.stdout
     (tmp_path / "log").unlink()
     before = ports(sandbox / "mysite")
     failed = run(f"APP={app}", fails=1)
