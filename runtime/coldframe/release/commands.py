@@ -74,7 +74,7 @@ def run(
             process = subprocess.Popen(
                 words,
                 cwd=folder,
-                env=dict(environment),
+                env={"PYTHONUNBUFFERED": "1", **environment},  # else Python's output may come behind its error
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
