@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import socketserver
@@ -103,10 +105,12 @@ def keep_files_in(folder, text):
 
 
 def free_port():
-    """Find a port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """Find a port that nobody listens on, and that Linux gives to no client in the meantime: below 32768 (ip(7), ip_local_port_range)."""
+    while True:
+        port = 10_000 + secrets.randbelow(22_768)
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("", port))
+            return port
 
 
 @dataclass
