@@ -121,6 +121,28 @@ def test_verify_asks_any_application():
                     assert not OF_THE_EXAMPLE.search(text), f"{path.name}: {test.name} needs the mark example"
 
 
+def imported(tasks, folder):
+    """What tasks of a file in a folder import of roles: each name, and the file or `main.yml`."""
+    for task in tasks or []:
+        if role := task.get("ansible.builtin.import_role"):
+            yield role["name"], role.get("tasks_from", "main.yml")
+        if file := task.get("ansible.builtin.import_tasks"):
+            yield from imported(load(folder / file), (folder / file).parent)
+        for part in ("block", "rescue", "always"):
+            yield from imported(task.get(part), folder)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "playbooks").glob("*.yml")), ids=lambda path: path.name)
+def test_a_play_imports_a_role_whose_handlers_it_runs_once(path):
+    """The condition of the last import counts for the handlers of all: one that does not hold skips them."""
+    for play in load(path):
+        imports = [
+            each for each in imported(play.get("tasks"), path.parent) if each[0] != "app"
+        ]  # whose tasks change no host
+        whole = [name for name, file in imports if file == "main.yml" and (ROOT / "roles" / name / "handlers").is_dir()]
+        assert [name for name, _ in imports if name in whole] == whole, play["name"]
+
+
 def test_hosts_of_scenarios_have_ports_of_their_own():
     texts = [path.read_text() for path in ROOT.glob("molecule/*/hosts.yml")]
     slots = [int(slot) for slot in re.findall(r"molecule_slot: (\d+)", "".join(texts))]
