@@ -108,7 +108,7 @@ def test_verify_asks_any_application():
     assert '"-m", "not changes and not example and not attack"' in (ROOT / "bin/verify").read_text()
     for path in sorted((ROOT / "molecule/tests").glob("test_*.py")):
         source = path.read_text()
-        of_module = set(re.findall(r"^pytestmark = .*", source, re.MULTILINE))
+        of_module = set(re.findall(r"^pytestmark = (?:\[[^\]]*\]|.*)", source, re.MULTILINE))
         for test in ast.parse(source).body:
             if isinstance(test, ast.FunctionDef) and test.name.startswith("test_"):
                 text = "\n".join(
@@ -122,10 +122,10 @@ def test_verify_asks_any_application():
 
 
 def imported(tasks, folder):
-    """What tasks of a file in a folder import of roles: each name, and the file or `main.yml`."""
+    """What tasks of a file in a folder import of roles: each name, the file or `main.yml`, and the condition if there is one."""
     for task in tasks or []:
         if role := task.get("ansible.builtin.import_role"):
-            yield role["name"], role.get("tasks_from", "main.yml")
+            yield role["name"], role.get("tasks_from", "main.yml"), task.get("when")
         if file := task.get("ansible.builtin.import_tasks"):
             yield from imported(load(folder / file), (folder / file).parent)
         for part in ("block", "rescue", "always"):
@@ -139,15 +139,19 @@ def test_a_play_imports_a_role_whose_handlers_it_runs_once(path):
         imports = [
             each for each in imported(play.get("tasks"), path.parent) if each[0] != "app"
         ]  # whose tasks change no host
-        whole = [name for name, file in imports if file == "main.yml" and (ROOT / "roles" / name / "handlers").is_dir()]
-        assert [name for name, _ in imports if name in whole] == whole, play["name"]
+        whole = [
+            name for name, file, _ in imports if file == "main.yml" and (ROOT / "roles" / name / "handlers").is_dir()
+        ]
+        assert [name for name, *_ in imports if name in whole] == whole, play["name"]
+        # Those of the role app are loaded with each role that depends on it.
+        assert not whole or imports[-1][2] is None, play["name"]
 
 
 def test_hosts_of_scenarios_have_ports_of_their_own():
     texts = [path.read_text() for path in ROOT.glob("molecule/*/hosts.yml")]
     slots = [int(slot) for slot in re.findall(r"molecule_slot: (\d+)", "".join(texts))]
     assert len(slots) >= len(texts) and len(set(slots)) == len(slots)
-    assert set(slots) <= set(range(10)), "molecule/group_vars/all/scenario.yml has ports for so many"
+    assert set(slots) <= set(range(12)), "molecule/group_vars/all/scenario.yml has ports for so many"
 
 
 def test_generated_values_are_the_same_in_every_run():
