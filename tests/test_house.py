@@ -136,9 +136,8 @@ def imported(tasks, folder):
 def test_a_play_imports_a_role_whose_handlers_it_runs_once(path):
     """The condition of the last import counts for the handlers of all: one that does not hold skips them."""
     for play in load(path):
-        imports = [
-            each for each in imported(play.get("tasks"), path.parent) if each[0] != "app"
-        ]  # whose tasks change no host
+        # The tasks of the role app change no host, so they notify nobody.
+        imports = [each for each in imported(play.get("tasks"), path.parent) if each[0] != "app"]
         whole = [name for name, file in imports if file == "main.yml" and (ROOT / "roles" / name / "handlers").is_dir()]
         assert [name for name, _ in imports if name in whole] == whole, play["name"]
 

@@ -54,6 +54,13 @@ def notify(message: str) -> None:
 status = Status(notify)
 
 
+def wait(trouble: str) -> None:
+    """Report why the broker cannot be used; an empty text when it can. A start that waits for it gets no more time."""
+    if trouble:
+        start.end()
+    status.wait(trouble)
+
+
 @after_setup_logger.connect
 def on_after_setup_logger(logger: logging.Logger, format: str, **_: object) -> None:
     """Send Celery's records to the journal, which has time, process and level as fields. A format of one's own stays."""
@@ -78,7 +85,7 @@ def on_worker_process_init(**_: object) -> None:
 def on_celeryd_init(instance: Any, **_: object) -> None:
     """Refuse to start a worker whose settings differ from those of the deployment."""
     settings_check.require(instance.app)
-    consumer.install(instance.app, status.wait)
+    consumer.install(instance.app, wait)
     # Replies to remote control are always JSON, whatever the tasks' serializer: Flower accepts nothing else.
     instance.app.control.mailbox.serializer = "json"
 

@@ -46,7 +46,7 @@ class Start:
         self.thread.start()
 
     def end(self) -> None:
-        """Stop, and wait until the thread has ended."""
+        """Request no more time: the process is ready, or waits for something. May be called again."""
         self.ended.set()
         if self.thread.is_alive():
             self.thread.join()

@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT, QUEUE, wait_for
+from conftest import LIMIT, QUEUE, USER, Worker, wait_for
 
 LATE = 6  # seconds after its limit in which a task is ended, on a busy machine too
 
@@ -234,3 +234,23 @@ def test_other_pools(server, start, send, pool):
     wait_for(lambda: all(task.ended() == "SUCCESS" for task in tasks), 20, "all are executed")
     assert [len(worker.noted(task.id)) for task in tasks] == [1, 1, 1]
     assert worker.stop() < 10 and worker.process.returncode == 0
+
+
+def test_worker_that_may_not_use_its_queue_gets_no_more_time_to_start(server, environment, tmp_path):
+    server.start()
+    server.client.flushall()
+    server.client.execute_command("ACL", "SETUSER", USER, "resetkeys")
+    try:
+        worker = Worker(tmp_path / "worker", environment | {"START_TIMEOUT": "1"})
+        try:
+
+            def troubles():
+                return [number for number, said in enumerate(worker.said) if "waiting for the broker" in said]
+
+            wait_for(lambda: len(troubles()) >= 20, 40, "it has tried many times")
+            asked = [number for number, said in enumerate(worker.said) if "EXTEND_TIMEOUT_USEC" in said]
+            assert "permissions" in worker.status() and asked and max(asked) < troubles()[0]
+        finally:
+            worker.stop()
+    finally:
+        server.client.execute_command("ACL", "SETUSER", USER, "allkeys")

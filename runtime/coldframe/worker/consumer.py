@@ -59,6 +59,11 @@ class Consumer(celery56.Consumer):
         """Handle an unknown task as Celery does: reject it and mark it as failed."""
         super().on_unknown_task(None, message, exc)
 
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Report it too: Celery only logs it, and tries again."""
+        self.report(str(exc) or type(exc).__name__)
+        super().on_connection_error_before_connected(exc)
+
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Take over what the broken connection holds, then close it."""
         self.report(str(exc) or type(exc).__name__)
