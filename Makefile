@@ -228,14 +228,14 @@ test-hosts test-versions converged-release verified-release scenario-%: .SHELLFL
 test-hosts: export COLUMNS = 200
 test-hosts: tools browser ## Run the Molecule scenarios except `faults`, `adopt`, `chat`, `shared` and `tutorial`; `release`, the load test, runs by itself
 	@mkdir -p .cache; rm -f .cache/scenario-*.log
-	@$(MAKE) --no-print-directory --jobs=2 scenario-default converged-release $(BESIDE_DEFAULT) && $(MAKE) --no-print-directory verified-release || \
+	@$(MAKE) --no-print-directory --jobs=2 scenario-default scenario-cluster scenario-deploys $(BESIDE_SCENARIOS) converged-release && $(MAKE) --no-print-directory verified-release || \
 		{ molecule destroy -s release >/dev/null 2>&1; \
 		echo "What failed:"; sed 's/\x1b\[[0-9;]*m//g' .cache/scenario-*.log | grep -E ': [ │]*E  ' | tail -40; \
 		sed 's/\x1b\[[0-9;]*m//g' .cache/scenario-*.log | grep -E '\.py::|: fatal: \[|CRITICAL'; exit 1; }
 	@molecule destroy -s release
 
-# Its host is created while the other scenarios still run.
-converged-release: scenario-cluster ## Step of test-hosts: run `cluster`, then create and converge `release`
+# Its host is created while another scenario still runs.
+converged-release: .venv/.ready ## Step of test-hosts: create and converge `release`
 	@{ molecule destroy -s release && molecule converge -s release; } $(call log_as,release)
 
 verified-release: .venv/.ready ## Step of test-hosts: run the tests of `release`
@@ -258,8 +258,8 @@ scenario-%: .venv/.ready ## Step of test-hosts, test-faults, test-adopt and test
 	@mkdir -p .cache
 	@molecule test -s $* $(call log_as,$*)
 
-# The older versions take their turn beside the longest scenario.
-test: export BESIDE_DEFAULT = test-versions
+# The older versions take their turn beside a scenario.
+test: export BESIDE_SCENARIOS = test-versions
 test: check test-hosts ## Run check, test-versions and test-hosts
 
 bench-deploy: tools ## Measure deploys and rollbacks on hosts of their own, 1 to 8; writes bench/README.md

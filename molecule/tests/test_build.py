@@ -8,7 +8,7 @@ from support.hosts import wait_for
 from support.playbooks import changed, deploy, output, play
 from support.units import current, running, wanted
 
-pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.example]
+pytestmark = [pytest.mark.deploys, pytest.mark.one_host, pytest.mark.changes, pytest.mark.example]
 
 POINTS = ("before_migrate", "after_migrate", "before_activate", "after_activate")
 

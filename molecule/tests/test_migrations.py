@@ -13,7 +13,7 @@ from support.hosts import wait_for
 from support.playbooks import ROOT, deploy, output
 from support.units import current, running, wanted
 
-pytestmark = [pytest.mark.one_host, pytest.mark.changes]
+pytestmark = [pytest.mark.deploys, pytest.mark.one_host, pytest.mark.changes]
 
 NULLABLE = 'migrations.AddField("order", "note", models.CharField(max_length=20, null=True))'
 LAST = max(file.stem for file in (ROOT / "app_stub/orders/migrations").glob("[0-9]*.py"))  # of the application's own

@@ -8,7 +8,7 @@ from support.playbooks import changed, deploy, output, play
 from support.sandbox import COSTS, OPENS, SEALED, SOCKETS, exposure
 from support.units import current, instances
 
-pytestmark = [pytest.mark.changes, pytest.mark.one_host, pytest.mark.group("beat")]
+pytestmark = [pytest.mark.deploys, pytest.mark.changes, pytest.mark.one_host, pytest.mark.group("beat")]
 WATCH = "python -c \"import signal, time; open('/tmp/own', 'w'); signal.signal(signal.SIGTERM, lambda *_: exit()); time.sleep(10**6)\""
 NOTE = "python -c \"import django; django.setup(); from django.core.cache import cache; cache.set('noted', 1, 600)\""
 SERVICES = {"watch": {"command": WATCH, "memory_max": "200M", "open_files": 512, "stop_timeout": 10}}

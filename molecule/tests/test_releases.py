@@ -14,7 +14,7 @@ from support.hosts import wait_for
 from support.playbooks import ROOT, changed, deploy, output, play
 from support.units import current, instances, once, running, wanted
 
-pytestmark = [pytest.mark.one_host, pytest.mark.changes]
+pytestmark = [pytest.mark.deploys, pytest.mark.one_host, pytest.mark.changes]
 
 
 def state(host, app, name):

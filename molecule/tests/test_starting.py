@@ -7,7 +7,7 @@ from support.hosts import wait_for
 from support.playbooks import deploy, output
 from support.units import current, running, wanted
 
-pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("web")]
+pytestmark = [pytest.mark.deploys, pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("web")]
 
 LIMIT = 8  # app_start_timeout, seconds
 BURN = 4  # seconds of the processor for each process; all units together use more than the limit on one
