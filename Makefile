@@ -14,6 +14,7 @@ SECRETS = $(if $(SANDBOX),$(STATE)/secrets.yml,$(ENV))
 # Targets for sandbox hosts only, and for that of the example only.
 only_sandbox = $(if $(SANDBOX),,$(error ENV=$(ENV): make $@ is for sandbox hosts only. Leave ENV out))
 only_example = $(if $(filter-out sandbox,$(ENV)),$(error ENV=$(ENV): make $@ is for the example on the sandbox host only. Leave ENV out))
+comma := ,
 # Variables that count only on the command line, because the environment may have such names too.
 given = $(foreach name,$(1),$(if $(filter command%,$(origin $(name))),'$(name)=$(subst ','\'',$(value $(name)))'))
 # A variable of make as one of Ansible's, as text whatever is in it: JSON in single quotes.
@@ -52,13 +53,13 @@ export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(abspath $(INVENTORY)/.wheel
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock down verify ssh manage shell dbshell redis-cli logs queues maintenance lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock down verify ssh manage shell dbshell redis-cli run-task logs queues maintenance test-alert lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
 
 help: ## Print this help
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 	@echo
 	@echo "  ENV=sandbox             which of inventories/ (the default boots a host on this machine), or a folder: ENV=../mysite/deploy"
-	@echo "  CMD='...'               with ssh, manage, shell, dbshell, redis-cli: the command; HOST=name runs it on that server"
+	@echo "  CMD='...'               with ssh, manage, shell, dbshell, redis-cli: the command; HOST=name runs it (or run-task) on that server"
 	@echo "  DRY_RUN=1               with deploy, site, rollback, down, queues, maintenance: print what would change, and change nothing"
 	@echo "  THOROUGH=1              with test, test-hosts: also run slow tests that add little coverage"
 	@echo "  ARGS='...'              further arguments of ansible-playbook, such as --check --diff or --limit"
@@ -93,7 +94,7 @@ sandbox: tools ## Boot the sandbox host, without deploying
 sandbox-down: .venv/.ready ## Remove the sandbox host with all its data
 	@$(only_sandbox)ansible-playbook -i $(INVENTORY) playbooks/sandbox_down.yml
 
-try: .venv/.ready ## Deploy a project, APP=../mysite, to a sandbox host of its own
+try: .venv/.ready ## Deploy a project, APP=../mysite, to a sandbox host of its own; builds packages that have no wheel
 	@bin/try $(call given,APP NAME SETTINGS WSGI CELERY REQUIREMENTS SANDBOX_SSH_PORT SANDBOX_HTTPS_PORT SANDBOX_HTTP_PORT)
 
 try-down: .venv/.ready ## Remove the sandbox host of APP=../mysite with all its data
@@ -172,6 +173,9 @@ dbshell: .venv/.ready ## Open psql as the owner of the application's database; A
 redis-cli: .venv/.ready ## Open redis-cli as a user that may only read; INSTANCE=cache; ADMIN=1 as the administrator, after a question
 	@bin/operate $@ $(ENV) playbooks/servers.yml $(call given,HOST INSTANCE ADMIN CONFIRM)
 
+run-task: .venv/.ready ## Send a task by hand: TASK=app.tasks.report TASK_ARGS='[1]' TASK_KWARGS='{"to": "a"}' QUEUE= WAIT=60 (print its result); without TASK list them
+	@bin/operate $@ $(ENV) playbooks/servers.yml $(call given,HOST TASK TASK_ARGS TASK_KWARGS QUEUE WAIT)
+
 logs: .venv/.ready ## Print the logs of all servers of ENV in order: UNIT=worker-mail HOST= SINCE=-1h GREP= PRIORITY=err ID= FOLLOW=1
 	@bin/logs $(ENV) playbooks/servers.yml $(call given,UNIT HOST SINCE GREP PRIORITY ID FOLLOW)
 
@@ -180,6 +184,9 @@ queues: .venv/.ready ## Print what the queues hold. After a question: PAUSE=queu
 
 maintenance: .venv/.ready ## Show visitors a page in place of the site, STATE=on or off: PAGE=page.html ALLOW=10.0.0.0/8,192.0.2.7 get the site
 	@$(PLAYBOOK) playbooks/maintenance.yml $(foreach name,STATE ALLOW PAGE,$(call extra,maintenance_,$(name))) $(ARGS)
+
+test-alert: .venv/.ready ## Send a test message by each channel of alerts_*, and print what each answered
+	@$(PLAYBOOK) playbooks/test_alert.yml $(ARGS)
 
 # These run in parallel, and all of them report, even if one fails. ansible-lint takes the longest, so it starts first.
 LINTS = lint-ansible lint-types lint-python lint-shell lint-secrets
@@ -248,8 +255,14 @@ test-faults: tools ## Run the scenario `faults` in full, with 20,000 orders (ORD
 	@$(MAKE) --no-print-directory scenario-faults
 	@$(if $(WITHOUT),,bench/faults)
 
-test-adopt: tools ## Deploy projects that know nothing of Coldframe, each to a sandbox host of its own; ADOPT=clinic,press chooses
-	@$(MAKE) --no-print-directory scenario-adopt scenario-chat
+# The environment is how Molecule's playbooks and tests learn of these.
+PROJECTS = clinic press weblate cookiecutter chat
+test-adopt: export ADOPT ?= $(subst $(subst ,, ),$(comma),$(PROJECTS))
+test-adopt: export COOKIECUTTER ?=
+test-adopt: asked = $(subst $(comma), ,$(ADOPT))
+test-adopt: tools ## Deploy projects that know nothing of Coldframe to sandbox hosts; ADOPT=clinic,weblate chooses, COOKIECUTTER=folder of the template
+	@$(if $(filter-out $(PROJECTS),$(asked)),$(error ADOPT=$(ADOPT): there is no $(filter-out $(PROJECTS),$(asked)). Set it to some of $(PROJECTS), with commas between))
+	@$(MAKE) --no-print-directory $(if $(filter-out chat,$(asked)),scenario-adopt) $(if $(filter chat,$(asked)),scenario-chat)
 
 test-tutorial: tools ## Run the commands of docs/your-app.md word for word, in a copy of this checkout and with a host as the server
 	@$(MAKE) --no-print-directory scenario-tutorial
@@ -260,7 +273,7 @@ scenario-%: .venv/.ready ## Step of test-hosts, test-faults, test-adopt and test
 
 # The older versions take their turn beside a scenario.
 test: export BESIDE_SCENARIOS = test-versions
-test: check test-hosts ## Run check, test-versions and test-hosts
+test: browser check test-hosts ## Run check, test-versions and test-hosts
 
 bench-deploy: tools ## Measure deploys and rollbacks on hosts of their own, 1 to 8; writes bench/README.md
 	@bench/deploy

@@ -51,6 +51,7 @@ PACKAGES = {
     "uwsgi": Needs(build="libpcre2-dev"),
     "wand": Needs("libmagickwand-6.q16-6/libmagickwand-7.q16-10"),
     "weasyprint": Needs("libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0"),
+    "weblate": Needs("gettext git gnupg openssh-client"),
     "xmlsec": Needs("libxmlsec1-openssl/libxmlsec1t64-openssl", "libxmlsec1-dev"),
 }
 # Their wheels bring the libraries; what is built on a machine needs Debian's.

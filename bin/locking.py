@@ -398,6 +398,30 @@ def uv(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=around, capture_output=True, text=True, check=False)
 
 
+@contextlib.contextmanager
+def unpacked(
+    source: Source, target: Target, modules: Iterable[str], wheels: Path | None = None
+) -> Iterator[Path | None]:
+    """Give a folder with the files of the packages that a project names and that are called as these modules.
+
+    They are there to be read: without what they need themselves. None where the project names no such package, or none of
+    them has a wheel.
+
+    :param wheels: a folder with wheels that were built for the target.
+    """
+    wanted = {canonicalize_name(module) for module in modules}
+    lines = {line.name: line.text for line in (*source.lines, *source.pins) if line.name in wanted}
+    with tempfile.TemporaryDirectory(prefix="coldframe-") as work:
+        folder = Path(work)
+        command = ["pip", "install", "--quiet", "--no-deps", "--no-build", "--target", str(folder)]
+        command += [f"--python-version={PYTHON[target.debian]}"]
+        command += [f"--python-platform={target.machine}-manylinux_{GLIBC[target.debian]}"]
+        command += [option for line in source.options for option in line.split()]
+        command += [f"--find-links={wheels}"] if wheels and wheels.is_dir() else []
+        done = [uv(source.base, *command, text) for text in lines.values()]
+        yield folder if any(not each.returncode for each in done) else None
+
+
 # The lock file
 
 

@@ -23,6 +23,7 @@ try:
     import yaml
     from connections import ROOT, environment_of, inventory_of
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
+    from packaging.utils import canonicalize_name
     from project import Found, Project, RefusedError, python_wanted, read
 except ModuleNotFoundError as error:
     sys.exit(
@@ -37,7 +38,10 @@ WHEELS = ".wheels"
 APP_MISSING = "APP is missing: set it to the folder of your project, such as APP=../mysite."
 SANDBOX = ROOT / ".sandbox"
 # What `make try` sets for a variable without a default, by the end of its name; "try" for others. An empty DSN sends no reports.
+# Those with {site} are set for servers too: it is the site's own name.
 PLACEHOLDERS = (
+    (r"(SITE|APP|BASE|PUBLIC|ROOT)_(URL|ORIGIN)", "https://{site}"),
+    (r"(SITE|APP|BASE|PUBLIC)_(DOMAIN|HOST|HOSTNAME)", "{site}"),
     (r"ADMIN_(URL|PATH)", "admin/"),
     (r"DSN", ""),
     (r"URL|ENDPOINT", "https://example.invalid/"),
@@ -45,6 +49,7 @@ PLACEHOLDERS = (
     (r"EMAIL|EMAIL_ADDRESS", "try@example.invalid"),
     (r"PORT|TIMEOUT|SECONDS|DAYS|AGE|SIZE|COUNT|LIMIT", "1"),
 )
+SANDBOX_SITE = "localhost:{{ sandbox_https_port }}"
 PORTS = {"ssh": 2300, "https": 8500, "http": 8100}  # from which ports are chosen for sandbox hosts of `make try`
 PORT_WORDS = {name: f"SANDBOX_{name.upper()}_PORT" for name in PORTS}  # as the command line has them
 
@@ -157,19 +162,23 @@ def plan(given: dict[str, str], environment: str, *, sandbox: bool = False, whee
     machine = platform.machine() if sandbox else "x86_64"
     result = Plan(environment, inventory_of(environment), app, given, project, sandbox=sandbox)
     result.target = locking.Target(debian, machine)
-    problems += project.problems
+    early = len(problems)
     try:
         result.source = locking.find(project.folder, app, given.get("REQUIREMENTS", ""))
+        if project.elsewhere:
+            with locking.unpacked(result.source, result.target, project.elsewhere, wheels) as library:
+                project = result.project = read(app, given["APP"], given, library) if library else project
         more = choose_asgi(project, result.source.names())
         before = result.inventory / LOCK
         text = before.read_text() if before.is_file() else ""
         if not current(result, text):
             result.locked = locking.Maker(result.source, result.target, wheels, more).run(text)
             problems += result.locked.problems
-            if problems and result.locked.missing:
+            if (problems or project.problems) and result.locked.missing:
                 problems.append(without_wheels(result))
     except ValueError as error:
         problems.append(str(error))
+    problems[early:early] = project.problems
     if problems:
         raise RefusedError(*problems)
     result.questions = questions(result)
@@ -211,16 +220,17 @@ def without_default(project: Project) -> dict[str, str]:
     return {name: where for name, where in project.environment.items() if name not in GIVEN}
 
 
-def placeholder(name: str) -> str:
-    """Return a value with which settings that read a variable can be loaded on a sandbox host."""
-    return next((value for pattern, value in PLACEHOLDERS if re.search(rf"(^|_)({pattern})$", name)), "try")
+def placeholder(name: str, site: str = SANDBOX_SITE) -> str:
+    """Return a value with which settings that read a variable can be loaded on a sandbox host, or on servers the site's own."""
+    values = (value for pattern, value in PLACEHOLDERS if re.search(rf"(^|_)({pattern})$", name))
+    return next(values, "try").replace("{site}", site)
 
 
 def without_wheels(made: Plan) -> str:
     """Say which packages have no wheel, and what to do."""
     return (
         f"There is no wheel for {made.target} of {', '.join(made.locked.missing if made.locked else [])}. Take versions that have "
-        f"one, or 'make wheels ENV={environment_of(made.inventory)}' builds them, once; then set app_packages_from: controller."
+        f"one, or 'make wheels ENV={environment_of(made.inventory)}' builds them, once."
     )
 
 
@@ -244,7 +254,7 @@ def questions(made: Plan) -> list[str]:
             )
         )
         if not made.sandbox:
-            made.answers[asked[-1]] = environment_lines(missing)
+            made.answers[asked[-1]] = environment_lines(missing, made.given.get("DOMAIN", ""))
     if project.missing_middleware:
         checks = ", ".join(project.missing_middleware)
         lacking = ", ".join(found.value for found in project.missing_middleware.values())
@@ -295,9 +305,13 @@ def how_to_set(made: Plan, missing: dict[str, str]) -> str:
     return " ".join(told)
 
 
-def environment_lines(missing: dict[str, str]) -> list[str]:
-    """Write app_environment with the variables that are no secrets, to be uncommented."""
-    lines = [f"#   {line(name, '', where)}" for name, where in missing.items() if not SECRET.search(name)]
+def environment_lines(missing: dict[str, str], domain: str) -> list[str]:
+    """Write app_environment with the variables that are no secrets, to be uncommented; those of the site have its domain."""
+    lines = [
+        f"#   {line(name, value if domain and (value := placeholder(name, domain)).endswith(domain) else '', where)}"
+        for name, where in missing.items()
+        if not SECRET.search(name)
+    ]
     return ["# app_environment:", *lines] if lines else []
 
 
@@ -359,6 +373,8 @@ def app_yml(made: Plan) -> str:
             "" if os.path.isabs(path_from(made)) else "relative to the inventory's folder",
         ),
     ]
+    if built(made):
+        lines.append(line("app_packages_from", "controller", f"'make wheels' builds {', '.join(built(made))}"))
     if made.beside:
         why = f"inventories/{made.beside} has this server too: docs/two-applications.md"
         lines.insert(3, line("app_additional", True, why))
@@ -378,7 +394,7 @@ def app_yml(made: Plan) -> str:
     lines.append(
         line(
             "app_url",
-            "https://localhost:{{ sandbox_https_port }}" if made.sandbox else f"https://{made.given['DOMAIN']}",
+            f"https://{SANDBOX_SITE}" if made.sandbox else f"https://{made.given['DOMAIN']}",
         )
     )
     lines += ["", *queue_lines(project)]
@@ -390,6 +406,8 @@ def app_yml(made: Plan) -> str:
             value = ":".join(value.rsplit(".", 1))
     if scheduler and value != VARIABLES.specs(str(ROOT))["celery_beat_scheduler"]["default"]:
         lines.append(line("celery_beat_scheduler", value, scheduler.where))
+    if folders := found.get("app_writable"):
+        lines += ["", line("app_writable", folders.value, folders.where)]
     if build := found.get("app_build"):
         lines += ["", line("app_build", build.value, f"{build.where}: docs/releases.md#build-steps")]
     if media := found.get("nginx_media_url"):
@@ -423,10 +441,16 @@ def app_yml(made: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
+def built(made: Plan) -> list[str]:
+    """List the packages that have no wheel of their own: `make wheels` builds them, or has done so."""
+    names = [path.name.split("-")[0] for path in (made.inventory / WHEELS).glob("*.whl")]
+    names += [re.split(r"[=<>!~ @]", each)[0] for each in (made.locked.missing if made.locked else [])]
+    return sorted({canonicalize_name(name) for name in names})
+
+
 def system_packages(made: Plan) -> dict[str, list[str]]:
     """Map what needs packages of Debian to these packages."""
-    built = [path.name.split("-")[0].replace("_", "-").lower() for path in (made.inventory / WHEELS).glob("*.whl")]
-    needs = debian_packages.to_run([*packages_of(made), *built], made.target.debian, built)
+    needs = debian_packages.to_run([*packages_of(made), *built(made)], made.target.debian, built(made))
     if "django.contrib.gis" in made.project.installed:
         needs["django.contrib.gis"] = [debian_packages.GEODJANGO]
     return needs
@@ -538,6 +562,10 @@ def differences(made: Plan) -> list[str]:
         found = made.project.found.get(name)
         if found and isinstance(values, dict) and values.get(name) != found.value:
             told.append(f"{name} is {values.get(name)!r} there, and {found.value!r} in {found.where}.")
+    if built(made) and isinstance(values, dict) and values.get("app_packages_from") != "controller":
+        told.append(
+            f"app_packages_from is not 'controller' there, and {', '.join(built(made))} has no wheel in a package index."
+        )
     queues = values.get("celery_queues") if isinstance(values, dict) else None
     for name, queue in made.project.queues.items():
         if isinstance(queues, dict) and name not in queues and queue.where != "the default queue":
@@ -622,6 +650,7 @@ def new(arguments: list[str], prompt: Callable[[str], str] | None) -> str:
         problems += error.problems
     if prompt and made and (needs_hosts or needs_domain):
         ask(given, prompt)
+        made.questions = questions(made)  # with the domain
     hosts: list[Server] = []
     if needs_hosts and "HOST" not in given:
         problems.append("HOST is missing: the name or address of your server, such as HOST=server1.example.com.")
@@ -682,6 +711,11 @@ def next_step(made: Plan) -> str:
 # make try
 
 
+def is_taken(folder: Path) -> bool:
+    """Whether a folder is a sandbox host's: one with nothing but further variables or wheels waits for its host."""
+    return any(path.name not in ("group_vars", WHEELS) for path in (folder.iterdir() if folder.is_dir() else ()))
+
+
 def tried(app: Path) -> Path:
     """Return the inventory of a project's sandbox host: the one that is there, or a new one named after its folder."""
     root = SANDBOX
@@ -692,7 +726,7 @@ def tried(app: Path) -> Path:
     stem = next((name for name in names if name and name not in ("backend", "src", "app")), "app")
     numbered = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
     return root / next(
-        name for name in numbered if name not in ("sandbox", "coldframe-sandbox") and not (root / name).exists()
+        name for name in numbered if name not in ("sandbox", "coldframe-sandbox") and not is_taken(root / name)
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import build_steps
 from pages import telling_page
-from static import UNKNOWN, Files, Place, Value, evaluate, keyword, name_of, statements, variable
+from static import LIBRARY, UNKNOWN, Files, Place, Value, evaluate, keyword, name_of, statements, variable
 from task_queues import Queue, QueueReader
 
 # The settings module for servers, by the last part of its name or a word of it.
@@ -68,6 +68,9 @@ class Project:
     queues: dict[str, Queue] = field(default_factory=dict)
     default_queue: str = ""
     installed: list[str] = field(default_factory=list)  # INSTALLED_APPS
+    elsewhere: list[str] = field(
+        default_factory=list
+    )  # modules of packages that may have what the project's files do not
     asgi: bool = False  # whether ASGI_APPLICATION is set, which Django itself does not read
     environment: dict[str, str] = field(default_factory=dict)  # variables without a default, and where they are read
     missing_middleware: dict[str, Found] = field(
@@ -116,21 +119,27 @@ def folder_of(app: Path, said: str) -> Path:
 class Reader:
     """Reads one project."""
 
-    def __init__(self, folder: Path, given: dict[str, str]) -> None:
+    def __init__(self, folder: Path, given: dict[str, str], library: Path | None = None) -> None:
         """Look at its files.
 
         :param folder: that of manage.py.
         :param given: `SETTINGS`, `WSGI`, `CELERY` and `NAME`, where the operator said them.
+        :param library: a folder with packages that are read too.
         """
         self.project = Project(folder)
         self.given = given
         self.files = Files(folder)
+        self.own = self.files.paths
+        if library:
+            self.files.add(library)
+        self.of_packages = self.files.paths[len(self.own) :]
         self.places = [Path()]  # from which modules are imported, relative to the folder
         self.settings: dict[str, list[Value]] = {}
         self.celery_conf: dict[str, list[Value]] = {}  # what the Celery application sets itself
         self.namespace: str | None = None
         self.celery_file: Path | None = None
         self.settings_files: list[Path] = []
+        self.taken_from: list[str] = []  # modules of packages from which the settings import everything
 
     # What is told
 
@@ -164,6 +173,7 @@ class Reader:
         self.wsgi()
         self.celery()
         self.python_path()
+        self.look_elsewhere()
         QueueReader(self).read()
         self.read_pages()
         self.read_environment()
@@ -197,7 +207,7 @@ class Reader:
 
     def import_places(self) -> None:
         """Look from which folders modules are imported: the top, src, and what manage.py adds to sys.path."""
-        for path in (Path("manage.py"), *(each for each in self.files.paths if each.name in ("wsgi.py", "asgi.py"))):
+        for path in (Path("manage.py"), *(each for each in self.own if each.name in ("wsgi.py", "asgi.py"))):
             tree = self.files.tree(path)
             for node in ast.walk(tree) if tree else ():
                 if isinstance(node, ast.Call) and name_of(node.func) in ("sys.path.append", "sys.path.insert"):
@@ -208,6 +218,8 @@ class Reader:
         if (self.project.folder / "src").is_dir():
             self.places.append(Path("src"))
         self.places = list(dict.fromkeys(self.places))
+        if self.files.library:
+            self.places.append(LIBRARY)
 
     def named_settings(self, path: Path) -> Value | None:
         """Return the settings module that a file sets, or its default."""
@@ -249,7 +261,7 @@ class Reader:
                 self.refuse(f"SETTINGS is {given!r}, and the project has no such module: name one that it has.")
             return Found(given, "SETTINGS")
         programs = sorted(
-            (path for path in self.files.paths if path.name in ("manage.py", "wsgi.py", "asgi.py")),
+            (path for path in self.own if path.name in ("manage.py", "wsgi.py", "asgi.py")),
             key=lambda path: ("wsgi.py", "asgi.py", "manage.py").index(path.name),
         )
         named = [value for path in programs if (value := self.named_settings(path))]
@@ -282,7 +294,7 @@ class Reader:
     def searched_settings(self) -> Found | None:
         """Choose a module that looks like Django's settings."""
         found = []
-        for path in self.files.paths:
+        for path in self.own:
             if "INSTALLED_APPS" in self.files.text(path) and (tree := self.files.tree(path)):
                 for each in statements(tree.body):
                     if isinstance(each, ast.Assign) and name_of(each.targets[0]) == "INSTALLED_APPS":
@@ -325,6 +337,8 @@ class Reader:
                 case ast.ImportFrom(names=[ast.alias(name="*"), *_]):
                     if inner := self.files.imported(file, each, self.places):
                         self._read_settings(inner, names, seen)
+                    elif each.module and not each.level:
+                        self.taken_from.append(each.module)
                 case ast.ImportFrom() if inner := self.files.imported(file, each, self.places):
                     names |= {
                         a.asname or a.name: self.files.constants(inner, self.places).get(a.name, UNKNOWN)
@@ -373,8 +387,10 @@ class Reader:
             if file := self.files.module(module, self.places):
                 line = self.line(file, name)
                 return Found(f"{module}:{name}", f"{file}:{line}" if line else self.at(value.place))
-        found = []
-        for path in self.files.paths:
+        found: list[tuple[str, str]] = []
+        for path in [*self.own, *self.of_packages]:
+            if found and path not in self.own:
+                break
             if (path.stem == kind or f"get_{kind}_application" in self.files.text(path)) and (
                 tree := self.files.tree(path)
             ):
@@ -415,7 +431,8 @@ class Reader:
 
     def celery(self) -> None:
         """Find the Celery application, and its namespace of the settings."""
-        candidates = [each for path in self.files.paths for each in self.celery_in(path)]
+        candidates = [each for path in self.own for each in self.celery_in(path)]
+        candidates = candidates or [each for path in self.of_packages for each in self.celery_in(path)]
         given = self.given.get("CELERY")
         if given:
             self.find("app_celery", given, "CELERY")
@@ -466,7 +483,8 @@ class Reader:
             call = getattr(each, "value", None)
             if not isinstance(target, ast.Name) or not isinstance(call, ast.Call):
                 continue
-            if name_of(call.func) in classes | makers:
+            made_by = call.func.value if isinstance(call.func, ast.Subscript) else call.func  # Celery[Task](...)
+            if name_of(made_by) in classes | makers:
                 nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
                 reads = next((node for node in nodes if self.configures(node)), None)
                 found.append((f"{self.files.name(path, self.places)}:{target.id}", path, each.lineno, reads))
@@ -614,7 +632,7 @@ class Reader:
             if self.has(Path(), first):
                 continue
             for place in self.places[1:]:
-                if self.has(place, first):
+                if place != LIBRARY and self.has(place, first):
                     if self.project.python_path in ("", str(place)):
                         self.project.python_path = str(place)
                         self.find("app_python_path", str(place), f"{place}/{first}")
@@ -623,6 +641,15 @@ class Reader:
                             f"{first} is imported from {place}/, and app_python_path is {self.project.python_path}: only one folder can be set."
                         )
                     break
+
+    def look_elsewhere(self) -> None:
+        """List the modules of packages that may have the applications or settings that the project's files do not have."""
+        served = self.project.found.keys() & {"app_wsgi", "ASGI application"}
+        names = [*self.taken_from, *([] if served and "app_celery" in self.project.found else self.project.installed)]
+        firsts = dict.fromkeys(name.partition(".")[0] for name in names)
+        self.project.elsewhere = [
+            name for name in firsts if name != "django" and not any(self.has(place, name) for place in self.places)
+        ]
 
     def has(self, place: Path, name: str) -> bool:
         """Whether a folder has a module or package of this name."""
@@ -638,6 +665,15 @@ class Reader:
         for name in ("STATIC_URL", "STATIC_ROOT", "MEDIA_URL", "MEDIA_ROOT"):
             if (value := self.setting(name)) and isinstance(value.value, str):
                 self.find(name, value.value, self.at(value.place))
+        shared = {
+            found[1]: self.at(values[-1].place)
+            for values in self.settings.values()
+            if isinstance(values[-1].value, str)
+            and (found := re.match(rf"/srv/{self.project.name}/shared/([\w.-]+)", values[-1].value))
+            and found[1] != "media"
+        }
+        if shared:
+            self.find("app_writable", list(shared), ", ".join(dict.fromkeys(shared.values())))
         media = self.project.found.get("MEDIA_URL")
         if media and re.fullmatch(r"/?[\w./-]+/", str(media.value)) and str(media.value).strip("/") != "media":
             self.find("nginx_media_url", f"/{str(media.value).strip('/')}/", media.where)
@@ -654,7 +690,7 @@ class Reader:
 
     def configuration(self) -> dict[str, str]:
         """Return the class of django-configurations that the programs choose, and where."""
-        for path in (*(each for each in self.files.paths if each.name == "wsgi.py"), Path("manage.py")):
+        for path in (*(each for each in self.own if each.name == "wsgi.py"), Path("manage.py")):
             tree = self.files.tree(path)
             for node in ast.walk(tree) if tree else ():
                 if (
@@ -674,17 +710,18 @@ class Reader:
         return {}
 
 
-def read(app: Path, said: str, given: dict[str, str]) -> Project:
+def read(app: Path, said: str, given: dict[str, str], library: Path | None = None) -> Project:
     """Read a project.
 
     :param app: its folder.
     :param said: `APP`, as it was given.
     :param given: what the operator decided: `SETTINGS`, `WSGI`, `CELERY`, `NAME`.
+    :param library: a folder with packages in which to look for what the project's own files do not have.
     :returns: what was found, with the problems that are to be refused.
 
     Raises RefusedError when there is no project.
     """
-    return Reader(folder_of(app, said), given).read()
+    return Reader(folder_of(app, said), given, library).read()
 
 
 def python_wanted(folders: list[Path]) -> list[Found]:

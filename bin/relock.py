@@ -25,8 +25,14 @@ SOURCE = (
     "app_repository_folder",
     "app_lock_file",
     "app_asgi",
+    "app_packages_from",
     "sandbox_suite",
+    "app_otel_endpoint",
 )
+# Whether the secrets of the application have the address of a Sentry; "0" or "1".
+SENTRY = "(app_secrets | default({}) | list | intersect(['sentry_dsn']) | length)"
+
+NOT_STARTED = (125, 126, 127)  # exit codes of podman's own
 
 
 @dataclass
@@ -39,6 +45,9 @@ class Beside:
     source: locking.Source
     target: locking.Target
     more: list[str]
+    reports: list[str]  # what makes the application's processes report to somebody, whose packages are added
+    asgi: bool
+    packages_from: str = ""  # app_packages_from
 
     @property
     def environment(self) -> str:
@@ -47,13 +56,20 @@ class Beside:
 
     def make(self, upgrade: bool = False) -> locking.Locked:
         """Make the lock file's text."""
-        maker = locking.Maker(self.source, self.target, self.inventory / WHEELS, self.more)
+        known = locking.lock_filter.versions
+        tables = [known.REPORTING, known.REPORTING_ASGI] if self.asgi else [known.REPORTING]
+        added = [
+            f"{name}{range_}" for table in tables for key in self.reports for name, range_ in table.get(key, {}).items()
+        ]
+        maker = locking.Maker(self.source, self.target, self.inventory / WHEELS, [*self.more, *added])
         return maker.run(self.text, upgrade)
 
     def current(self) -> bool:
-        """Whether it is of the requirements as they are."""
+        """Whether it is of the requirements as they are, and has what the application's processes report with."""
         files = {self.source.shown(path): locking.lock_filter.digest(path) for path in self.source.files}
         made = locking.target_of(self.text) == self.target
+        locked, _ = locking.lock_filter.read(self.text)
+        made = made and not locking.lock_filter.report_problems(self.text, locked, self.reports, self.asgi, "", "")
         return made and dict(locking.lock_filter.MADE_FROM.findall(self.text)) == files
 
 
@@ -93,7 +109,8 @@ def beside(given: dict[str, str]) -> Beside:
         raise RefusedError(
             f"ENV is {given['ENV']!r}, and there is no {inventory}. Set it to one of {environments()}, or to a folder."
         )
-    host, said = next(iter(variables_of(str(inventory), "all", {name: name for name in SOURCE}).items()), ("", {}))
+    names = {name: name for name in SOURCE} | {"sentry": SENTRY}
+    host, said = next(iter(variables_of(str(inventory), "all", names).items()), ("", {}))
     if not host:
         raise RefusedError(f"{inventory} has no host: put one into its hosts.yml.")
     path = Path(said["app_lock_file"])
@@ -118,7 +135,10 @@ def beside(given: dict[str, str]) -> Beside:
     except ValueError as error:
         raise RefusedError(str(error)) from error
     target = locking.Target(debian, before.machine if before else platform.machine() if sandbox else "x86_64")
-    return Beside(inventory, path, text, source, target, SERVES_ASGI if said["app_asgi"] else [])
+    named = {"app_secrets.sentry_dsn": said["sentry"] != "0", "app_otel_endpoint": bool(said["app_otel_endpoint"])}
+    reports = [name for name, is_named in named.items() if is_named]
+    more, asgi = (SERVES_ASGI, True) if said["app_asgi"] else ([], False)
+    return Beside(inventory, path, text, source, target, more, reports, asgi, said["app_packages_from"])
 
 
 def changes(before: str, after: dict[str, str]) -> str:
@@ -191,15 +211,18 @@ def build(given: dict[str, str]) -> None:
         "run",
         "--rm",
         "--network=host",
+        "--cgroups=disabled",  # nothing of it is needed, and a machine that may not raise limits has no filter for devices
         f"--volume={wheels}:/wheels",
+        "--env=DEBIAN_FRONTEND=noninteractive",
         f"--env=SYSTEM={' '.join(system)}",
     ]
     print(f"Building {', '.join(made.missing)} for {found.target}", flush=True)
-    if subprocess.run([*command, image, "sh", "-euc", script, "build", *made.missing], check=False).returncode:
+    code = subprocess.run([*command, image, "sh", "-euc", script, "build", *made.missing], check=False).returncode
+    if code in NOT_STARTED:
+        raise RefusedError("No container could be started: podman says why, above.")
+    if code:
         raise RefusedError(
             f"Not all of {', '.join(made.missing)} could be built: what the compiler missed is a package of Debian. Or take versions with wheels."
         )
-    print(
-        f"Built in {wheels}. Set app_packages_from: controller in {found.environment}'s group_vars/all/app.yml.",
-        flush=True,
-    )
+    wanted = f" Set app_packages_from: controller in {found.environment}'s group_vars/all/app.yml."
+    print(f"Built in {wheels}.{'' if found.packages_from == 'controller' else wanted}", flush=True)

@@ -18,6 +18,7 @@ else:
 # Folders that are nobody's source, or that hold no code that is deployed.
 PASSED = {"node_modules", "site-packages", "__pycache__", "migrations", "tests", "test", "testing", "docs", "doc"}
 LARGEST = 2_000_000  # bytes of a file that is read
+LIBRARY = Path("site-packages")  # where files of packages are, beside those of the project
 name_of, keyword, variable = reading.name_of, reading.keyword, reading.variable
 
 
@@ -143,13 +144,32 @@ class Files:
     def __init__(self, root: Path) -> None:
         """Remember the folder; nothing is read yet."""
         self.root = root
-        self.paths: list[Path] = []  # relative to it, what is most at the top first
+        self.library: Path | None = None
+        self.paths = self.below(root)  # relative to it, what is most at the top first
+        self._trees: dict[Path, ast.Module | None] = {}
+
+    def below(self, root: Path) -> list[Path]:
+        """List the Python files below a folder, relative to it."""
+        paths: list[Path] = []
         for folder, folders, names in os.walk(root):
             here = Path(folder)
             folders[:] = sorted(name for name in folders if not self.passed(here / name))
-            self.paths += [Path(folder, name).relative_to(root) for name in sorted(names) if name.endswith(".py")]
-        self.paths.sort(key=lambda path: (len(path.parts), path))
-        self._trees: dict[Path, ast.Module | None] = {}
+            paths += [Path(folder, name).relative_to(root) for name in sorted(names) if name.endswith(".py")]
+        return sorted(paths, key=lambda path: (len(path.parts), path))
+
+    def add(self, library: Path) -> None:
+        """Add the files of packages, behind those of the project. Their paths begin with LIBRARY.
+
+        :param library: the folder from which they are imported.
+        """
+        self.library = library
+        self.paths = [*self.paths, *(LIBRARY / path for path in self.below(library))]
+
+    def real(self, path: Path) -> Path:
+        """Return where a file of the project or of a package is."""
+        if self.library and path.is_relative_to(LIBRARY):
+            return self.library / path.relative_to(LIBRARY)
+        return self.root / path
 
     @staticmethod
     def passed(folder: Path) -> bool:
@@ -159,7 +179,7 @@ class Files:
 
     def text(self, path: Path) -> str:
         """Return a file's text; empty when it cannot be read."""
-        file = self.root / path
+        file = self.real(path)
         try:
             return file.read_text(errors="replace") if file.is_file() and file.stat().st_size <= LARGEST else ""
         except OSError:
@@ -179,7 +199,7 @@ class Files:
         for place in places:
             path = place.joinpath(*name.split("."))
             for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
-                if (self.root / file).is_file():
+                if self.real(file).is_file():
                     return file
         return None
 

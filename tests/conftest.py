@@ -3,8 +3,10 @@
 Fixtures of several files are here too.
 """
 
+import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import ansible.module_utils
@@ -42,3 +44,24 @@ def certificate(tmp_path):
         return files
 
     return make
+
+
+@pytest.fixture(scope="session")
+def redis_socket(tmp_path_factory):
+    """Start a Redis of this machine, without an access list; return the path of its socket."""
+    # In Debian's redis-tools the server has another name.
+    program = shutil.which("redis-server") or shutil.which("redis-check-rdb")
+    if not program:
+        pytest.skip("this machine has no Redis")
+    folder = tmp_path_factory.mktemp("redis")
+    options = ["--port", "0", "--unixsocket", str(folder / "socket"), "--dir", str(folder), "--save", ""]
+    server = subprocess.Popen(["redis-server", *options], executable=program, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while not (folder / "socket").exists():
+            assert time.monotonic() < deadline and server.poll() is None
+            time.sleep(0.02)
+        yield str(folder / "socket")
+    finally:
+        server.terminate()
+        server.wait()

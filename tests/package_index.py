@@ -29,14 +29,34 @@ WHEELS = [
     ("psycopg2-binary", "2.9.9", "cp311-cp311-manylinux_2_17_x86_64", []),
     ("psycopg2-binary", "2.9.11", "cp313-cp313-manylinux_2_17_x86_64", []),
     ("python-magic", "0.4.27", ANY, []),
+    ("opentelemetry-exporter-otlp-proto-http", "1.45.2", ANY, []),
+    ("opentelemetry-instrumentation-celery", "0.66b2", ANY, []),
+    ("opentelemetry-instrumentation-django", "0.66b2", ANY, []),
+    ("opentelemetry-sdk", "1.45.2", ANY, []),
     *(("redis", version, ANY, []) for version in ("5.0.8", "6.4.0", "8.1.0")),
     ("reports", "1.0", ANY, ["docopt"]),
+    ("sentry-sdk", "2.75.0", ANY, []),
     ("uvicorn", "0.54.0", ANY, ["websockets; extra == 'standard'"]),
     ("uvicorn-worker", "0.4.0", ANY, ["gunicorn", "uvicorn"]),
     ("websockets", "17.4", ANY, []),
     ("whitenoise", "6.9.0", ANY, []),
     ("whitenoise", "6.10.0", ANY, []),
 ]
+# What is in the wheel of an application that operators install and give a settings module.
+GALLERY = {
+    "gallery/__init__.py": "",
+    "gallery/settings_example.py": (
+        'INSTALLED_APPS = ["gallery", "django.contrib.admin"]\nROOT_URLCONF = "gallery.urls"\n'
+        'CELERY_TASK_ROUTES = {"gallery.jobs.tasks.hang": {"queue": "frames"}}\n'
+    ),
+    "gallery/urls.py": 'urlpatterns = [path("", front), path("healthz/", healthz)]\n',
+    "gallery/wsgi.py": "from django.core.wsgi import get_wsgi_application\n\napplication = get_wsgi_application()\n",
+    "gallery/jobs/app.py": (
+        "from celery import Celery\n\n# With the class of its tasks.\n"
+        'app = Celery[Task[..., int]]("gallery")\napp.config_from_object("django.conf:settings", namespace="CELERY")\n'
+    ),
+    "gallery/jobs/tasks.py": "from celery import shared_task\n\n@shared_task(queue='labels')\ndef write(): ...\n",
+}
 SDISTS = [("docopt", "0.6.2"), ("psycopg-c", "3.3.4"), ("psycopg2", "2.9.9"), ("pylibmc", "1.6.3")]
 
 
@@ -58,7 +78,9 @@ def metadata(name: str, version: str, lines: list[str]) -> str:
     )
 
 
-def wheel(folder: Path, name: str, version: str, tag: str, lines: list[str]) -> Path:
+def wheel(
+    folder: Path, name: str, version: str, tag: str, lines: list[str], files: dict[str, str] | None = None
+) -> Path:
     """Write a wheel."""
     stem = f"{name.replace('-', '_')}-{version}"
     path = folder / f"{stem}-{tag}.whl"
@@ -69,6 +91,8 @@ def wheel(folder: Path, name: str, version: str, tag: str, lines: list[str]) -> 
             "RECORD": "",
         }.items():
             whole.writestr(zipfile.ZipInfo(f"{stem}.dist-info/{file}"), text)
+        for file, text in (files or {}).items():
+            whole.writestr(zipfile.ZipInfo(file), text)
     return path
 
 
@@ -78,6 +102,7 @@ def write(folder: Path) -> Path:
     index.mkdir(parents=True)
     for each in WHEELS:
         wheel(index, *each)
+    wheel(index, "gallery", "2.1", ANY, ["celery", "django"], GALLERY)
     for name, version in SDISTS:
         text = metadata(name, version, []).encode()
         with tarfile.open(index / f"{name.replace('-', '_')}-{version}.tar.gz", "w:gz") as tar:

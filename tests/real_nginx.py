@@ -23,11 +23,11 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import filter_loader, init_plugin_loader
 from ansible.template import Templar, trust_as_template
+from debian import unpacked
 
 ROOT = Path(__file__).parents[1]
 NAME = "www.example.com"
@@ -37,23 +37,10 @@ PACKAGES = ("nginx", "nginx-common", "libnginx-mod-http-brotli-filter", "libngin
 
 @cache
 def nginx():
-    """Return the folder that has Debian's nginx: / if it is installed, else one where its packages are unpacked.
-
-    So nothing is installed, and no service is started. Without apt-get the test is skipped.
-    """
+    """Return the folder that has Debian's nginx: / if it is installed, else one where its packages are unpacked."""
     if Path("/usr/sbin/nginx").exists() and Path("/usr/lib/nginx/modules/ngx_http_brotli_filter_module.so").exists():
         return Path("/")
-    folder = ROOT / ".cache/nginx"
-    if not (folder / "usr/sbin/nginx").exists():
-        if not shutil.which("apt-get"):
-            pytest.skip("this machine has neither nginx nor Debian's packages of it")
-        folder.mkdir(parents=True, exist_ok=True)
-        download = ["apt-get", "download", "-qq", *PACKAGES]
-        if subprocess.run(download, cwd=folder, check=False).returncode:
-            subprocess.run(["apt-get", "update", "-qq"], check=True)  # the lists of packages are missing or old
-            subprocess.run(download, cwd=folder, check=True)
-        for package in folder.glob("*.deb"):
-            subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
+    folder = unpacked(*PACKAGES)
     os.environ["LD_LIBRARY_PATH"] = ":".join(str(path) for path in (folder / "usr/lib").glob("*-linux-gnu*"))
     return folder
 

@@ -1,9 +1,6 @@
 """What is said of the queues' messages, and which queues may leave the table."""
 
 import json
-import shutil
-import subprocess
-import time
 
 import broker
 import pytest
@@ -85,33 +82,17 @@ def test_queues_of_a_release_are_those_that_it_has_workers_for(tmp_path):
     assert host.queues("before") == ["old"]
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
+@pytest.fixture
+def redis(redis_socket):
     """Send commands to a Redis of this machine, as a playbook does."""
-    program = shutil.which("redis-server") or shutil.which(
-        "redis-check-rdb"
-    )  # the same program, in Debian's redis-tools
-    if not program:
-        pytest.skip("this machine has no Redis")
-    folder = tmp_path_factory.mktemp("redis")
-    options = ["--port", "0", "--unixsocket", str(folder / "socket"), "--dir", str(folder), "--save", ""]
-    server = subprocess.Popen(["redis-server", *options], executable=program, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 20
-        while not (folder / "socket").exists():
-            assert time.monotonic() < deadline and server.poll() is None
-            time.sleep(0.02)
-        client = coldframe_servers.Redis.behind(str(folder / "socket"))
+    client = coldframe_servers.Redis.behind(redis_socket)
 
-        def send(commands):
-            # Without an access list there is nobody to log in as.
-            return coldframe_servers.conversation(client, commands.replace("LOGIN\n", "PING\n")).replace("PONG", "OK")
+    def send(commands):
+        # Without an access list there is nobody to log in as.
+        return coldframe_servers.conversation(client, commands.replace("LOGIN\n", "PING\n")).replace("PONG", "OK")
 
-        yield send, client
-        client.close()
-    finally:
-        server.terminate()
-        server.wait()
+    yield send, client
+    client.close()
 
 
 def message(task, tag=""):

@@ -1,9 +1,12 @@
 """The history, as `make status` tells it."""
 
 import os
+import platform
+import sys
 
 import pytest
-from deploy_state import clusters, deploys, disk_free, meminfo, memory, processors, umask
+from ansible.module_utils.coldframe import Commands
+from deploy_state import clusters, deploys, disk_free, interpreter, meminfo, memory, processors, umask
 
 BEGUN = {"event": "begun", "action": "deploy", "who": "anna@desk", "release": "r1"}
 
@@ -46,6 +49,32 @@ def test_clusters_of_postgresql_are_known_by_their_ports(tmp_path):
         (tmp_path / name / "postgresql.conf").write_text(text)
     assert clusters(tmp_path) == {"15/main": 5433, "17/main": 5432, "9.6/old": 5434}
     assert clusters(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "said"),
+    [
+        (None, "", "is not there"),
+        ("#!/bin/sh\necho CPython 3.12.9", "3.12.9", ""),
+        ("#!/bin/sh\necho PyPy 3.11.4", "3.11.4", "is PyPy, and not CPython"),
+        (
+            "#!/bin/sh\necho 'libpython3.12.so.1.0: cannot open' >&2; exit 127",
+            "",
+            "is no Python that runs: libpython3.12.so.1.0: cannot open",
+        ),
+        ("#!/bin/sh\necho hello world", "", "is no Python that runs: hello world"),
+    ],
+)
+def test_python_of_the_application_is_tried(tmp_path, text, version, said):
+    program = tmp_path / "python3"
+    if text:
+        program.write_text(text)
+        program.chmod(0o755)
+    assert interpreter(Commands(20), str(program)) == {"version": version, "error": said}
+
+
+def test_python_of_this_machine_is_one():
+    assert interpreter(Commands(20), sys.executable) == {"version": platform.python_version(), "error": ""}
 
 
 def test_memory_is_the_containers_where_it_has_less_than_the_machine(tmp_path):

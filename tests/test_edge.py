@@ -38,6 +38,8 @@ GOOD = {
     "nginx_trusted_proxies": [],
     "nginx_proxy_protocol": False,
     "nginx_tls_at_proxy": False,
+    "nginx_health_path": "/",
+    "nginx_status_path": "/status/",
 }
 # Of the variables that the roles need.
 NEEDED = {
@@ -104,6 +106,13 @@ def test_what_is_good_has_no_problem():
             {"nginx_snippet": "/nowhere/x.conf"},
             "nginx_snippet is '/nowhere/x.conf', which cannot be read on the controller: No such file",
         ),
+        (
+            {"nginx_media_url": "/status/media/"},
+            "nginx_status_path is '/status/', and nginx_media_url is '/status/media/': the status page of monitoring needs a path",
+        ),
+        ({"nginx_status_path": "/protected/status/"}, "and nginx_private_media is '/protected/'"),
+        ({"nginx_health_path": "/status/"}, "and nginx_health_path is '/status/'"),
+        ({"nginx_status_path": "/office/"}, "and nginx_locations[8].path is '/office/'"),
         ({"nginx_error_pages": "/nowhere"}, "nginx_error_pages is '/nowhere', and the controller has no such folder"),
     ],
 )

@@ -177,7 +177,10 @@ def test_a_password_from_before_is_one_of_a_user_or_of_one_that_the_vault_still_
     wrong = inventory.variable_problems(
         GOOD | vault | {"app_redis_passwords_before": {"nobody": "z" * 20}}, str(strategies.ROOT)
     )
-    assert len(wrong) == 1 and "one of admin, reader, web, worker, beat, flower, cache: make rotate-secret" in wrong[0]
+    assert (
+        len(wrong) == 1
+        and "one of admin, reader, exporter, metrics, web, worker, beat, flower, cache: make rotate-secret" in wrong[0]
+    )
 
 
 BROKER = {
@@ -211,6 +214,34 @@ def test_a_providers_servers_have_no_problem():
         problems(**BROKER, app_database_url="postgresql://ann@[fd00::1]:5432/blog", app_cache_url="rediss://b:1/3")
         == []
     )
+
+
+DSN = "https://8f3k2m9qx7w1zz5v@o1.ingest.example.org/7"  # pragma: allowlist secret
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"app_otel_endpoint": "http://collector:65536"}, "app_otel_endpoint is 'http://collector:65536' with the port 65536"),
+        ({"app_otel_endpoint": "http://collector", "app_network": "sealed"}, "write the IP address in place of collector"),
+        ({"app_otel_endpoint": "http://c:1", "app_beat": {"network": "sealed"}}, "and app_beat.network is sealed, with which no unit"),
+        ({"app_secrets": {"sentry_dsn": DSN}, "app_network": "sealed"}, "app_secrets.sentry_dsn leads to o1.ingest.example.org, and"),
+        ({"app_secrets": {"sentry_dsn": "https://o1.example.org/7"}}, "app_secrets.sentry_dsn is no address of a project in Sentry"),
+    ],
+)  # fmt: skip
+def test_who_is_reported_to_and_cannot_be_reached_is_refused_in_a_sentence(values, said):
+    (problem,) = problems(**values)
+    assert said in problem and "8f3k2m9qx7w1zz5v" not in problem
+
+
+def test_who_is_reported_to_has_no_problem():
+    named = {"app_otel_endpoint": "http://collector:4318", "app_secrets": {"sentry_dsn": DSN}}
+    assert problems(**named) == problems(**named, app_network=["203.0.113.7"]) == []
+    addresses = {
+        "app_otel_endpoint": "http://127.0.0.1:4318",
+        "app_secrets": {"sentry_dsn": "http://a@[2001:db8::7]:9000/b/1"},
+    }
+    assert problems(**addresses, app_network="sealed") == []
 
 
 def test_additional_application_has_sockets_of_its_own_and_no_page_for_everybody():

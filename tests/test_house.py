@@ -122,10 +122,10 @@ def test_verify_asks_any_application():
 
 
 def imported(tasks, folder):
-    """What tasks of a file in a folder import of roles: each name, and the file or `main.yml`."""
+    """What tasks of a file in a folder import of roles: each name, the file or `main.yml`, and the condition if there is one."""
     for task in tasks or []:
         if role := task.get("ansible.builtin.import_role"):
-            yield role["name"], role.get("tasks_from", "main.yml")
+            yield role["name"], role.get("tasks_from", "main.yml"), task.get("when")
         if file := task.get("ansible.builtin.import_tasks"):
             yield from imported(load(folder / file), (folder / file).parent)
         for part in ("block", "rescue", "always"):
@@ -138,8 +138,12 @@ def test_a_play_imports_a_role_whose_handlers_it_runs_once(path):
     for play in load(path):
         # The tasks of the role app change no host, so they notify nobody.
         imports = [each for each in imported(play.get("tasks"), path.parent) if each[0] != "app"]
-        whole = [name for name, file in imports if file == "main.yml" and (ROOT / "roles" / name / "handlers").is_dir()]
-        assert [name for name, _ in imports if name in whole] == whole, play["name"]
+        whole = [
+            name for name, file, _ in imports if file == "main.yml" and (ROOT / "roles" / name / "handlers").is_dir()
+        ]
+        assert [name for name, *_ in imports if name in whole] == whole, play["name"]
+        # Those of the role app are loaded with each role that depends on it.
+        assert not whole or imports[-1][2] is None, play["name"]
 
 
 def test_hosts_of_scenarios_have_ports_of_their_own():

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from coldframe.versions import LACKS, NEEDS, TRIED, parsed, shown
+from coldframe.versions import LACKS, NEEDS, REPORTING, REPORTING_ASGI, TRIED, parsed, shown
 from lock import lock_problems, lock_warnings, read
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +23,7 @@ GOOD = {
 }
 
 
-def problems(tmp_path, python="3.13.5", without=(), asgi=False, **versions):
+def problems(tmp_path, python="3.13.5", without=(), asgi=False, reports=(), **versions):
     """What is said about a lock file with other versions, or without some packages."""
     locked = GOOD | {name.replace("_", "-"): version for name, version in versions.items()}
     lines = (
@@ -32,7 +32,52 @@ def problems(tmp_path, python="3.13.5", without=(), asgi=False, **versions):
         if name not in without
     )
     (tmp_path / "requirements.txt").write_text("# made by uv\n" + "".join(lines))
-    return lock_problems(str(tmp_path), "requirements.txt", python=python, asgi=asgi)
+    return lock_problems(str(tmp_path), "requirements.txt", python=python, asgi=asgi, reports=reports)
+
+
+BOTH = ("app_secrets.sentry_dsn", "app_otel_endpoint")
+
+
+def test_what_an_application_reports_with_is_needed_only_then(tmp_path):
+    assert problems(tmp_path, sentry_sdk="1.45.0") == []
+    sentry, spans = problems(tmp_path, sentry_sdk="1.45.0", reports=BOTH, asgi=False)
+    assert sentry.startswith(
+        "app_secrets.sentry_dsn is set, and requirements.txt line 26: it locks sentry-sdk==1.45.0, which was not tried. "
+        "Add these lines to requirements.in and lock again, '.venv/bin/uv pip compile "
+    )
+    assert sentry.splitlines()[1:] == ["    sentry-sdk>=2.20,<3"]
+    assert "app_otel_endpoint is set, and requirements.txt does not lock opentelemetry-sdk, opentelemetry-" in spans
+    assert spans.splitlines()[1:] == [
+        "    opentelemetry-sdk>=1.30,<2",
+        "    opentelemetry-exporter-otlp-proto-http>=1.30,<2",
+        "    opentelemetry-instrumentation-django>=0.51,<1",
+        "    opentelemetry-instrumentation-celery>=0.51,<1",
+    ]
+
+
+def reporting(**changed):
+    """The packages that an application reports with, in versions that were tried."""
+    wanted = {package: shown(range_.first) for table in REPORTING.values() for package, range_ in table.items()}
+    return {name.replace("-", "_"): version for name, version in wanted.items()} | changed
+
+
+def test_served_by_asgi_a_further_package_is_needed(tmp_path):
+    served = {"uvicorn": "0.38.0", "uvicorn_worker": "0.4.0", "websockets": "15.0"}
+    assert problems(tmp_path, reports=BOTH, **reporting(opentelemetry_instrumentation_django="0.66b2")) == []
+    (problem,) = problems(tmp_path, reports=BOTH, asgi=True, **served, **reporting())
+    assert problem.splitlines()[1:] == ["    opentelemetry-instrumentation-asgi>=0.51,<1"]
+    old = reporting(opentelemetry_sdk="1.29.0")
+    (problem,) = problems(tmp_path, reports=BOTH, **old)
+    assert "it locks opentelemetry-sdk==1.29.0, which was not tried" in problem and problem.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["", "-older"])
+def test_first_and_last_version_that_an_application_may_report_with_are_those_of_the_tests(kind):
+    locked, _ = read((ROOT / f"requirements/tracing{kind}.txt").read_text())
+    tables = [*REPORTING.values(), *REPORTING_ASGI.values()]
+    for package, range_ in ((package, range_) for table in tables for package, range_ in table.items()):
+        (version,) = locked[package]
+        assert range_.has(parsed(version)) and (not kind or parsed(version)[:2] == range_.first), package
 
 
 @pytest.mark.parametrize(
@@ -165,7 +210,7 @@ def test_django_that_the_host_has_no_python_for_is_refused(tmp_path):
 def test_host_with_another_python_is_refused(tmp_path, python):
     said = problems(tmp_path, python=python)
     assert len(said) == 1 and f"This host has Python {python}, which was not tried" in said[0]
-    assert "needs Python >=3.11,<3.14. Take a host with Debian 12 or 13." in said[0]
+    assert "needs Python >=3.11,<3.14. Leave app_python_interpreter out, or set it to one of these" in said[0]
 
 
 @pytest.mark.parametrize("package", ["gunicorn", "django-celery-beat", "redis", "packaging", "kombu"])

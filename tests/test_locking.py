@@ -193,6 +193,27 @@ def test_lock_file_is_made_again_only_when_its_input_changes_or_on_demand(ops):
     assert "nothing to do" in relock.lock({"ENV": str(ops)}), "it remembers what it is for"
 
 
+def test_what_the_processes_report_with_is_added_where_the_inventory_names_a_receiver(ops):
+    path, app, reports = (
+        ops / "requirements.txt",
+        str(ops.parent / "mysite"),
+        ["app_secrets.sentry_dsn", "app_otel_endpoint"],
+    )
+    values = yaml.safe_load((ops / "group_vars/all/app.yml").read_text()) | {"app_secrets": {"sentry_dsn": "x"}}
+    (ops / "group_vars/all/app.yml").write_text(yaml.safe_dump(values))
+    (problem,) = lock_problems(app, str(path), python="3.13.5", reports=reports[:1])
+    assert problem.endswith(
+        f"does not lock sentry-sdk. 'make lock ENV={ops}' adds these lines, unless requirements.txt of the application names other "
+        "versions:\n    sentry-sdk>=2.20,<3"
+    )
+    assert "sentry-sdk 2.75.0 is new" in relock.lock({"ENV": str(ops)}) and "opentelemetry-sdk" not in path.read_text()
+    assert "nothing to do" in relock.lock({"ENV": str(ops)})
+    (ops / "group_vars/all/app.yml").write_text(yaml.safe_dump(values | {"app_otel_endpoint": "http://192.0.2.7:4318"}))
+    assert "opentelemetry-sdk 1.45.2 is new" in relock.lock({"ENV": str(ops)})
+    assert lock_problems(app, str(path), python="3.13.5", reports=reports) == []
+    assert "nothing to do" in relock.lock({"ENV": str(ops)})
+
+
 def test_what_cannot_be_locked_leaves_the_lock_file_as_it_is(ops):
     before = (ops / "requirements.txt").read_text()
     (ops.parent / "mysite/requirements.txt").write_text("django==5.2.18\ncelery==5.3.6\ndocopt\n")
@@ -249,9 +270,23 @@ def test_wheels_are_built_with_the_servers_debian_and_then_locked(ops, tmp_path,
     assert "image:bookworm" in called and called.rstrip().endswith("build pylibmc==1.6.3 docopt==0.6.2")
     assert f"--volume={ops}/.wheels:/wheels" in called and "python3-dev" in called
     told = relock.lock({"ENV": str(ops), "DEBIAN": "12"})
+    assert "Set app_packages_from: controller in " in capsys.readouterr().out
     assert "docopt 0.6.2 is new" in told and "pylibmc 1.6.3 is new" in told
     relock.build({"ENV": str(ops)})
     assert "nothing to build" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code, said", [(126, "No container could be started"), (1, "could be built")])
+def test_container_that_does_not_start_is_not_blamed_on_the_compiler(ops, tmp_path, monkeypatch, code, said):
+    programs = tmp_path / "coldframe/docker/host"
+    programs.mkdir(parents=True)
+    for name, text in (("podman", f"#!/bin/sh\nexit {code}\n"), ("build", "#!/bin/sh\necho image:$1\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    monkeypatch.setattr(relock, "ROOT", tmp_path / "coldframe")
+    (tmp_path / "mysite/requirements.txt").write_text("django\ncelery==5.6.3\nreports\n")
+    with pytest.raises(RefusedError, match=said):
+        relock.build({"ENV": str(ops)})
 
 
 # What a deploy says of a lock file beside the inventory

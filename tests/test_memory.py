@@ -5,7 +5,7 @@ from memory import memory_lines, memory_parts
 from processes import host_options, process_table
 from queues import celery_queue_table
 
-ALL = ["redis", "postgresql", "web", "workers", "beat", "flower", "edge"]
+ALL = ["redis", "postgresql", "web", "workers", "beat", "flower", "edge", "monitoring"]
 TABLE = celery_queue_table(
     {"a": {}, "b": {"concurrency": "auto"}, "c": {"pool": "threads", "concurrency": 50}, "d": {"concurrency": 1}}
 )
@@ -39,10 +39,10 @@ def test_services_and_timers_count_with_their_limit_or_as_beat():
     [
         (700, 0, "Too little"),
         (700, 400, "Too little"),  # while a deploy changes over it has twice the workers
-        (700, 1100, "Tight"),
-        (1500, 0, "Too little"),
-        (1500, 400, "Tight"),
-        (1800, 0, ""),
+        (700, 1300, "Tight"),
+        (1700, 0, "Too little"),
+        (1700, 400, "Tight"),
+        (2000, 0, ""),
         (16000, 0, ""),
     ],
 )
@@ -54,12 +54,14 @@ def test_what_cannot_fit_is_refused_with_the_sum(memory, swap, said):
 
 
 def test_other_applications_of_the_host_count_once_what_all_share():
-    """Debian, PostgreSQL and nginx are there once."""
+    """Debian, PostgreSQL, nginx and monitoring are there once."""
     parts = memory_parts(ALL, TABLE, list(TABLE), 2, 8, {})
-    alone = {"memtotal_mb": 1400, "swaptotal_mb": 400}
+    alone = {"memtotal_mb": 1600, "swaptotal_mb": 400}
     assert memory_lines(parts, alone)[0].startswith("Tight")
     (line,) = memory_lines(
-        parts, alone, {"shop": {"Debian": 100, "PostgreSQL": 100, "nginx": 5, "web": 300, "Redis": 300}}
+        parts,
+        alone,
+        {"shop": {"Debian": 100, "PostgreSQL": 100, "nginx": 5, "monitoring": 200, "web": 300, "Redis": 300}},
     )
     assert line.startswith("Too little") and "the application shop 600" in line
     assert memory_lines(parts, {"memtotal_mb": 16000, "swaptotal_mb": 0}, {"shop": parts}) == []

@@ -111,6 +111,52 @@ def test_what_a_project_has_is_found_and_may_be_deployed(tmp_path, layout):
     assert "Which certificate does the site have?" in questions[-1] and "\n# nginx_acme: true\n" in written
 
 
+def test_what_the_files_of_a_project_do_not_have_is_found_in_its_package(tmp_path):
+    """A site folder, as operators of a packaged application have it. The package is read, and not run."""
+    site = tmp_path / "gallery"
+    projects.put(site / "manage.py", projects.MANAGE.format(settings="site_settings"))
+    projects.put(
+        site / "site_settings.py",
+        """
+        from gallery.settings_example import *
+
+        SITE_URL = os.environ["GALLERY_SITE_URL"]
+        DATA_DIR = "/srv/gallery/shared/data"
+        CACHE_DIR = f"{DATA_DIR}/cache"
+        MEDIA_ROOT = "/srv/gallery/shared/media/pictures"
+        """,
+    )
+    projects.put(site / "requirements.txt", "gallery==2.1\n")
+    told = newinventory.new(words(tmp_path, site), None)
+    values = values_of(tmp_path / "ops")
+    assert {
+        "app_settings_module": "site_settings",
+        "app_wsgi": "gallery.wsgi:application",
+        "app_celery": "gallery.jobs.app:app",
+        "app_writable": ["data"],
+        "celery_queues": {"default": {}, "frames": {}, "labels": {}},
+        "smoke_request": {"path": "/healthz/"},
+    }.items() <= values.items()
+    assert "app_python_path" not in values
+    assert "gallery.jobs.app:app             site-packages/gallery/jobs/app.py:4\n" in told
+    written = (tmp_path / "ops/group_vars/all/app.yml").read_text()
+    assert "#   GALLERY_SITE_URL: https://www.example.com   # site_settings.py:3" in written
+    made = newinventory.plan({"APP": str(site)}, str(tmp_path / "sandbox"), sandbox=True)
+    answer = yaml.safe_load(newinventory.app_yml(made))["app_environment"]
+    assert answer == {"GALLERY_SITE_URL": "https://localhost:{{ sandbox_https_port }}"}
+
+
+def test_package_that_cannot_be_had_leaves_the_question(tmp_path):
+    site = projects.startproject(tmp_path / "mysite")
+    (site / "bakery/celery.py").unlink()
+    settings = site / "bakery/settings.py"
+    settings.write_text(settings.read_text().replace('"orders"', '"orders", "pylibmc"'))
+    (site / "requirements.txt").write_text("django\ncelery\npylibmc\n")
+    with pytest.raises(RefusedError, match="set CELERY=module:name") as error:
+        newinventory.new(words(tmp_path, site), None)
+    assert "There is no wheel" in error.value.problems[-1]
+
+
 @pytest.mark.parametrize("layout", projects.LAYOUTS)
 def test_what_is_told_names_the_file_and_line_that_say_it(tmp_path, layout):
     app = projects.LAYOUTS[layout](tmp_path / "mysite")
@@ -302,6 +348,11 @@ def test_next_command_builds_what_has_no_wheel(tmp_path):
     assert told.splitlines()[-1] == f"Next: make wheels ENV={tmp_path}/ops DEBIAN=12"
     assert not (tmp_path / "ops/requirements.txt").exists(), "it would not be whole"
     assert "There is no wheel for Debian 12 (Python 3.11, x86_64) of pylibmc==1.6.3." in told
+    assert values_of(tmp_path / "ops")["app_packages_from"] == "controller"
+    path = tmp_path / "ops/group_vars/all/app.yml"
+    path.write_text(re.sub("app_packages_from.*", "", path.read_text()))
+    again = newinventory.new(words(tmp_path, app, DEBIAN="12"), None)
+    assert "app_packages_from is not 'controller' there, and pylibmc has no wheel in a package index." in again
 
 
 def refused(tmp_path, app, **said):
@@ -470,12 +521,16 @@ def test_variables_of_the_database_are_those_that_the_runtime_gives(tmp_path):
 
 def test_questions_are_asked_on_a_terminal_alone(tmp_path):
     app = projects.startproject(tmp_path / "mysite")
+    with (app / "bakery/settings.py").open("a") as settings:
+        settings.write('import os\nos.environ["BAKERY_SITE_URL"], os.environ["BAKERY_REGION"]\n')
     answers = iter(["one.example.com two.example.com", "admin", "shop.example.com"])
     told = newinventory.new(words(tmp_path, app, HOST="", DOMAIN=""), lambda text: next(answers))
     assert values_of(tmp_path / "ops")["app_url"] == "https://shop.example.com"
     hosts = yaml.safe_load((tmp_path / "ops/hosts.yml").read_text())["all"]
     assert hosts["vars"] == {"ansible_user": "admin"} and list(hosts["hosts"]) == ["one", "two"]
     assert "Which addresses have one, two in the network between the servers?" in told
+    written = (tmp_path / "ops/group_vars/all/app.yml").read_text()
+    assert "#   BAKERY_SITE_URL: https://shop.example.com " in written and "#   BAKERY_REGION: '' " in written
     shutil.rmtree(app / "bakery")
     with pytest.raises(RefusedError, match="No settings module"):
         newinventory.new(
@@ -588,6 +643,9 @@ def test_a_project_has_a_sandbox_host_of_its_own_and_keeps_it(tmp_path, sandbox,
     assert sorted(path.name for path in sandbox.iterdir()) == ["mysite", "mysite-2"]
     assert len({*ports(sandbox / "mysite"), *ports(sandbox / "mysite-2"), 2222, 8443, 8080}) == 9
     assert newinventory.tried(other) == sandbox / "mysite-2"
+    third = projects.src(tmp_path / "third")
+    (sandbox / "third/group_vars/all").mkdir(parents=True)
+    assert newinventory.tried(third) == sandbox / "third", "further variables may be there before"
     assert values_of(sandbox / "mysite")["app_url"] == "https://localhost:{{ sandbox_https_port }}"
     assert "Kept in" in capsys.readouterr().out
 
@@ -725,6 +783,11 @@ def test_try_deploys_and_try_down_removes_the_host_alone(tmp_path, sandbox):
     assert all(f"ENV={sandbox}/mysite" in line.split() for line in called)
     assert '{"release_check_on_controller": false}' in called[2], "it is not checked twice; no text passes for false"
     refused = run(f"APP={tmp_path / 'bin'}")
+    other = projects.startproject(tmp_path / "other")
+    (other / "requirements.txt").write_text("django\ncelery\npylibmc==1.6.3\n")
+    assert run(f"APP={other}").returncode == 0
+    called = (tmp_path / "log").read_text().splitlines()[len(called) :]
+    assert [line.split()[2] for line in called] == ["wheels", "check-app", "sandbox", "deploy"]
     assert refused.returncode == 1 and "which is no Django project" in refused.stderr
     assert f"make manage ENV={sandbox}/mysite CMD=createsuperuser" in first.stdout
     (tmp_path / "log").unlink()

@@ -676,6 +676,31 @@ def test_id_of_a_load_balancer_is_the_requests_if_it_is_one(served):
     assert known_id(passing.request("/", source=BALANCER, first=first, headers=given)) != given["X-Request-ID"]
 
 
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+def traces(edge, source="127.0.0.9", **headers):
+    """What the application gets of the headers of a trace."""
+    seen = asked(edge.request("/", source=source, headers=headers))["headers"]
+    return seen.get("traceparent"), seen.get("tracestate")
+
+
+def test_trace_of_a_load_balancer_goes_on_and_not_that_of_a_client(served):
+    given = {"traceparent": TRACE, "tracestate": "a=b"}
+    edge = served(**MAIN, app_otel_endpoint="http://192.0.2.7:4318")
+    assert traces(edge, BALANCER, **given) == (TRACE, "a=b")
+    assert traces(edge, BALANCER, traceparent=TRACE) == (TRACE, None)
+    assert traces(edge, **given) == (None, None)
+    for wrong in ("", "00-x", TRACE.upper(), f"{TRACE}-more", f"01{TRACE[2:]}"):
+        assert traces(edge, BALANCER, traceparent=wrong, tracestate="a=b") == (None, None), wrong
+    alone = served(app_otel_endpoint="http://192.0.2.7:4318")
+    assert traces(alone, **given) == (None, None)
+    passing = served(**MAIN, nginx_proxy_protocol=True, app_otel_endpoint="http://192.0.2.7:4318")
+    answer = passing.request("/", source=BALANCER, first=proxied(1, "203.0.113.7"), headers=given)
+    assert "traceparent" not in asked(answer)["headers"]
+    assert traces(served(), **given) == (TRACE, "a=b"), "they are the application's where Coldframe reports nothing"
+
+
 def test_limits_are_the_clients_behind_a_load_balancer(served):
     edge = served(
         **MAIN,

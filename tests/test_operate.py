@@ -121,6 +121,16 @@ def test_manage_runs_on_the_first_web_host_or_on_the_named_one(make):
         (["redis-cli", "INSTANCE=queue"], "INSTANCE=queue: set INSTANCE to one of: broker cache"),
         (["dbshell", "HOST=two"], "Set HOST to one of: data"),
         (["dbshell", "ADMIN=1"], "answer with CONFIRM=blog; the answer was ''. Nothing was done."),
+        (
+            ["run-task", "TASK=a.b", "TASK_ARGS={}", "TASK_KWARGS=month=5", "WAIT=soon"],
+            """TASK_ARGS={} must be JSON such as [1, "a"]; TASK_KWARGS=month=5 must be JSON such as {"month": 5}; """
+            "WAIT=soon must be a number of seconds, such as 60. Nothing was sent.",
+        ),
+        (["run-task", "TASK=-x"], "TASK=-x must be the name of a task"),
+        (
+            ["run-task", "TASK_ARGS=[1]", "WAIT=2"],
+            "TASK_ARGS is of no use without TASK; WAIT is of no use without TASK",
+        ),
         (["redis-cli", "ADMIN=1", "CONFIRM=shop"], "the answer was 'shop'. Nothing was done."),
     ],
 )
@@ -129,11 +139,21 @@ def test_what_is_wrong_is_refused_before_a_server_is_asked(make, words, said):
     assert result.returncode != 0 and said in result.stderr and result.called == []
 
 
-@pytest.mark.parametrize("verb", ["ssh", "manage", "shell", "dbshell", "redis-cli", "logs", "queues"])
+@pytest.mark.parametrize("verb", ["ssh", "manage", "shell", "dbshell", "redis-cli", "run-task", "logs", "queues"])
 def test_an_inventory_that_is_not_there_is_not_the_sandbox(make, verb):
     result = make(verb, "ENV=production", "CMD=x")
     assert result.returncode != 0 and "ENV=production: there is no inventories/production" in result.stderr
     assert result.called == []
+
+
+def test_run_task_passes_json_on_as_it_is(make):
+    given = """{"a b": "$(id) 'c' \\"d\\" -e"}"""
+    name, words, _, _ = ran(
+        make("run-task", "TASK=a.b", "TASK_ARGS=[1, -2]", f"TASK_KWARGS={given}", "QUEUE=-q", "WAIT=1.5")
+    )
+    assert name == "blog-manage" and words[:3] == ["--module", "coldframe.run_task", "a.b"]
+    assert words[3:] == ["--args=[1, -2]", f"--kwargs={given}", "--queue=-q", "--wait=1.5"]
+    assert ran(make("run-task", "TASK="))[1] == ["--module", "coldframe.run_task"]
 
 
 def test_dbshell_is_the_owner_of_the_database(make):

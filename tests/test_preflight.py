@@ -20,7 +20,7 @@ from preflight import (
 )
 
 REDIS = {name: f"{name}-8f3k2m9qx7w1" for name in redis_users(str(Path(__file__).parents[1]))}
-GROUPS = {group: ["one"] for group in ("redis", "postgresql", "web", "workers", "beat", "flower", "edge")}
+GROUPS = {group: ["one"] for group in ("redis", "postgresql", "web", "workers", "beat", "flower", "edge", "monitoring")}
 
 
 def secret_problems(secrets):
@@ -30,6 +30,15 @@ def secret_problems(secrets):
 @pytest.mark.parametrize("version", ["12", "13"])
 def test_supported_distributions(version):
     assert host_problems({"distribution": "Debian", "distribution_major_version": version}) == []
+
+
+def test_python_that_a_host_has_not_is_refused():
+    assert preflight.interpreter_problems({"version": "3.12.9", "error": ""}, "/opt/p/bin/python3") == []
+    said = preflight.interpreter_problems({"version": "", "error": "is not there"}, "/opt/p/bin/python3")
+    assert said == [
+        "app_python_interpreter is /opt/p/bin/python3, which is not there on this host. Install CPython there (Coldframe installs none), or "
+        "leave app_python_interpreter out: the application then runs with Debian's."
+    ]
 
 
 def test_openvz_is_refused_and_other_containers_are_tried():
@@ -101,7 +110,7 @@ def test_secrets_are_named_and_never_shown():
         in secret_problems({"app_redis_passwords": REDIS | {"beat": REDIS["cache"]}})
     )
     assert secret_problems({"app_redis_passwords": REDIS}) == []
-    gone = {"exporter": "short"}
+    gone = {"sentinel": "short"}
     assert secret_problems({"app_redis_passwords": REDIS | gone}) == [], "a user that is gone needs no good password"
     assert "app_redis_passwords.worker is missing" in " ".join(
         secret_problems({"app_redis_passwords": {name: REDIS[name] for name in REDIS if name != "worker"}})

@@ -127,7 +127,8 @@ def prepare(project, **order):
         check=True,
     )
     result = json.loads(done.stdout)
-    return result, release_prepare.failure(result, 5) if result["error"] else ""
+    ignored = order["check_ignore"]
+    return result, release_prepare.failure(result, 5, ignored) if result["error"] else ""
 
 
 def test_check_that_asks_a_table_passes_when_the_first_deploy_has_made_it(project):
@@ -154,7 +155,19 @@ def test_finding_of_djangos_own_is_refused_before_the_database_is_touched(projec
     result, said = prepare(project)
     assert not (project / "library.db").stat().st_size and result["plan"] == []
     assert "security.W004: SECURE_HSTS_SECONDS = 31536000" in said and "security.W018: DEBUG = False" in said, said
-    assert "release_check_ignore" in said and "library" not in said
+    assert "library" not in said
+    said = prepare(project, check_ignore=["library.W001"])[1]
+    line = said.splitlines()[-1]
+    assert line.startswith("    release_check_ignore: [library.W001, "), "the line has what is left out already"
+    assert "security.W004" in line and "security.W018" in line
+
+
+def test_many_migrations_are_counted(project):
+    error = {"type": "Failed", "text": "shop.W033.Old Hub: none\n    hint: none\nE1: no id", "lock": False}
+    result = {"step": "check", "error": error, "applied": [f"shop.{number:04}" for number in range(1, 41)]}
+    said = release_prepare.failure(result | {"plan": []}, 5)
+    assert "Its migrations were applied: 40, from shop.0001 to shop.0040." in said
+    assert said.endswith("\n    release_check_ignore: [shop.W033.Old Hub]")
 
 
 def test_finding_that_a_missing_table_may_have_made_is_not_shown_among_those_to_mend(project):

@@ -227,6 +227,13 @@ def test_release_with_an_environment_for_another_python_is_no_longer_one_to_go_b
     for release in ("r1", "r2", "r3"):
         (tmp_path / "releases" / release / ".release/ready").touch()
     assert set(host.releases()) == {"r2", "r3"}
+    (tmp_path / "releases/r1/.venv/pyvenv.cfg").write_text("home = /opt/python3.9/bin\nversion_info = 3.9.2\n")
+    assert set(host.releases()) == {"r2", "r3"}, "it is gone"
+    (tmp_path / "releases/r1/.venv/bin").mkdir()
+    (tmp_path / "releases/r1/.venv/bin/python").symlink_to(sys.executable)
+    assert set(host.releases()) == {"r1", "r2", "r3"}
+    (tmp_path / "releases/r1/.venv/pyvenv.cfg").write_text("home = /usr/bin\nversion_info = 3.9.2\n")
+    assert set(host.releases()) == {"r2", "r3"}, "Debian's is another one now"
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,17 @@ def test_files_of_the_application_are_named_as_in_the_application(load):
     assert result["text"] == 'File "desk/x.py", line 3: /srv/desk/releases/0123456789ab/media'
 
 
+def test_folder_of_the_hosts_that_the_code_names_is_one_that_may_be_written_here_too(parameters, tmp_path):
+    code = 'DATA_DIR = "/srv/desk/shared/data"\nOTHER = "/srv/deskside/shared"\n'
+    (tmp_path / "source/settings.py").write_text(code)
+    members = release_artifact.collect([{"src": str(tmp_path / "source"), "dest": "", "exclude": []}], FILES, [])
+    release_artifact.build(members, parameters["release"], Path(parameters["artifact"]))
+    (tmp_path / "top").mkdir()
+    folder = release_check.Folder(parameters, str(tmp_path / "top"))
+    here = (folder.release / "settings.py").read_text()
+    assert here == code.replace("/srv/desk/shared", f"{folder.root}/shared") and folder.told(here) == code
+
+
 def test_process_has_nothing_else_of_the_controllers_environment(load, monkeypatch):
     monkeypatch.setenv("DATABASE_PASSWORD", "of the operator")
     monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", "/secret")

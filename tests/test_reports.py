@@ -160,6 +160,14 @@ def test_deploy_of_a_host():
     ]
 
 
+def test_deploy_with_monitoring_names_its_page(monkeypatch):
+    monkeypatch.setitem(GROUPS, "monitoring", ["app1"])
+    assert deployed()[3:5] == [
+        "Status       https://blog.example.com/status/ with the same login",
+        "Prometheus   https://blog.example.com/prometheus/ with the same login",
+    ]
+
+
 def test_deploy_prints_the_state_draining_once_and_what_was_removed():
     ended = {"units": [DRAINING, DRAINED, unit("beat")], "removed": ["/srv/blog/releases/000000000000"]}
     assert deployed({"release_ended": ended})[4:] == [

@@ -44,6 +44,8 @@ def value(name):
             return {"web": f"{name}-1", "worker": f"a{{{{b}}}}{{%{name}"}
         case {"choices": choices}:
             return choices[-1]
+        case _ if name.endswith("_url"):
+            return f"https://hooks.example.net/{name}"
         case _:
             return f"{name}:a{{{{b}}}}#{{%"
 

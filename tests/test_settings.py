@@ -38,7 +38,9 @@ def rendered(name, **variables):
     init_plugin_loader()
     filter_loader.add_directory(str(ROOT / "plugins/filter"))
     known = {
-        **trusted({name: load("roles/app/vars/main.yml")[name] for name in ("app_email_server", "app_port")}),
+        **trusted(
+            {name: load("roles/app/vars/main.yml")[name] for name in ("app_email_server", "__app_email", "app_port")}
+        ),
         **trusted(load("roles/release/vars/main.yml")),
         "app_name": "shop",
         "app_root": "/srv/shop",
@@ -57,6 +59,9 @@ def rendered(name, **variables):
         "app_redis_names": {"cache": "cache"},
         "app_database_pooled": False,
         "app_log_redact": ["token=[^&]+"],
+        "app_reports": ["app_secrets.sentry_dsn"],
+        "app_otel_endpoint": "http://192.0.2.7:4318",
+        "__app_env": "../ops/inventories/desk",
     }
     return Templar(DataLoader(), variables=known | variables).template(trust_as_template("{{ " + name + " }}"))
 
@@ -105,7 +110,10 @@ def test_runtime_reads_what_a_release_has(several, tmp_path, monkeypatch):
     assert deployment.given == {"CHANGED"} and deployment.own == set() and deployment.celery == "shop.celery:app"
     assert deployment.hosts == ["shop.example.org"] and deployment.origins == ["https://shop.example.org:8443"]
     assert (deployment.media_url, deployment.private_url) == ("/media/", "/protected/")
-    assert deployment.email["encryption"] == "starttls" and deployment.log_redact == ("token=[^&]+",)
+    assert (deployment.email["encryption"], deployment.email["port"]) == ("starttls", 587)
+    assert deployment.log_redact == ("token=[^&]+",)
+    wanted = {"name": "shop", "environment": "desk", "sentry": True, "otel_endpoint": "http://192.0.2.7:4318"}
+    assert deployment.tracing == wanted
     database, login = deployment.database, "cache:p%40ss%2Fword"
     assert (database["NAME"], database["USER"], database["PASSWORD"]) == ("shop", "shop_a", "secret1")
     if several:

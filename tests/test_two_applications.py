@@ -80,10 +80,11 @@ def test_redis_of_the_other_application_has_folders_and_a_group_of_its_own():
 
 def test_what_is_removed_with_one_is_nothing_of_the_other():
     """And both sum up to what each of them has."""
-    removed = "{{ __app_files + __app_users + __redis_files + __nginx_own_certificates + [__nginx_error_pages, app_redis_group] }}"
+    removed = "{{ __app_files + __app_users + __redis_files + __nginx_own_certificates + [__nginx_error_pages, __nginx_status_files, app_redis_group] }}"
     both = [set(evaluate(app, removed)) for app in SITES]
     assert not both[0] & both[1]
     assert {"/var/lib/redis/broker", "/etc/redis/cache.acl", "/etc/credstore/shop", "shop-worker"} <= both[0]
+    assert "/etc/nginx/coldframe/blog.status" in both[1]
     assert {"/var/lib/redis/blog-broker", "/etc/redis/redis-blog-cache.conf", "www.blog.example+*"} <= both[1]
 
 

@@ -177,6 +177,30 @@ def test_network_of_all_services_and_of_one(network, hosts, expected):
             assert (network_of(text) == expected) == (name == one), (one, name)
 
 
+@pytest.mark.parametrize(
+    "network, hosts, expected",
+    [
+        ("egress", {}, INTERNET),
+        ("sealed", {}, limited("192.0.2.7", "2001:db8::7")),
+        ("sealed", SEVERAL, limited("10.0.0.1", "fd00::2", "192.0.2.7", "2001:db8::7")),
+        (["192.0.2.7", "203.0.113.0/24"], {}, limited("192.0.2.7", "203.0.113.0/24", "2001:db8::7")),
+    ],
+)
+def test_a_sealed_unit_reaches_who_it_reports_to(network, hosts, expected):
+    reports = {
+        "app_otel_endpoint": "http://192.0.2.7:4318",
+        "app_secrets": {"sentry_dsn": "https://a1@[2001:DB8:0::7]/3"},
+    }
+    for name, text in units(app_network=network, app_addresses=hosts, **reports).items():
+        assert network_of(text) == expected, name
+        assert "a1@" not in text and "4318" not in text
+    named = {"app_otel_endpoint": "http://collector.example.org:4318"}
+    assert network_of(unit("web", app_network=["203.0.113.7"], **named)) == limited("203.0.113.7")
+    flower = "{{ lookup('ansible.builtin.template', app_project ~ '/systemd/flower.service.j2') }}"
+    paths = {"__flower_venv": "/opt/flower", "__flower_config_dir": "/etc/site-flower", "app_addresses": {}}
+    assert network_of(evaluate(flower, app_network="sealed", **paths, **reports)) == SEALED
+
+
 @pytest.mark.parametrize("network, own", [("egress", INTERNET), ("sealed", SEALED), (["203.0.113.7"], SEALED)])
 def test_flower_reaches_no_destination_of_the_application(network, own):
     text = "{{ lookup('ansible.builtin.template', app_project ~ '/systemd/flower.service.j2') }}"

@@ -129,7 +129,7 @@ def test_an_option_that_is_left_out_has_its_default():
         ("app_environment", {"A": [1]}, "app_environment.A is [1]; it must be a text or a number."),
         ("app_secrets", {"a": 5}, "app_secrets.a is of the type int; it must be a text that is not empty and contains no NUL."),
         ("app_own_settings", ["cache", "data base"], "app_own_settings[1] is 'data base'; it must be environment, database, cache, "
-         "channels, secret_key, hosts, debug, security, static, media, email, logging, apps, celery or results."),
+         "channels, secret_key, hosts, debug, security, static, media, email, logging, apps, tracing, celery or results."),
         ("app_environment", {"DJANGO_SETTINGS_MODULE": "a.b"},
          "app_environment.DJANGO_SETTINGS_MODULE is set by the units themselves: remove it."),
         ("app_log_redact", ["a", "(b"], "app_log_redact[1] is '(b', which is no regular expression of Python: missing ), unterminated "
@@ -138,6 +138,14 @@ def test_an_option_that_is_left_out_has_its_default():
         ("app_email", {"port": 25}, "app_email has no host: name the SMTP server, or leave app_email out."),
         ("app_email", {"host": "mx.example.org", "encryption": "ssl"},
          "app_email.encryption is 'ssl'; it must be starttls, tls or none."),
+        ("alerts_email", ["ops@example.com"], "alerts_email is ['ops@example.com'], and app_email names no SMTP server that could send to "
+         "them: set app_email, or leave alerts_email out."),
+        ("alerts_email", ["ops"], "alerts_email[0] is 'ops'; it must be an e-mail address, such as ops@example.com."),
+        ("alerts_webhook_url", "http://hooks.example.com/kept", "alerts_webhook_url is of the type str; it must be empty or an https:// "
+         "address without a login, or on the server itself http://localhost, http://127.0.0.1 or http://[::1]."),
+        ("alerts_ping_url", "https://ann@example.com", "alerts_ping_url is of the type str; it must be empty or an https:// address "
+         "without a login, or on the server itself http://localhost, http://127.0.0.1 or http://[::1]."),
+        ("alerts_disk_free_percent", 0, "alerts_disk_free_percent is 0; it must be a whole number from 1 to 90."),
         ("app_secrets", {"PYTHONPATH": "/x"},
          "app_secrets.PYTHONPATH has the name of a variable that the units set themselves: choose another name."),
         ("app_secrets", {"PATH": "/x"},

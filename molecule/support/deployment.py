@@ -41,6 +41,7 @@ VARIABLES = [
     "app_tls",
     "app_tls_authority",
     "base_ssh_hardening",
+    "nginx_status_path",
 ]
 
 
@@ -88,7 +89,7 @@ class Deployment:
     @property
     def hosts(self) -> set[str]:
         """Return the names of the hosts that the application runs on."""
-        groups = ("redis", "postgresql", "edge", "web", "workers", "beat", "flower")
+        groups = ("redis", "postgresql", "edge", "web", "workers", "beat", "flower", "monitoring")
         return {host for group in groups for host in self.groups.get(group, [])}
 
     @property

@@ -124,6 +124,16 @@ FURTHER = {
     "worker": ["SET probe:sent:default 1", "LRANGE dead:default 0 -1", "DEL dead:default", "LTRIM default 0 0"],
     "beat": [PIDBOX, "LRANGE default 0 -1", "GET celery-task-meta-x", "DEL default", "SET lock:other 1", DONE],
     "flower": ["LPUSH default x", "GET celery-task-meta-x", "GET probe:done:default"],
+    "exporter": ["LLEN default", "GET probe:done:default", "CONFIG GET *", "SELECT 1", PIDBOX],
+    "metrics": [
+        "LPUSH default x",
+        "LTRIM default 0 0",
+        "DEL dead:default",
+        "GET celery-task-meta-x",
+        "DEL lock:beat",
+        PIDBOX,
+        DONE,
+    ],
     "reader": [
         "LPUSH default x",
         "RPOP default",

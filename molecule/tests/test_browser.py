@@ -1,4 +1,4 @@
-"""Flower's pages as a browser shows them: what is in them, no error in the console, no request that failed."""
+"""Flower's pages and the status page as a browser shows them: what is in them, no error in the console, no request that failed."""
 
 import os
 import shutil
@@ -141,3 +141,17 @@ def test_documentation_is_elsewhere(page):
     page.show("broker")
     link = page.locator("a", has_text="Documentation")
     assert link.get_attribute("href") == "https://flower.readthedocs.io/"
+
+
+def test_status_page(page, deployment):
+    if not deployment.groups.get("monitoring"):
+        pytest.skip("no host is in the group monitoring")
+    page.goto(deployment.app_url + (deployment.nginx_status_path or "/status/"))
+    page.locator("#updated", has_text="Read at").wait_for()
+    assert page.locator("#message").is_hidden()
+    for queue in deployment.celery_queues:
+        assert page.locator("#queues tbody th", has_text=queue).count() >= 1
+    for chart in ("wait", "waiting", "memory", "processors"):
+        assert page.locator(f"#{chart} canvas").count() == 1, page.locator(f"#{chart}").inner_text()
+    assert page.locator("#releases tbody tr").count() >= 1
+    assert page.locator("#hosts tbody tr", has_text="yes").count() == len(deployment.hosts)

@@ -38,40 +38,59 @@ def notes(app, *failing):
     return {point: [f"sh -c 'echo {point} {seen}'", *(["false"] if point in failing else [])] for point in POINTS}
 
 
-def test_what_commands_write_is_deployed_and_they_run_once(host, deployment, inventory, original, tmp_path):
+@pytest.fixture
+def interpreter(host):
+    """A Python that is not Debian's: a copy of its program, elsewhere."""
+    path = "/opt/another-python/bin/python3"
+    host.check_output(f"mkdir -p {path.rpartition('/')[0]}; cp --dereference /usr/bin/python3 {path}")
+    yield path
+    host.check_output("rm -r /opt/another-python")
+
+
+def test_what_commands_write_is_deployed_and_they_run_once(
+    host, deployment, inventory, interpreter, original, tmp_path
+):
     app, folder = deployment.app_name, tmp_path / "app"
     shutil.copytree(deployment.app_source, folder, ignore=shutil.ignore_patterns(".venv", "__pycache__"))
     commands = ["mkdir -p orders/static/orders", "sh -c 'date +%s.%N >orders/static/orders/built.txt'"]
-    result = deploy(inventory, app_source=str(folder), app_build=commands)
+    variables = {"app_source": str(folder), "app_build": commands, "app_python_interpreter": interpreter}
+    result = deploy(inventory, **variables)
     assert result.returncode == 0, result.stdout
     release = current(host, app)
+    assert (
+        f"home = {interpreter.rpartition('/')[0]}" in host.file(f"/srv/{app}/current/.venv/pyvenv.cfg").content_string
+    )
     assert release != original and not (folder / "orders/static/orders/built.txt").exists()
     built = host.check_output(f"cat /srv/{app}/current/orders/static/orders/built.txt")
     assert host.check_output(f"cat /srv/{app}/current/.release/static/orders/built.txt") == built
     assert deployment.request("/static/orders/built.txt").status == 200
-    again = deploy(inventory, app_source=str(folder), app_build=commands)
+    again = deploy(inventory, **variables)
     assert (again.returncode, changed(again), current(host, app)) == (0, 0, release), again.stdout
 
 
 @pytest.mark.parametrize(
-    "command, said",
+    "variables, said",
     [
         (
-            "sh -c 'echo no such page; exit 4'",
+            {"app_build": ["sh -c 'echo no such page; exit 4'"]},
             "ended with the status 4. No host was changed. The last lines of its output: no such page",
         ),
-        ("acme-build --all", "there is no acme-build here, on the controller"),
-        ("mkfifo queue", "The commands of app_build have left queue (a FIFO)"),
-        ("npm ci && npm run build", "it has &&, which only a shell knows"),
+        ({"app_build": ["acme-build --all"]}, "there is no acme-build here, on the controller"),
+        ({"app_build": ["mkfifo queue"]}, "The commands of app_build have left queue (a FIFO)"),
+        ({"app_build": ["npm ci && npm run build"]}, "it has &&, which only a shell knows"),
+        (
+            {"app_python_interpreter": "/opt/none/bin/python3"},
+            "is /opt/none/bin/python3, which is not there on this host",
+        ),
     ],
 )
-def test_build_that_fails_changes_no_host(host, deployment, inventory, command, said):
+def test_build_that_fails_changes_no_host(host, deployment, inventory, variables, said):
     app = deployment.app_name
     state = (
         f"find /srv/{app} /var/lib/coldframe/{app} /etc/systemd/system -printf '%p %T@\\n' | grep -v /shared/ | sort"
     )
     before = host.check_output(state)
-    result = deploy(inventory, app_build=[command])
+    result = deploy(inventory, **variables)
     assert result.returncode != 0 and changed(result) == 0 and said in output(result), result.stdout
     assert host.check_output(state) == before
 

@@ -56,11 +56,13 @@ def test_only_what_others_need_listens_on_the_private_address(host, deployment):
         "postgresql": {"5432"},
         "web": {"8000"} if edges - {host.backend.get_hostname()} else set(),
         "flower": {"5555"} if edges - set(groups.get("flower", [])) else set(),
+        "monitoring": {"9090", "9093"} if edges - set(groups.get("monitoring", [])) else set(),
     }
+    metrics = {"9469"} if groups.get("monitoring") else set()
     own = f"{deployment.app_private_address}:"
     listening = [line.split()[3] for line in host.check_output("ss -Hltn").splitlines()]
     private = {at.removeprefix(own) for at in listening if at.startswith(own)}
-    assert private == set().union(*(ports.get(group, set()) for group in deployment.group_names))
+    assert private == metrics.union(*(ports.get(group, set()) for group in deployment.group_names))
 
 
 @pytest.mark.group("web")

@@ -51,7 +51,7 @@ def test_rules_open_ssh_and_the_edge_alone_to_all(host, deployment):
 
 def test_outside_reaches_ssh_and_the_edge_alone(deployment, address):
     ports = {22} | ({80, 443} if "edge" in deployment.group_names else set())
-    asked = {*ports, 80, 443, 5432, 5555, 6379, 6380, 8000, 9090, 9100, 9121}
+    asked = {*ports, 80, 443, 5432, 5555, 6379, 6380, 8000, 9090, 9093, 9100, 9115, 9121, 9469}
     with ThreadPoolExecutor(len(asked)) as pool:  # what is dropped is waited for
         answers = dict(zip(asked, pool.map(partial(reachable, address), asked), strict=True))
     assert {port for port in answers if answers[port]} == ports

@@ -1,4 +1,4 @@
-"""The operator's commands: make manage, shell, dbshell, redis-cli, logs, queues and maintenance, from the controller."""
+"""The commands for operators, make manage to make maintenance, from the controller."""
 
 import re
 
@@ -29,6 +29,15 @@ def test_manage_gets_words_and_variables(make):
 def test_status_of_manage_is_told(make):
     result = make("manage", "CMD=shell --no-imports -c 'raise SystemExit(7)'")
     assert result.returncode != 0 and "Error 7" in result.stderr
+
+
+def test_task_is_sent_by_hand_and_its_result_printed(make):
+    name = "orders.reports.add_up"
+    assert f"{name}  (" in make("run-task").stdout
+    result = make("run-task", f"TASK={name}", "TASK_ARGS=[[[1, 2], [3, 4]]]", "WAIT=60")
+    assert result.stdout.splitlines()[-1:] == ["[4, 6]"], result.stderr
+    refused = make("run-task", f"TASK={name}s")
+    assert refused.returncode != 0 and f"Nothing was sent: the application has no task {name}s" in refused.stderr
 
 
 def test_dbshell_is_the_owner_of_the_database(make, deployment):

@@ -13,7 +13,19 @@ GROUPS = {
     "web": ["web"],
     "workers": ["worker"],
     "beat": ["beat"],
+    "monitoring": ["prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter"],
 }
+# Prometheus asks by HTTP: these listen on loopback.
+MONITORING = {
+    *GROUPS["monitoring"],
+    "metrics",
+    "node exporter",
+    "redis exporter",
+    "postgres exporter",
+    "nginx exporter",
+}
+# What monitoring brings to a host of these groups, or to every host.
+EXPORTERS = {"redis": "redis", "postgresql": "postgres", "edge": "nginx", "": "node"}
 
 
 def units(host, deployment):
@@ -30,6 +42,11 @@ def units(host, deployment):
             found[kind] = sorted(instances(host, app, f"{kind}*", "active"))[0]
         else:
             found[kind] = f"{kind}.service"
+    if deployment.groups.get("monitoring"):
+        found["metrics"] = f"{app}-metrics.service"
+        for group, name in EXPORTERS.items():
+            if group in ("", *deployment.group_names):
+                found[f"{name} exporter"] = f"prometheus-{name}-exporter.service"
     return found
 
 
@@ -45,7 +62,7 @@ def options(deployment, kind, unit):
 def test_score_of_every_unit(host, deployment):
     for kind, unit in units(host, deployment).items():
         network, switches = options(deployment, kind, unit)
-        alone = network == "sealed" and len(deployment.hosts) == 1
+        alone = network == "sealed" and len(deployment.hosts) == 1 and kind not in MONITORING
         score, analysis = exposure(host, unit)
         limit = ROOTS.get(kind, SEALED if alone else SOCKETS) + sum(COSTS[switch] for switch in switches)
         left = [line for line in analysis.splitlines() if line.startswith("✗")]
@@ -53,7 +70,14 @@ def test_score_of_every_unit(host, deployment):
 
 
 @pytest.mark.changes
-@pytest.mark.parametrize("kind", [kind for kinds in GROUPS.values() for kind in kinds])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(kind for kinds in GROUPS.values() for kind in kinds),
+        "metrics",
+        *(f"{name} exporter" for name in EXPORTERS.values()),
+    ],
+)
 def test_no_way_out_of_the_unit(host, deployment, attempts, kind):
     unit = units(host, deployment).get(kind)
     if not unit:
@@ -64,6 +88,10 @@ def test_no_way_out_of_the_unit(host, deployment, attempts, kind):
     allowed = {OPENS[switch] for switch in switches}
     if network == "egress" and kind in ("web", "worker", "beat", "flower"):
         allowed = {"connect out"}
+    if kind == "prometheus-alertmanager":  # it sends to wherever alerts are to go
+        allowed = {"connect out"}
+    if kind == "node exporter":  # its metrics are of the whole machine
+        allowed = {"what the machine is"}
     if kind == "nginx":  # its master is root, who reads the keys
         allowed = {"connect out", "processes of others"}
     assert ways <= allowed, {attempt: results[attempt] for attempt in ways - allowed}

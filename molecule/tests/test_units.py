@@ -22,8 +22,15 @@ def test_every_unit_is_active_and_starts_at_boot(host, deployment):
         "edge": ["nginx"],
         "flower": [f"{app}-flower"],
         "web": [f"{app}-web.socket"],
+        "monitoring": ["prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter"],
     }
+    exporters = {"redis": "redis", "postgresql": "postgres", "edge": "nginx"}
     expected = ["coldframe-firewall"]
+    if deployment.groups.get("monitoring"):
+        expected += [f"{app}-metrics", "prometheus-node-exporter"]
+        expected += [
+            f"prometheus-{exporters[group]}-exporter" for group in deployment.group_names if group in exporters
+        ]
     expected += [unit for group in deployment.group_names for unit in services.get(group, [])]
     if RELEASED & set(deployment.group_names):
         expected += [*instances(host, app, state="active"), f"{app}.target"]

@@ -19,7 +19,7 @@ def tls_problems(tls: str, authority: Any, given: Any, address: str, serves: boo
     :param authority: `app_tls_authority`, which signs what the hosts show when `tls` is own.
     :param given: `app_tls_given`, what the host shows, and who signed it, when `tls` is given.
     :param address: the host's private address.
-    :param serves: whether Redis or PostgreSQL runs on the host.
+    :param serves: whether the host has a service that other hosts reach with TLS.
     """
     if tls == "own":
         problems, parts = _load("app_tls_authority", authority, ("certificate", "key"))

@@ -15,7 +15,7 @@ FOLDERS = ("roles", "systemd", "plugins", "requirements", "runtime/coldframe")
 # with release_).
 NOT_INPUT = {"app_state", "app_checkout", "app_buildable", "app_python", "app_managed_found"}
 NOT_INPUT |= {"app_source", "app_repository", "app_version", "app_repository_folder", "app_lock_file", "app_include"}
-NOT_INPUT |= {"app_exclude", "app_build", "app_hooks", "app_own_settings", "app_email", "app_sandbox", "app_log_redact"}
+NOT_INPUT |= {"app_exclude", "app_build", "app_hooks", "app_own_settings", "app_sandbox", "app_log_redact"}
 NOT_INPUT |= {"app_environment", "app_settings_module", "app_wsgi", "app_celery", "app_start_timeout"}
 
 

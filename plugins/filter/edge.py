@@ -145,6 +145,22 @@ def _location_problems(values: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def _status_problems(values: Mapping[str, Any]) -> list[str]:
+    """Refuse a path of the status page at which there is something else."""
+    path = values["nginx_status_path"]
+    if not path:
+        return []
+    uploads = {name: values[name] for name in ("nginx_media_url", "nginx_private_media") if values[name]}
+    others = uploads | {"nginx_health_path": values["nginx_health_path"]}
+    others |= {f"nginx_locations[{at}].path": entry["path"] for at, entry in enumerate(values["nginx_locations"])}
+    return [
+        f"nginx_status_path is {path!r}, and {name} is {other!r}: the status page of monitoring needs a path of its own. "
+        "Set nginx_status_path to another one, such as /monitoring/."
+        for name, other in others.items()
+        if other.startswith(path) or (name in uploads and path.startswith(other))
+    ]
+
+
 def _without_text(directives: str) -> str:
     """Take comments and quoted texts out of nginx's directives."""
     text = re.compile(r"""(?<!\S)#[^\n]*|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""", re.DOTALL)
@@ -186,10 +202,11 @@ def _error_page_problems(path: str) -> list[str]:
 def edge_problems(values: Mapping[str, Any]) -> list[str]:
     """Say what is wrong with the variables of the role nginx, each valid by itself.
 
-    :param values: variable name to value: `app_url`, `app_aliases`, and those of the role.
+    :param values: variable name to value: `app_url`, `app_aliases`, and those of the role; `nginx_status_path` is empty without monitoring.
     :returns: sentences that name the variable and the remedy.
     """
     problems = _name_problems(values) + _balancer_problems(values) + _path_problems(values) + _location_problems(values)
+    problems += _status_problems(values)
     if values["nginx_snippet"]:
         problems += _snippet_problems(values["nginx_snippet"])
     if values["nginx_error_pages"].startswith("/"):

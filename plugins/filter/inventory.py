@@ -16,6 +16,7 @@ from functools import cache, partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible.module_utils.common.yaml import yaml_load
 
@@ -35,6 +36,7 @@ TAKEN = """adm audio backup basic bin bluetooth boot cdrom crontab daemon defaul
     printer proxy reboot redis remote render rescue root sasl sgx shadow shutdown sleep slices smartcard sockets sound src
     ssh sshd staff sudo suspend swap sync sys sysinit syslog system systemd tape time timers tty umount user users utmp
     uucp video voice wheel"""
+MONITORING_PORTS = ("app_metrics_port", "app_prometheus_port", "app_alertmanager_port")
 # Environment variables that the units set, and those that systemd sets.
 OWN_ENVIRONMENT = {
     "RELEASE_ID",
@@ -62,6 +64,8 @@ PROCESS_ENVIRONMENT = """PATH HOME USER LOGNAME SHELL PWD IFS ENV BASH_ENV TERM 
     PYTHONNOUSERSITE PYTHONSAFEPATH GUNICORN_CMD_ARGS WEB_CONCURRENCY LISTEN_PID LISTEN_FDNAMES MAINPID
     INVOCATION_ID JOURNAL_STREAM WATCHDOG_PID WATCHDOG_USEC RUNTIME_DIRECTORY STATE_DIRECTORY CACHE_DIRECTORY
     LOGS_DIRECTORY CONFIGURATION_DIRECTORY"""
+SENTRY = "sentry_dsn"  # the secret that makes the application's processes report to Sentry (docs/tracing.md)
+DSN = r"https?://[A-Za-z0-9]+(:[A-Za-z0-9]*)?@([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[A-Za-z0-9._~-]+)*/\d+"
 OWN_SECRETS = {"secret_key", "secret_key_fallbacks", "database_password", "cache_password", "redis_password"}
 
 
@@ -270,6 +274,11 @@ def _reserved_problems(values: Mapping[str, Any], users: Mapping[str, Any]) -> l
             problems.append(
                 f"app_secrets.{name} has the name of a variable that the programs of a process depend on: choose another name."
             )
+        elif name == SENTRY and not re.fullmatch(DSN, value):
+            problems.append(
+                f"app_secrets.{name} is no address of a project in Sentry: its page Client Keys shows it, as "
+                "https://KEY@HOST/PROJECT."
+            )
         elif len(value.encode(errors="replace")) > 2**16:
             problems.append(
                 f"app_secrets.{name} is larger than 65536 bytes: make it a file of the application, or a shorter secret."
@@ -358,7 +367,7 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], us
             "for the first application of the server. Leave nginx_health_path out, and let the load balancer send the host name."
         )
     ports = {5432: "PostgreSQL's"}
-    for name in ("app_web_port", "app_broker_port", "app_cache_port", "app_flower_port"):
+    for name in ("app_web_port", "app_broker_port", "app_cache_port", "app_flower_port", *MONITORING_PORTS):
         port = values.get(name, options[name]["default"])
         if port in ports:
             problems.append(f"{name} is {port}, which is {ports[port]}: use a different port for each.")
@@ -370,6 +379,11 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], us
     email = values.get("app_email") or {}
     if email and not email.get("host"):
         problems.append("app_email has no host: name the SMTP server, or leave app_email out.")
+    if values.get("alerts_email") and not email.get("host"):
+        problems.append(
+            f"alerts_email is {values['alerts_email']!r}, and app_email names no SMTP server that could send to them: set app_email, or "
+            "leave alerts_email out."
+        )
     problems += _pattern_problems("app_log_redact", values.get("app_log_redact", []))
     # An older vault may have passwords of users that were removed. They are ignored.
     known = {*users, *values.get("app_redis_passwords", {})}
@@ -379,7 +393,8 @@ def _together_problems(values: Mapping[str, Any], options: Mapping[str, Any], us
                 "app_redis_passwords_before must have a password of printable ASCII without spaces for one of "
                 f"{', '.join(users)}: make rotate-secret sets it."
             )
-    return problems + _network_problems(values) + _managed_problems(values) + _reserved_problems(values, users)
+    problems += _network_problems(values) + _managed_problems(values) + _report_problems(values)
+    return problems + _reserved_problems(values, users)
 
 
 def _pattern_problems(name: str, patterns: Sequence[str]) -> list[str]:
@@ -392,6 +407,39 @@ def _pattern_problems(name: str, patterns: Sequence[str]) -> list[str]:
             wrong = f"is no regular expression of Python: {error}"
         if wrong:
             problems.append(f"{name}[{index}] is {pattern!r}, which {wrong}.")
+    return problems
+
+
+def report_addresses(urls: Iterable[str]) -> list[str]:
+    """Return the addresses of those who are reported to, as systemd's IPAddressAllow takes them.
+
+    :param urls: of them; one that is empty, or that has a name in place of an address, has none.
+    """
+    found = []
+    for url in urls:
+        with suppress(ValueError):
+            found.append(str(ip_address(urlsplit(url).hostname or "")))
+    return sorted(set(found))
+
+
+def _report_problems(values: Mapping[str, Any]) -> list[str]:
+    """Say which of those who are reported to cannot be reached. Of a secret address only the host is told."""
+    endpoint, dsn = values.get("app_otel_endpoint", ""), str(values.get("app_secrets", {}).get(SENTRY, ""))
+    urls = {"app_otel_endpoint": (endpoint, repr(endpoint)), f"app_secrets.{SENTRY}": (dsn, "")}
+    sealed = [name for name, network in _networks(values).items() if network == "sealed"]
+    problems = []
+    for name, (url, shown) in urls.items():
+        if not url or (name != "app_otel_endpoint" and not re.fullmatch(DSN, url)):
+            continue
+        host, port = urlsplit(url).hostname, re.search(r":(\d+)(/|$)", url)
+        if port and int(port[1]) > 65535:
+            problems.append(f"{name} is {shown or 'an address'} with the port {port[1]}; it must be from 1 to 65535.")
+        elif sealed and not report_addresses([url]):
+            problems.append(
+                f"{name} {f'is {shown}' if shown else f'leads to {host}'}, and {' and '.join(sealed)} is sealed, with which no unit can "
+                f"look up a name: write the IP address in place of {host}, or set the network to egress, or to a list that has the "
+                "receiver's addresses and the name server's (docs/tracing.md)."
+            )
     return problems
 
 
@@ -589,6 +637,7 @@ class FilterModule:
         """Name the filters for Ansible."""
         return {
             "placeholders": placeholders,
+            "report_addresses": report_addresses,
             "variable_problems": variable_problems,
             "variables_of_others": variables_of_others,
             "secrets_once": secrets_once,

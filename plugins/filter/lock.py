@@ -12,7 +12,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -144,7 +144,13 @@ def _outdated(source: str, lock_file: str, text: str, python: str) -> list[str]:
     made_for = MADE_FOR.search(text)
     if made_for and python and versions.parsed(python)[:2] != versions.parsed(made_for[2]):
         debian = {"3.11": "12", "3.13": "13"}.get(versions.shown(versions.parsed(python)[:2]))
-        remedy = f"'{command} DEBIAN={debian}' makes it for this one" if debian else "take a host with Debian 12 or 13"
+        remedy = (
+            f"'{command} DEBIAN={debian}' makes it for this one"
+            if debian
+            else (
+                "'make lock' is for Debian's. Lock for this one yourself and name the file in app_lock_file, or leave app_python_interpreter out"
+            )
+        )
         problems.append(f"{lock_file} is for Python {made_for[2]}, and this host has {python}: {remedy}.")
     return problems
 
@@ -219,7 +225,7 @@ def version_problems(text: str, locked: dict[str, list[str]], python: str) -> li
         if found := _for_another_python(django, python):
             problems.append(
                 f"{_line(text, 'django', django)}, which {found.what}, and this host has {python}. "
-                f"Take a host with Debian {found.debian}, or write '{found.write}'"
+                f"Take a host with Debian {found.debian}, set app_python_interpreter to another Python of this one, or write '{found.write}'"
             )
     return problems
 
@@ -241,7 +247,46 @@ def lock_warnings(source: str, lock_file: str) -> list[str]:
     ]
 
 
-def lock_problems(source: str, lock_file: str, version: str = "", python: str = "", asgi: bool = False) -> list[str]:
+def report_problems(
+    text: str, locked: dict[str, list[str]], reports: Sequence[str], asgi: bool, place: str, command: str
+) -> list[str]:
+    """Refuse a lock file without what the application's processes report with, in versions that were tried.
+
+    :param text: the lock file's.
+    :param locked: package to versions.
+    :param reports: what makes them report: keys of `versions.REPORTING`.
+    :param asgi: whether Gunicorn serves an ASGI application (`app_asgi`).
+    :param place: the lock file.
+    :param command: what to do after the lines were added, as a part of a sentence.
+    :returns: for each of `reports` a sentence at most, and below it the lines to add.
+    """
+    problems = []
+    for name in reports:
+        wanted = versions.REPORTING[name] | (versions.REPORTING_ASGI.get(name, {}) if asgi else {})
+        wrong = {
+            package: [version for version in locked.get(package, ()) if not range_.has(versions.parsed(version))]
+            for package, range_ in wanted.items()
+            if not locked.get(package) or any(not range_.has(versions.parsed(each)) for each in locked[package])
+        }
+        if not wrong:
+            continue
+        missing = [package for package, found in wrong.items() if not found]
+        untried = [_line(text, package, found[0]) for package, found in wrong.items() if found]
+        what = [f"does not lock {', '.join(missing)}"] if missing else []
+        what += [f"{', '.join(untried)}, which was not tried"] if untried else []
+        lines = "".join(f"\n    {package}{wanted[package]}" for package in wrong)
+        problems.append(f"{name} is set, and {place} {'; '.join(what)}. {command}:{lines}")
+    return problems
+
+
+def lock_problems(
+    source: str,
+    lock_file: str,
+    version: str = "",
+    python: str = "",
+    asgi: bool = False,
+    reports: list[str] | None = None,
+) -> list[str]:
     """Refuse an application without a hash-locked requirements file that has what the units start, in versions that were tried.
 
     :param source: the application's folder on the controller.
@@ -249,13 +294,14 @@ def lock_problems(source: str, lock_file: str, version: str = "", python: str = 
     :param version: `app_version`, when the folder was checked out from `app_repository`.
     :param python: the version of the host's Python.
     :param asgi: whether Gunicorn serves an ASGI application (`app_asgi`).
+    :param reports: what makes the application's processes report to somebody: keys of `versions.REPORTING`.
     """
     if not os.path.isdir(source):
         return [f"app_source is {source!r}, which is not a folder on the controller."]
     place = f"app_version {version!r} of app_repository" if version else f"app_source ({source})"
     text = Path(source, lock_file).read_text(errors="replace") if Path(source, lock_file).is_file() else ""
     if os.path.isabs(lock_file):
-        return _beside_problems(source, lock_file, text, python, asgi)
+        return _beside_problems(source, lock_file, text, python, asgi, reports or [])
     folder = "" if version else f"{source}/"
     inside = _inside(source, lock_file, text)
     there = Path(source, inside).is_file()
@@ -278,6 +324,8 @@ def lock_problems(source: str, lock_file: str, version: str = "", python: str = 
         f"{lock_file}, {problem} in {inside} and lock again, {command}."
         for problem in version_problems(text, locked, python)
     ]
+    add = f"Add these lines to {inside} and lock again, {command}"
+    problems += report_problems(text, locked, reports or [], asgi, lock_file, add)
     problems += _python_problems(python)
     if "--hash=" not in text:
         move = "" if there else f"'mv {folder}{lock_file} {folder}{inside}', then "
@@ -334,12 +382,14 @@ def _python_problems(python: str) -> list[str]:
     """Refuse a host's Python that the runtime was not tried with."""
     return [
         f"This host has Python {problem.version}, {problem.reason}: the runtime needs Python {problem.wanted}. "
-        "Take a host with Debian 12 or 13."
+        "Leave app_python_interpreter out, or set it to one of these; Debian 12 and 13 have one."
         for problem in versions.problems({"python": [python]} if python else {})
     ]
 
 
-def _beside_problems(source: str, lock_file: str, text: str, python: str, asgi: bool) -> list[str]:
+def _beside_problems(
+    source: str, lock_file: str, text: str, python: str, asgi: bool, reports: Sequence[str]
+) -> list[str]:
     """Refuse a lock file beside the inventory: one that `make lock` did not make, or made for something else."""
     command = f"'make lock ENV={_environment(lock_file)}'"
     if not os.path.isfile(lock_file):
@@ -359,7 +409,8 @@ def _beside_problems(source: str, lock_file: str, text: str, python: str, asgi: 
             for problem in version_problems(text, locked, python)
         ]
     )
-    return problems + _python_problems(python)
+    add = f"{command} adds these lines, unless {inside} of the application names other versions"
+    return problems + report_problems(text, locked, reports, asgi, lock_file, add) + _python_problems(python)
 
 
 class FilterModule:

@@ -17,8 +17,9 @@ FIXED = {
     "beat": ("Beat", 65),
     "flower": ("Flower", 50),
     "edge": ("nginx", 5),
+    "monitoring": ("monitoring", 200),
 }
-ONCE = ("Debian", "PostgreSQL", "nginx")  # whichever applications a host has
+ONCE = ("Debian", "PostgreSQL", "nginx", "monitoring")  # whichever applications a host has
 WEB = (30, 30)  # MiB of the first process, and of each further one
 WORKER = (50, 35)
 UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}  # of `memory_max`, in MiB

@@ -37,6 +37,7 @@ GROUPS = {
     "beat": (1, 99),
     "flower": (0, 1),
     "edge": (1, 99),
+    "monitoring": (0, 1),
 }
 
 
@@ -52,6 +53,20 @@ def host_problems(facts: dict[str, Any]) -> list[str]:
         return []
     return [
         f"This host runs {name} {version}. Supported are Debian 12 (bookworm) and 13 (trixie): reinstall it, or take it out of the inventory."
+    ]
+
+
+def interpreter_problems(found: dict[str, str], path: str) -> list[str]:
+    """Refuse a host that has not the application's Python.
+
+    :param found: `version` and `error`, as deploy_state found them.
+    :param path: `app_python_interpreter`.
+    """
+    if not found.get("error"):
+        return []
+    return [
+        f"app_python_interpreter is {path}, which {found['error']} on this host. Install CPython there (Coldframe installs none), or leave "
+        "app_python_interpreter out: the application then runs with Debian's."
     ]
 
 
@@ -516,7 +531,14 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
-        checks = (host_problems, postgresql_version, postgresql_problems, secret_problems, topology_problems)
+        checks = (
+            host_problems,
+            interpreter_problems,
+            postgresql_version,
+            postgresql_problems,
+            secret_problems,
+            topology_problems,
+        )
         hosts = (hostname_problems, occupied_problems, beside_problems, port_problems, interface_problems)
         more = (*hosts, login_problems, source_problems, socket_group_problems, acme_problems, smoke_problems)
         return {filter_.__name__: filter_ for filter_ in (*checks, *more, private_addresses, host_port)}

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import sys
 import syslog
 import time
@@ -18,6 +19,7 @@ from typing import Any, NoReturn, Protocol
 UNITS = Path("/etc/systemd/system")
 STATE = Path("/var/lib/coldframe")
 CREDENTIALS = Path("/etc/credstore")
+MARKS = Path("/run")  # of planned stops, until the host restarts
 HISTORY_LINES = 1000
 # The options that say what runs on a host, for the modules that ask.
 PARTS: dict[str, dict[str, Any]] = {
@@ -47,6 +49,26 @@ class Module(Protocol):
         ...
 
 
+class Commands:
+    """The same for a program that is no module."""
+
+    def __init__(self, seconds: float) -> None:
+        """Set how long a command may take."""
+        self.seconds = seconds
+
+    def run_command(self, args: list[str]) -> tuple[int, str, str]:
+        """Run a command. Raises OSError and subprocess.SubprocessError."""
+        environment = os.environ | {"LC_ALL": "C.UTF-8"}
+        done = subprocess.run(
+            args, env=environment, capture_output=True, text=True, errors="replace", timeout=self.seconds, check=False
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def fail_json(self, msg: str, **_: Any) -> NoReturn:
+        """Raise OSError."""
+        raise OSError(msg)
+
+
 class Application:
     """One application on this host, as systemd and the file system tell it."""
 
@@ -58,6 +80,7 @@ class Application:
         self.stamp_file = self.state / "converged"
         self.record_file = self.state / "host.json"
         self.shared_stamp = self.state / "shared-open"
+        self.marks = MARKS / f"coldframe-alerts-{app}"
 
     # --- systemd ---------------------------------------------------------------------------
 
@@ -144,13 +167,24 @@ class Application:
         """Say of each instance that is not stopped, or starts at boot, its release, its state and what it does now.
 
         `restarts` is how often systemd has started it again, `age` for how many seconds its last process has run, `ended` how
-        the one before did.
+        the one before did, `state_age` for how many seconds it has been in its state.
         """
         states = dict.fromkeys(self.enabled(), "inactive") | self.instances()
-        units = sorted(unit for unit, state in states.items() if state != "inactive" or unit in self.enabled())
-        if not units:
+        return self.described(
+            {unit: state for unit, state in states.items() if state != "inactive" or unit in self.enabled()}
+        )
+
+    def described(self, states: dict[str, str]) -> list[dict[str, Any]]:
+        """Say the same of units whose states are known, whether they are instances of the application or not.
+
+        :param states: unit to its active state, or "restarting" (see `instances`).
+        """
+        if not states:
             return []
-        shown = self.show("Id,StatusText,StateChangeTimestamp,NRestarts,ExecMainStartTimestampMonotonic", units)
+        shown = self.show(
+            "Id,StatusText,StateChangeTimestamp,StateChangeTimestampMonotonic,NRestarts,ExecMainStartTimestampMonotonic",
+            sorted(states),
+        )
         now = time.monotonic()
         return [
             {
@@ -162,6 +196,7 @@ class Application:
                 "since": each.get("StateChangeTimestamp", ""),
                 "restarts": int(each.get("NRestarts") or 0),
                 "age": max(0, round(now - int(each.get("ExecMainStartTimestampMonotonic") or 0) / 1e6)),
+                "state_age": max(0, round(now - int(each.get("StateChangeTimestampMonotonic") or 0) / 1e6)),
                 "ended": self.ended(each["Id"]) if int(each.get("NRestarts") or 0) else "",
             }
             for each in shown
@@ -352,6 +387,8 @@ class Application:
         if lock.get("deploy") == deploy:
             if outcome == "done" and lock.get("converged"):
                 replace(self.stamp_file, lock["converged"])
+            for mark in self.marks.glob("paused-*") if outcome == "done" else ():  # its release has started them
+                mark.unlink(missing_ok=True)
             self.lock_file.unlink(missing_ok=True)
 
     def unlock(self) -> bool:
@@ -373,14 +410,17 @@ def read_record(file: Path) -> dict[str, Any]:
 
 
 def fits(venv: Path) -> bool:
-    """Whether a virtual environment is not for another Python than this host's, as after an upgrade of Debian."""
+    """Whether a virtual environment has its Python: Debian's is another one after an upgrade of Debian, and others may be gone."""
+    configuration = venv / "pyvenv.cfg"
+    if configuration.exists() and not re.search(r"^home *= */usr/bin/?$", configuration.read_text(), re.M):
+        return (venv / "bin/python").exists()
     libraries = [path.name for path in (venv / "lib").glob("python3*")]
     return not libraries or "python{}.{}".format(*sys.version_info) in libraries
 
 
 def release_of(unit: str) -> str:
-    """Read the release from a unit's name."""
-    return re.split(r"[@:]|\.(?:service|timer)$", unit)[1]
+    """Read the release from a unit's name; empty in that of a unit without one."""
+    return re.split(r"[@:]|\.(?:service|timer|socket)$", unit)[1]
 
 
 def replace(path: Path, text: str, mode: int = 0o600) -> None:

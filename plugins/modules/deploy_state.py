@@ -8,11 +8,12 @@ module: deploy_state
 short_description: Reads a host's releases, units, history and lock, and the few facts that the roles use
 description:
   - Changes nothing. One round trip instead of fact gathering and several commands.
-  - Sets the facts C(distribution), C(distribution_major_version), C(python_version), C(memtotal_mb), C(swaptotal_mb), C(processor_vcpus), C(virtualization_type), C(all_ipv4_addresses) and C(all_ipv6_addresses), each as ansible.builtin.setup names and writes it.
+  - Sets the facts C(distribution), C(distribution_major_version), C(memtotal_mb), C(swaptotal_mb), C(processor_vcpus), C(virtualization_type), C(all_ipv4_addresses) and C(all_ipv6_addresses), each as ansible.builtin.setup names and writes it.
   - In a container memory and processors are those that it may use, where the machine's would be more.
 options:
   app: {description: The application's name., type: str, required: true}
   root: {description: The application's folder., type: path, required: true}
+  python: {description: The Python that runs the application., type: path, default: /usr/bin/python3}
   history: {description: How many of the last deploys to tell., type: int, default: 0}
   surroundings:
     description: Whether to find out too how the host is reached, what listens on its ports, and whether a container allows a unit's sandbox.
@@ -29,6 +30,10 @@ RETURN = r"""
 current: {description: The running release; empty before the first., type: str, returned: always}
 previous: {description: The release that ran before it and is still here., type: str, returned: always}
 releases: {description: "Releases that are whole on the host, the newest first.", type: list, returned: always}
+python:
+  description: "C(version) of that Python, such as 3.13.5; empty if it cannot be used, and C(error) says why."
+  type: dict
+  returned: always
 packages: {description: Debian packages that are installed., type: list, returned: always}
 groups: {description: The groups of users., type: list, returned: always}
 queues: {description: Queues that the running release has workers for., type: list, returned: always}
@@ -71,12 +76,7 @@ from ansible.module_utils.coldframe_host import (
     ssh_ports,
     synchronized,
 )
-
-
-def meminfo(name: str, proc: Path = Path("/proc")) -> int:
-    """Read a value of proc_meminfo(5), in bytes; 0 when it is not there."""
-    found = re.search(rf"^{name}:\s+(\d+) kB", (proc / "meminfo").read_text(), re.M)
-    return int(found[1]) * 1024 if found else 0
+from ansible.module_utils.coldframe_machine import file_systems, meminfo
 
 
 def limits(folder: Path, *names: str) -> list[int]:
@@ -112,7 +112,6 @@ def facts(module: AnsibleModule) -> dict[str, object]:
         "all_ipv6_addresses": [address for address in addresses if ":" in address],
         "distribution": release.get("NAME", "").split(" ")[0],
         "distribution_major_version": release.get("VERSION_ID", "").split(".")[0],
-        "python_version": platform.python_version(),
         "memtotal_mb": memory() // 2**20,
         "swaptotal_mb": meminfo("SwapTotal") // 2**20,
         "processor_vcpus": processors(),
@@ -120,14 +119,21 @@ def facts(module: AnsibleModule) -> dict[str, object]:
     }
 
 
+def interpreter(module: AnsibleModule, path: str) -> dict[str, str]:
+    """Say which version a Python has, or why it cannot be used."""
+    if not os.access(path, os.X_OK):
+        return {"version": "", "error": "is not there"}
+    asked = "import platform; print(platform.python_implementation(), platform.python_version())"
+    status, said, errors = module.run_command([path, "-I", "-c", asked])
+    name, _, version = said.strip().partition(" ")
+    if status or not re.fullmatch(r"\d+[.]\d+[.]\S+", version):
+        return {"version": "", "error": f"is no Python that runs: {(errors or said).strip()[-300:]}"}
+    return {"version": version, "error": "" if name == "CPython" else f"is {name}, and not CPython"}
+
+
 def disk_free() -> dict[str, int]:
     """Map each file system that a deploy fills to its free space in MiB, by the first of the folders that is on it."""
-    found: dict[int, tuple[str, int]] = {}
-    for folder in ("/", "/usr", "/var", "/srv", "/opt"):
-        if os.path.isdir(folder):
-            space = os.statvfs(folder)
-            found.setdefault(os.stat(folder).st_dev, (folder, space.f_bavail * space.f_frsize // 2**20))
-    return dict(found.values())
+    return {folder: space.f_bavail * space.f_frsize // 2**20 for folder, space in file_systems().items()}
 
 
 def umask() -> str:
@@ -167,6 +173,7 @@ def main() -> None:
         argument_spec={
             "app": {"type": "str", "required": True},
             "root": {"type": "path", "required": True},
+            "python": {"type": "path", "default": "/usr/bin/python3"},
             "history": {"type": "int", "default": 0},
             "surroundings": {"type": "bool", "default": False},
         },
@@ -191,6 +198,7 @@ def main() -> None:
         queues=host.queues(),
         release_queues={release: host.queues(release) for release in host.releases()},
         groups=[group.gr_name for group in grp.getgrall()],
+        python=interpreter(module, module.params["python"]),
         packages=[line.split()[1] for line in installed.splitlines() if line.startswith("installed ")],
         clusters=clusters(),
         units=host.status(),

@@ -101,6 +101,11 @@ class Folder:
         for name in ("environment", "overlay.json"):
             file = self.release / ".release" / name
             file.write_text(file.read_text().replace(f"{parameters['root']}/", f"{self.root}/"))
+        # Code may name a folder of the hosts, such as one of app_writable.
+        shared = f"{parameters['root']}/shared".encode()
+        for file in self.release.rglob("*.py"):
+            if file.is_file() and shared in (text := file.read_bytes()):
+                file.write_bytes(text.replace(shared, str(self.root / "shared").encode()))
 
     def environment(self) -> dict[str, str]:
         """Return the variables of a unit, and those that Python needs here."""

@@ -116,6 +116,10 @@ ORDER = (
     "lock_timeout",
     "load_timeout",
 )
+MOST_NAMES = 30  # of migrations in a message
+FINDING = re.compile(
+    r"^([A-Za-z][\w.]*\.[A-Z]\d{3}(?:\.[^:\n]+)?): ", re.MULTILINE
+)  # the id of a finding, before its text
 FAILED = {
     "": "The new release does not start",
     "load": "The new release cannot be loaded",
@@ -162,16 +166,19 @@ def refusal(result: dict[str, Any], running: str) -> str:
     )
 
 
-def failure(result: dict[str, Any], lock_timeout: int) -> str:
-    """Say what failed, what was done before it and what helps."""
+def failure(result: dict[str, Any], lock_timeout: int, ignored: list[str] | None = None) -> str:
+    """Say what failed, what was done before it and what helps.
+
+    :param ignored: release_check_ignore as it is.
+    """
     error, plan = result["error"], result["plan"]
     helps = remedies(error["text"])
     if result["step"] == "check" and error["type"] == "Failed":
-        return check_failure(result)
+        return check_failure(result, ignored or [])
     if result["step"] != "migrate":
         what = FAILED[result["step"]] + (f" ({result['command']})" if result["step"] == "command" else "")
         lock = [lock_advice(lock_timeout)] if error["lock"] else []
-        applied = [f"Its migrations were applied: {', '.join(result['applied'])}."] if result["applied"] else []
+        applied = [applied_text(result["applied"])] if result["applied"] else []
         return "\n".join([f"{what}; what ran before was left running.", *lock, *applied, error["text"], *helps])
     left = [m for m in plan if m["migration"] not in result["applied"]]
     if not left or error["type"] == "CommandError":
@@ -222,15 +229,27 @@ def half_applied(migration: dict[str, Any], result: dict[str, Any]) -> list[str]
     return text
 
 
-def check_failure(result: dict[str, Any]) -> str:
-    """Write the findings that fail, with what to write for those of Django's own."""
+def check_failure(result: dict[str, Any], ignored: list[str]) -> str:
+    """Write the findings that fail, with what to write for those of Django's own.
+
+    :param ignored: release_check_ignore as it is.
+    """
     text = [f"{FAILED['check']}; what ran before was left running.", result["error"]["text"]]
     if result["applied"]:
-        text.append(f"Its migrations were applied: {', '.join(result['applied'])}.")
+        text.append(applied_text(result["applied"]))
     if known := check_remedies(result["error"]["text"].splitlines()):
         text += [f"In the settings (see {DOC}):", *(f"    {each}" for each in known)]
-    text.append("What is meant to be so is left out by its id, in release_check_ignore.")
+    ids = dict.fromkeys([*ignored, *FINDING.findall(result["error"]["text"])])
+    text.append("What is meant to be so is left out by its id. For all of them:")
+    text.append(f"    release_check_ignore: [{', '.join(ids)}]")
     return "\n".join(text)
+
+
+def applied_text(names: list[str]) -> str:
+    """Say which migrations were applied, or how many."""
+    if len(names) > MOST_NAMES:
+        return f"Its migrations were applied: {len(names)}, from {names[0]} to {names[-1]}."
+    return f"Its migrations were applied: {', '.join(names)}."
 
 
 def report(result: dict[str, Any]) -> list[str]:
@@ -340,7 +359,7 @@ def main() -> None:
     if result["plan"]:
         answer["diff"] = {"before_header": "unapplied migrations", "before": described(result["plan"]), "after": ""}
     if result["error"]:
-        module.fail_json(msg=failure(result, parameters["lock_timeout"]), **answer)
+        module.fail_json(msg=failure(result, parameters["lock_timeout"], parameters["check_ignore"]), **answer)
     if result["refused"]:
         module.fail_json(msg=refusal(result, parameters["running"]), refused=result["refused"], **answer)
     module.exit_json(**answer)

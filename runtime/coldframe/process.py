@@ -21,20 +21,25 @@ if __name__ == "__main__":
     start.begin()  # before the imports that take a second of the processor, on a busy host many
 
 from celery.__main__ import main
+from celery.app import trace
 from celery.app.defaults import DEFAULT_PROCESS_LOG_FMT, DEFAULT_TASK_LOG_FMT
 from celery.app.log import TaskFormatter
+from celery.concurrency.prefork import TaskPool
 from celery.signals import (
     after_setup_logger,
     after_setup_task_logger,
+    beat_init,
     celeryd_init,
     worker_process_init,
+    worker_process_shutdown,
     worker_ready,
     worker_shutting_down,
 )
 from celery.utils.log import get_multiprocessing_logger
 from celery.worker import state
+from celery.worker.consumer import consumer as celery_consumer
 
-from coldframe import overlay, probe, seams, settings_check
+from coldframe import overlay, probe, seams, settings_check, tracing
 from coldframe.beat import lease
 from coldframe.logs import ids, journal
 from coldframe.sending import amqp
@@ -79,12 +84,27 @@ def on_after_setup_task_logger(logger: logging.Logger, format: str, **_: object)
 def on_worker_process_init(**_: object) -> None:
     """Make a process of the pool known to the journal."""
     journal.announce("A process of the pool has started.")
+    tracing.start()
+
+
+@worker_process_shutdown.connect
+def on_worker_process_shutdown(**_: object) -> None:
+    """Send the spans of a process of the pool that are left. It ends without Python's `atexit`."""
+    tracing.stop()
+
+
+@beat_init.connect
+def on_beat_init(**_: object) -> None:
+    """Begin to report what Beat does."""
+    tracing.start()
 
 
 @celeryd_init.connect
 def on_celeryd_init(instance: Any, **_: object) -> None:
     """Refuse to start a worker whose settings differ from those of the deployment."""
     settings_check.require(instance.app)
+    tracing.start(spans=False)  # before the tasks are wrapped, which Sentry's SDK extends
+    seams.put(celery_consumer, "build_tracer", trace.build_tracer)
     consumer.install(instance.app, wait)
     # Replies to remote control are always JSON, whatever the tasks' serializer: Flower accepts nothing else.
     instance.app.control.mailbox.serializer = "json"
@@ -99,6 +119,8 @@ def on_worker_ready(sender: Any, **_: object) -> None:
     seams.require(sender, consumer.Consumer)
     seams.require(sender.connection.transport, transport.Transport)
     limits.require(sender.pool)
+    if not isinstance(sender.pool, TaskPool):  # tasks run in this process
+        tracing.start()
     rest = Rest(sender.controller)
     seams.put(state, "maybe_shutdown", rest)
     watch = Watch(sender.controller, rest)
@@ -113,6 +135,7 @@ def on_worker_shutting_down(**_: object) -> None:
 
 
 if __name__ == "__main__":
+    tracing.defer()
     amqp.install()
     ids.install()
     probe.install()

@@ -82,6 +82,18 @@ NEEDS = (
     Need("kombu", Range((5, 6), (5, 7)), "redis", Range((5, 0, 8), (6, 5))),
     Need("kombu", Range((5, 7), (5, 8)), "redis", Range((6, 4), (9,))),
 )
+# What the application's processes report with (coldframe.tracing), by what makes them do so. They are needed only then.
+REPORTING: dict[str, dict[str, Range]] = {
+    "app_secrets.sentry_dsn": {"sentry-sdk": Range((2, 20), (3,))},
+    "app_otel_endpoint": {
+        "opentelemetry-sdk": Range((1, 30), (2,)),
+        "opentelemetry-exporter-otlp-proto-http": Range((1, 30), (2,)),
+        "opentelemetry-instrumentation-django": Range((0, 51), (1,)),
+        "opentelemetry-instrumentation-celery": Range((0, 51), (1,)),
+    },
+}
+# Besides, where an ASGI application is served.
+REPORTING_ASGI = {"app_otel_endpoint": {"opentelemetry-instrumentation-asgi": Range((0, 51), (1,))}}
 # What an older version cannot have. docs/application.md has the same sentences.
 LACKS = (
     Lack(

@@ -20,6 +20,8 @@ from sites import CACHE_PASSWORD, RUNTIME, Site
 
 HERE = Path(__file__).parent
 QUEUE = "mail"
+# What starts a worker of the queue.
+WORKER = ("worker", f"--queues={QUEUE}", "--concurrency=2", "--hostname=a@test", "--without-gossip", "--without-mingle")
 LIMIT = 8  # seconds, the queue's hard time limit
 LONGEST = 60  # seconds for which a task may be put off
 USER, PASSWORD = "unit", "secret1"  # of the Redis user of the units  # pragma: allowlist secret
@@ -378,6 +380,7 @@ def run(site, server, tmp_path):
         assert process.poll() is None, log.read_text()
         return log, said
 
+    start.started = started
     yield start
     for process, notify, log in started:
         process.terminate()

@@ -68,6 +68,86 @@ PROJECT = {
         application = get_wsgi_application()
     """,
 }
+# One whose requests send tasks of all kinds.
+SITE = PROJECT | {
+    "settings.py": """
+        SECRET_KEY, ALLOWED_HOSTS, ROOT_URLCONF, INSTALLED_APPS = "x" * 60, ["*"], "site1.urls", ["site1"]
+        CELERY_RESULT_BACKEND = "redis://localhost"
+    """,
+    "celery.py": """
+        import os
+        from celery import Celery
+
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site1.settings")
+        app = Celery("site1")
+        app.config_from_object("django.conf:settings", namespace="CELERY")
+        app.autodiscover_tasks()
+    """,
+    "urls.py": """
+        import logging
+        from django.http import HttpResponse
+        from django.urls import path
+        from site1 import tasks
+
+        def send(request):
+            logging.getLogger("shop").info("the view sends")
+            getattr(tasks, request.GET["task"]).delay()
+            return HttpResponse(request.headers["X-Request-ID"])
+
+        def fail(request):
+            raise LookupError("no such page, ann@example.com")
+
+        urlpatterns = [path("send", send), path("fail", fail)]
+    """,
+    "asgi.py": """
+        import os
+        from django.core.asgi import get_asgi_application
+
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site1.settings")
+        application = get_asgi_application()
+    """,
+    "tasks.py": """
+        import logging
+        import time
+        from celery import chain, chord, group, shared_task
+        from celery.utils.log import get_task_logger
+
+        logger = get_task_logger(__name__)
+
+        @shared_task(bind=True)
+        def say(self, *words):
+            logger.info("says %s", words[-1])
+            return words[-1]
+
+        @shared_task
+        def many():
+            chain(say.si("first"), say.si("second")).delay()
+            group(say.si("one"), say.si("other")).delay()
+            chord([say.si("a"), say.si("b")], say.si("together")).delay()
+
+        @shared_task(bind=True, max_retries=1)
+        def again(self):
+            logging.getLogger("shop").warning("try %d", self.request.retries)
+            if not self.request.retries:
+                raise self.retry(countdown=0)
+            raise OSError("for ever")
+
+        @shared_task
+        def slow(word):
+            for _ in range(5):
+                logger.info("slow %s", word)
+                time.sleep(0.2)
+
+        @shared_task(time_limit=1)
+        def hang():
+            time.sleep(60)
+
+        @shared_task
+        def outer():
+            say.apply(args=("inner",))
+            print("printed")
+    """,
+}
 
 
 class Connection(http.client.HTTPConnection):

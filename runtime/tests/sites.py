@@ -50,6 +50,7 @@ class Site:
         self.own, self.email, self.email_logged, self.celery = [], {}, False, celery
         self.cache_user, self.cache_databases, self.pooled = "cache", 16, False
         self.redact = []
+        self.tracing = {"name": "shop", "environment": "desk", "sentry": False, "otel_endpoint": ""}
         self.media_url, self.private_url = "/media/", "/protected/"
         self.variables, self.path, self.environment = {}, folder, environment
 
@@ -68,6 +69,7 @@ class Site:
             "cache_databases": self.cache_databases,
             "database_pooled": self.pooled,
             "log_redact": self.redact,
+            "tracing": self.tracing,
         }
         file.write_text(json.dumps(values))
         environment = {

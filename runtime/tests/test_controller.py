@@ -374,7 +374,7 @@ def test_mail_that_is_sent_nowhere_is_a_warning_on_a_server(look, backend, where
     more = {
         "sandbox host": {"email_logged": True},
         "app_email": {
-            "email": {"host": "mx.example.net", "port": 0, "encryption": "none", "user": "", "sender": ""},
+            "email": {"host": "mx.example.net", "port": 25, "encryption": "none", "user": "", "sender": ""},
         },
     }
     files = DESK | {"desk/settings.py": DESK["desk/settings.py"].rstrip() + f"\n        EMAIL_BACKEND = {name!r}\n"}
@@ -547,6 +547,7 @@ def test_checks_that_read_tables_are_left_to_the_server(look):
     """
     result = look(DESK | {"letters/apps.py": apps})
     assert result["findings"] == [] and len(result["left"]) == 2, result
+    assert any("1 finding of" in line and line.endswith("letters.E002.") for line in result["left"])
 
 
 def test_modules_below_a_folder_are_found_there(look):

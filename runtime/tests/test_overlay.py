@@ -306,7 +306,13 @@ def test_class_of_django_configurations_is_read(site):
 
 def test_server_for_email_is_laid_over_where_the_inventory_names_one(site):
     own = site(projects.SEVERAL, "several.settings", "several.tasks:app")
-    own.email = {"host": "mx.example.org", "port": 0, "encryption": "starttls", "user": "shop", "sender": "a@b.example"}
+    own.email = {
+        "host": "mx.example.org",
+        "port": 587,
+        "encryption": "starttls",
+        "user": "shop",
+        "sender": "a@b.example",
+    }
     (own.credentials / "EMAIL_HOST_PASSWORD").write_text("hidden1")
     names = ("EMAIL_HOST", "EMAIL_PORT", "EMAIL_USE_TLS", "EMAIL_USE_SSL", "EMAIL_HOST_USER", "EMAIL_HOST_PASSWORD")
     assert own.settings(*names, "DEFAULT_FROM_EMAIL", "SERVER_EMAIL") == [
@@ -328,7 +334,7 @@ def test_server_for_email_is_laid_over_where_the_inventory_names_one(site):
         ({}, [], "smtp", "console"),
         ({}, [], "locmem", "locmem"),
         ({}, ["email"], "smtp", "smtp"),
-        ({"host": "mx.example.org", "port": 0, "encryption": "none", "user": "", "sender": ""}, [], "smtp", "smtp"),
+        ({"host": "mx.example.org", "port": 25, "encryption": "none", "user": "", "sender": ""}, [], "smtp", "smtp"),
     ],
 )
 def test_mail_of_a_sandbox_host_goes_to_the_journal(site, given, own, backend, wanted):

@@ -272,6 +272,7 @@ DEPLOYMENT = Deployment(
     cache_databases=16,
     database_pooled=False,
     log_redact=(),
+    tracing={"name": "shop", "environment": "desk", "sentry": False, "otel_endpoint": ""},
 )
 BROKER = "rediss://10.0.0.41:6379/0?credential_provider=coldframe.credentials.Redis"
 

@@ -178,7 +178,12 @@ def delivered_twice(cluster: Cluster) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """A cause, for how many seconds it lasts when it is short and when it is long, and what it needs around it."""
+    """A cause, for how many seconds it lasts when it is short and when it is long, and what it needs around it.
+
+    :ivar alert: the labels of the alert that it must fire, as Prometheus selects them; empty where nothing that an operator could
+        mend is left when the alert would come: the fault ends by itself.
+    :ivar alert_after: for how many seconds it must last for that.
+    """
 
     name: str
     cause: Cause
@@ -186,30 +191,69 @@ class Fault:
     long: int = 0
     on: str = ""
     around: Cause = lambda cluster: nullcontext()
+    alert: str = ""
+    alert_after: int = 0
 
     def __str__(self) -> str:
         """The name, and the host's group where the same happens to several."""
         return f"{self.name} {self.on}".strip()
 
 
+def again_started(unit: str) -> str:
+    """Select the alert of a unit that ended by itself, by a part of the unit's name."""
+    return f'alertname="UnitRestarted",name=~".*{unit}.*"'
+
+
 # Those that may lose a message come first: a task that is not done is sent again after two minutes.
 FAULTS = [
-    Fault("worker-killed", at_once(killed("workers", "{}-worker-critical@*"))),
-    Fault("workers-killed", again(10, killed("workers", "{}-worker-*@*")), long=195),
-    Fault("broker-killed", again(7, killed("redis", BROKER), restarted("redis", BROKER)), long=60),
+    Fault(
+        "worker-killed", at_once(killed("workers", "{}-worker-critical@*")), alert=again_started("-worker-critical@")
+    ),
+    Fault(
+        "workers-killed", again(10, killed("workers", "{}-worker-*@*")), long=195, alert=again_started("-worker-bulk@")
+    ),
+    Fault(
+        "broker-killed",
+        again(7, killed("redis", BROKER), restarted("redis", BROKER)),
+        long=60,
+        alert=again_started(BROKER),
+    ),
     Fault("broker-and-workers-killed", at_once(broker_and_workers_killed)),
     Fault("host-rebooted", rebooted("workers"), on="workers"),
     Fault("host-rebooted", rebooted("redis"), on="redis"),
-    Fault("broker-stopped", stopped("redis", BROKER), short=5, long=60),
-    Fault("network-cut", network_cut("workers"), short=10, long=100, on="workers"),
+    Fault("broker-stopped", stopped("redis", BROKER), short=5, long=60, alert='alertname="BrokerDown"', alert_after=60),
+    Fault(
+        "network-cut",
+        network_cut("workers"),
+        short=10,
+        long=100,
+        on="workers",
+        alert='alertname="HostDown"',
+        alert_after=100,
+    ),
     Fault("network-cut", network_cut("web", "6379"), short=10, long=60, on="web"),
-    Fault("broker-disk-full", disk_full, short=5, long=60, around=small_disk),
-    Fault("broker-memory-full", memory_full, short=5, long=60),
+    Fault(
+        "broker-disk-full",
+        disk_full,
+        short=5,
+        long=60,
+        around=small_disk,
+        alert='alertname="BrokerLogFails"',
+        alert_after=60,
+    ),
+    Fault("broker-memory-full", memory_full, short=5, long=60, alert='alertname="BrokerMemoryFull"', alert_after=60),
     Fault("worker-child-killed", at_once(child_killed)),
-    Fault("database-killed", at_once(killed("postgresql", "postgresql@*"))),
-    Fault("database-stopped", stopped("postgresql", "postgresql"), short=5, long=330),
-    Fault("web-killed", at_once(killed("web", "{}-web@*"))),
+    Fault("database-killed", at_once(killed("postgresql", "postgresql@*")), alert=again_started("postgresql@")),
+    Fault(
+        "database-stopped",
+        stopped("postgresql", "postgresql"),
+        short=5,
+        long=330,
+        alert='alertname="DatabaseDown"',
+        alert_after=330,
+    ),
+    Fault("web-killed", at_once(killed("web", "{}-web@*")), alert=again_started("-web@")),
     Fault("host-rebooted", rebooted("web"), on="web"),
-    Fault("beat-killed", at_once(beat_killed)),
+    Fault("beat-killed", at_once(beat_killed), alert=again_started("-beat@")),
     Fault("task-delivered-twice", at_once(delivered_twice)),
 ]

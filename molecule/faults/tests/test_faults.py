@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+import urllib.parse
 import uuid
 from contextlib import suppress
 
@@ -28,6 +29,8 @@ HOLD = 5  # seconds of the tasks that workers are at when something happens
 RECOVERY = 15  # seconds
 STOP = 30  # seconds
 ANSWER = 5  # seconds for the answer to an order, whatever is broken behind the web
+ALERT = 120  # seconds from a fault to its alert
+RESOLVED = 420  # seconds from the last fault until no alert is left: a restart is one for 5 minutes
 
 
 class Scene:
@@ -144,6 +147,29 @@ def test_ledger_balances(scene, capsys):
     assert not any(total[what] for what in ("orders never answered", "lost", "effects doubled", "long tasks lost"))
     behind_the_web = [step for step in scene.steps if step["fault"] not in ("web-killed", "host-rebooted web")]
     assert max(step["slowest_answer"] for step in behind_the_web) <= ANSWER
+
+
+def test_each_fault_fired_its_alert_in_time_and_all_have_resolved(scene):
+    deployment = next(iter(scene.cluster.deployments.values()))
+
+    def ask(path, **parameters):
+        path = f"/prometheus/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        answer = deployment.request(path, login=f"ops:{deployment.app_flower_password}")
+        assert answer.status == 200, answer.body
+        return answer.json["data"]["result"]
+
+    late, firing = {}, 'alertstate="firing"'
+    for step in scene.steps:
+        (fault,) = (each for each in FAULTS if str(each) == step["fault"])
+        if fault.alert and getattr(fault, step["length"]) >= fault.alert_after:
+            query = f"ALERTS{{{firing},{fault.alert}}}"
+            times = {"start": step["began"], "end": step["began"] + ALERT, "step": 5}
+            if not ask("query_range", query=query, **times):
+                seen = ask("query_range", query=f'ALERTS{{{firing},alertname!="Watchdog"}}', **times)
+                late[f"{step['fault']}, {step['length']}"] = [each["metric"]["alertname"] for each in seen]
+    assert not late, f"faults without their alert within {ALERT} s, and which there were: {late}"
+    left = f'ALERTS{{{firing},alertname!="Watchdog"}}'
+    wait_for(lambda: not ask("query", query=left), RESOLVED, "every alert has resolved")
 
 
 def table(steps):

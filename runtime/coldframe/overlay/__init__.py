@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from coldframe.overlay import apps, cache, channels, database, environment, files, logs, mail, site
+from coldframe.overlay import apps, cache, channels, database, environment, files, logs, mail, site, tracing
 from coldframe.overlay.deployment import Deployment
 from coldframe.overlay.record import Settings
 
@@ -42,6 +42,7 @@ SECTIONS: dict[str, Callable[[Settings, Deployment], None] | None] = {
     "email": mail.lay,
     "logging": logs.lay,
     "apps": apps.lay,
+    "tracing": tracing.lay,
     "celery": None,
     "results": None,
 }

@@ -41,6 +41,9 @@ class Deployment:
     """Whether each transaction may have another connection to PostgreSQL (`app_database_pooled`)."""
     log_redact: tuple[str, ...]
     """Regular expressions of what is hidden in log records (`app_log_redact`)."""
+    tracing: dict[str, Any]
+    """Where reports go: `sentry`, true if `app_secrets` has `sentry_dsn`; `otel_endpoint` (`app_otel_endpoint`), which may be
+    empty. And what they name: `name` (`app_name`) and `environment`, the inventory's name."""
 
     @classmethod
     def read(cls) -> Deployment:
@@ -59,6 +62,7 @@ class Deployment:
             cache_databases=values["cache_databases"],
             database_pooled=values["database_pooled"],
             log_redact=tuple(values["log_redact"]),
+            tracing=values["tracing"],
         )
 
     def secret(self, name: str) -> str:

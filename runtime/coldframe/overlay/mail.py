@@ -28,7 +28,7 @@ def lay(settings: Settings, deployment: Deployment) -> None:
     values = {
         "EMAIL_BACKEND": BACKEND,
         "EMAIL_HOST": given["host"],
-        "EMAIL_PORT": given["port"] or {"starttls": 587, "tls": 465, "none": 25}[encryption],
+        "EMAIL_PORT": given["port"],
         "EMAIL_HOST_USER": given["user"],
         "EMAIL_HOST_PASSWORD": deployment.secret(PASSWORD) if given["user"] else "",
         "EMAIL_USE_TLS": encryption == "starttls",

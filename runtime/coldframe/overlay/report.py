@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from coldframe import overlay
+from coldframe import overlay, tracing
 from coldframe.overlay import record
 from coldframe.overlay.deployment import Deployment
 from coldframe.overlay.record import Line
@@ -23,7 +23,7 @@ def lines(name: str) -> list[Line]:
     app = find_app(name)
     app.loader.import_default_modules()
     app.finalize()
-    return [*record.LINES, *celery.lines(app)]
+    return [*record.LINES, *tracing.lines(Deployment.read()), *celery.lines(app)]
 
 
 def text(found: Iterable[Line], own: Iterable[str] = ()) -> str:
@@ -46,6 +46,7 @@ def main() -> None:
     """Load the application as a release's processes do, and print the report."""
     os.environ["DJANGO_SETTINGS_MODULE"] = overlay.MODULE
     deployment = Deployment.read()
+    tracing.forbid()
     import django
 
     django.setup()

@@ -83,8 +83,11 @@ def django(order: dict[str, Any], result: dict[str, Any], problem: Problems) -> 
             result["findings"].append(
                 {"place": finding["place"], "text": checks.written(finding), "check": finding["id"]}
             )
-        if others := len(failed.findings) - len(failed.without_tables):
-            result["left"].append(f"{others} findings of checks that are not Django's own may need the database.")
+        if others := [finding["id"] for finding in failed.findings if finding not in failed.without_tables]:
+            result["left"].append(
+                f"{len(others)} finding{'' if len(others) == 1 else 's'} of checks that are not Django's own may need the database: "
+                f"{', '.join(dict.fromkeys(others))}."
+            )
         if failed.__cause__:
             problem.note(failed.__cause__)
 

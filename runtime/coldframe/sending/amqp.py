@@ -12,7 +12,7 @@ from typing import Any
 from celery import Celery
 from celery.app import amqp, routes
 
-from coldframe import seams, settings_check
+from coldframe import seams, settings_check, tracing
 from coldframe.logs import ids
 from coldframe.seams import extends
 from coldframe.sending import countdown, kombu55
@@ -31,13 +31,14 @@ class AMQP(amqp.AMQP):
 
         @wraps(send)
         def sent(producer: Any, name: str, message: Any, *arguments: Any, **options: Any) -> Any:
-            message.headers.setdefault(ids.HEADER, ids.to_send())
+            request_id = message.headers.setdefault(ids.HEADER, ids.to_send())
             queue = options.get("queue") or self.app.conf.task_default_queue
             queue = getattr(queue, "name", queue)
             longest = (self.app.conf.get("task_longest_countdown") or {}).get(queue)
             if message.headers.get("eta") and longest is not None:
                 producer = countdown.producer(producer, name, message.headers, queue, longest, self.app.timezone)
-            return send(producer, name, message, *arguments, **options)
+            with tracing.publishing(request_id, self.app, name, message.headers.get("id", "")):
+                return send(producer, name, message, *arguments, **options)
 
         return sent
 

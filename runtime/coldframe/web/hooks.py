@@ -16,15 +16,21 @@ from celery.app.utils import find_app
 from django.urls import get_resolver
 
 import coldframe.credentials  # noqa: F401
-from coldframe import overlay, settings_check, starting, versions
+from coldframe import overlay, settings_check, starting, tracing, versions
 from coldframe.sending import amqp, control
 
 
 def install() -> None:
     """Extend Celery, before the application is imported. Exits if a version was not tried."""
     versions.require()
+    tracing.defer()
     amqp.install()
     control.install()
+
+
+def report() -> None:
+    """Begin to report to Sentry and by OpenTelemetry, in a worker: it has loaded the application, or was forked with it."""
+    tracing.start()
 
 
 def load(celery_app: str) -> None:
