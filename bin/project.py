@@ -285,7 +285,7 @@ class Reader:
             told = "The project has more than one settings module for servers"
         else:
             told = (
-                f"Which settings module is for servers cannot be told ({named[0].value}, in {self.at(named[0].place)}, is for "
+                f"Which settings module is for servers is not clear ({named[0].value}, in {self.at(named[0].place)}, is for "
                 "development)"
             )
         self.refuse(f"{told}: set {self.choices('SETTINGS', production or [*modules, *beside])}.")

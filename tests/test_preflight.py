@@ -244,7 +244,7 @@ def test_a_name_that_no_authority_knows_is_refused(name):
         ({"directory": "https://a.com/$(id)"}, "nginx_acme_directory is"),
         ({"directory": ""}, "nginx_acme_directory is ''"),
         ({"certificate": "/x.crt"}, "nginx_tls_certificate is '/x.crt': set one of the two"),
-        ({"edges": ["one", "two"]}, "'edge' has 2 hosts (one, two): the authority asks any of them"),
+        ({"edges": ["one", "two"]}, "'edge' has 2 hosts (one, two): the CA asks any of them"),
     ],
 )
 def test_what_no_authority_can_work_with_is_refused(wrong, message):
@@ -259,7 +259,7 @@ def test_further_names_get_a_certificate_from_an_authority_too():
     (problem,) = acme_problems(
         "www.example.com", **(ACME | {"others": [f"a{number}.example.com" for number in range(100)]})
     )
-    assert "would have 101 names; authorities allow 100" in problem
+    assert "would have 101 names; CAs allow 100" in problem
 
 
 def test_key_that_django_would_refuse_is_refused_before():

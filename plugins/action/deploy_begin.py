@@ -1,4 +1,4 @@
-"""The controller's part of deploy_begin: says who deploys, and takes over the lock of a deploy that is no more."""
+"""The controller's part of deploy_begin: says who deploys, and takes over the lock of a deploy that has ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ansible.plugins.action import ActionBase
 
 
 def started(pid: int) -> str:
-    """When a process of this machine started, in ticks since boot (proc(5), field 22); empty when it is no more."""
+    """When a process of this machine started, in ticks since boot (proc(5), field 22); empty when it has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -42,7 +42,7 @@ def holder() -> dict[str, Any]:
 
 
 class ActionModule(ActionBase):
-    """Runs the module, and once more with leave to take over when the holder was here and is no more."""
+    """Runs the module, and once more with leave to take over when the holder ran on this controller and has ended."""
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the module's result."""

@@ -230,9 +230,9 @@ def leaving_queue_problems(answer: str, leaving: list[str], allowed: list[str] |
         why = f"is not served by the workers of release {back_to}"
         way = "Wait until it is empty; or leave them until a release that serves it runs: make rollback"
     else:
-        why = "is no more in celery_queues"
+        why = "is no longer in celery_queues"
         way = (
-            "Keep its row, lead its tasks to another queue (celery_task_routes), deploy, and take the row out when it is "
+            "Keep its row, route its tasks to another queue (celery_task_routes), deploy, and take the row out when it is "
             "empty; or leave them: make deploy"
         )
     return [

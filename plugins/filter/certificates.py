@@ -52,7 +52,7 @@ def _authority_problems(certificates: list[x509.Certificate], key: Any) -> list[
             "app_tls_authority.key is not the key of app_tls_authority.certificate: set the two that belong together."
         ]
     if not any(getattr(extension.value, "ca", False) for extension in authority.extensions):
-        return ["app_tls_authority.certificate may not sign others: set that of an authority."]
+        return ["app_tls_authority.certificate is not a CA certificate: set one that may sign others."]
     begin, end = authority.not_valid_before_utc, authority.not_valid_after_utc
     if not begin <= datetime.now(UTC) < end:
         return [
@@ -75,7 +75,7 @@ def _given_problems(
     except VerificationError as error:
         problems.append(
             f"app_tls_given.certificate will not do for clients that trust app_tls_given.ca and connect to {address} "
-            f"({error}): set one that this authority signed, that is valid now, for this IP address."
+            f"({error}): set one that this CA signed, that is valid now, for this IP address."
         )
     except ValueError:
         pass  # of the address, and said elsewhere

@@ -64,12 +64,12 @@ def celery_contract_problems(table: dict[str, dict[str, Any]], wanted: int = 0) 
         if wanted and wanted < least:
             problems.append(
                 f"celery_visibility_timeout is {wanted}, and {where} needs {least}: {arithmetic}. Tasks would be delivered "
-                f"again while they run or wait. Set it to {least} or more, leave it out, or lower what stands in the sum."
+                f"again while they run or wait. Set it to {least} or more, leave it out, or lower a part of the sum."
             )
         elif least > LONGEST_VISIBILITY:
             problems.append(
-                f"{where} needs a visibility timeout of {least} seconds, more than a year: {arithmetic}. Lower what stands "
-                "in the sum: until then, no worker would get the tasks of a lost one."
+                f"{where} needs a visibility timeout of {least} seconds, more than a year: {arithmetic}. Lower a part "
+                "of the sum: until then, no worker would get the tasks of a lost one."
             )
     return problems
 

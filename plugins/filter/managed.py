@@ -74,7 +74,7 @@ def certificate_file_problems(files: Mapping[str, str]) -> list[str]:
     """
     return [
         f"{name} is {path!r}, which is no file with certificates in PEM on the controller: save there what the provider "
-        "offers as its CA certificate, or leave the variable out if Debian trusts that authority."
+        "offers as its CA certificate, or leave the variable out if Debian trusts that CA."
         for name, path in files.items()
         if path and not read_certificates(path)
     ]

@@ -462,7 +462,7 @@ def _module(folder: Path, parts: list[str]) -> bool:
 def acme_problems(
     name: str, agreed: bool, directory: str, certificate: str, edges: list[str], others: list[str]
 ) -> list[str]:
-    """Refuse what no authority can make a certificate from by asking the host itself.
+    """Refuse what no CA can make a certificate from by asking the host itself.
 
     :param name: `nginx_server_name`.
     :param agreed: `nginx_acme_terms_agreed`.
@@ -478,14 +478,14 @@ def acme_problems(
             f"nginx_acme is on and nginx_server_name is {name!r}: it must be one name in the DNS, in lower case, such as www.example.com."
         )
     problems += [
-        f"nginx_acme is on, and {other!r} of app_aliases and nginx_redirect_names is no name that the authority can ask: write "
+        f"nginx_acme is on, and {other!r} of app_aliases and nginx_redirect_names is no name that the CA can verify: write "
         "each name out, such as www.example.org, or set nginx_tls_certificate and nginx_tls_key instead."
         for other in others
         if not in_dns.fullmatch(other)
     ]
     if len(others) > 99:
         problems.append(
-            f"nginx_acme is on, and a certificate would have {len(others) + 1} names; authorities allow 100. Set "
+            f"nginx_acme is on, and a certificate would have {len(others) + 1} names; CAs allow 100. Set "
             "nginx_tls_certificate and nginx_tls_key instead."
         )
     if not agreed:
@@ -494,7 +494,7 @@ def acme_problems(
         )
     if not re.fullmatch(r"https://[\w.:/-]+", directory):
         problems.append(
-            f"nginx_acme_directory is {directory!r}: it must be the https:// address of an authority's directory."
+            f"nginx_acme_directory is {directory!r}: it must be the https:// address of a CA's ACME directory."
         )
     if certificate:
         problems.append(
@@ -502,14 +502,14 @@ def acme_problems(
         )
     if len(edges) > 1:
         problems.append(
-            f"nginx_acme is on and the inventory group 'edge' has {len(edges)} hosts ({', '.join(edges)}): the authority "
+            f"nginx_acme is on and the inventory group 'edge' has {len(edges)} hosts ({', '.join(edges)}): the CA "
             "asks any of them, and one alone has the answer. Set nginx_tls_certificate and nginx_tls_key instead."
         )
     return problems
 
 
 def smoke_problems(request: Any) -> list[str]:
-    """Refuse a `smoke_request` that cannot be sent: the smoke comes last, when the release runs already."""
+    """Refuse a `smoke_request` that cannot be sent: the smoke test comes last, when the release runs already."""
     known = ("path", "method", "body", "status")
     path = request.get("path") if isinstance(request, dict) else None
     if not isinstance(path, str) or not path.startswith("/"):

@@ -163,7 +163,7 @@ EXITS = {
 RESULTS = {
     "timeout": "it was not ready within app_start_timeout",
     "oom-kill": "the host or app_memory_max had no memory left for it",
-    "watchdog": "it no longer told that it lives",
+    "watchdog": "it no longer sent watchdog notifications",
     "core-dump": "it crashed",
     "signal": "it was killed",
     "protocol": "it ended without an error and before it was ready",

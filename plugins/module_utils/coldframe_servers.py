@@ -52,7 +52,7 @@ def secured(connection: socket.socket, host: str, ca: str, strict: bool) -> ssl.
     :param strict: as Python verifies since 3.13, so redis-py does. libpq does not: then certificates may lack extensions of RFC 5280.
     """
     if not ca and not STORE.exists():
-        raise Refused("tls", f"this host has no {STORE}, with the authorities that it trusts")
+        raise Refused("tls", f"this host has no {STORE}, with the CA certificates that it trusts")
     try:
         context = ssl.create_default_context(cadata=ca or None)
         if not strict:

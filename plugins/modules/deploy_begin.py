@@ -8,7 +8,7 @@ module: deploy_begin
 short_description: Locks a host for one deploy, notes it in the history, and compares the host with what is wanted
 description:
   - Fails, naming the holder and the time, when another deploy has the lock. A lock whose deploy ran on this
-    same controller and is no more is taken over. The lock is given back by M(deploy_end).
+    same controller and has ended is taken over. The lock is given back by M(deploy_end).
   - In check mode nothing is locked or noted.
 options:
   app: {description: The application's name., type: str, required: true}
@@ -111,7 +111,7 @@ def main() -> None:
             since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(lock.get("since", 0)))
             module.fail_json(
                 msg=f"{lock.get('who')} has been deploying {p['app']} since {since}. Wait until that is done. If it is "
-                "certain that it is no more, break its lock with 'make unlock' (playbooks/unlock.yml), then deploy again.",
+                "certain that it has ended, break its lock with 'make unlock' (playbooks/unlock.yml), then deploy again.",
                 lock=lock,
             )
 

@@ -167,7 +167,7 @@ def test_queue_is_replaced(scene):
         scene.queues(**{name: value for name, value in WITHOUT_BULK.items() if name != "release_allow_queues"})
         refused = scene.deploy()
         assert refused.returncode != 0 and scene.release == before, refused.stdout
-        assert "The queue 'bulk' is no more in celery_queues and holds messages" in output(refused)
+        assert "The queue 'bulk' is no longer in celery_queues and holds messages" in output(refused)
         assert "ALLOW_QUEUES=bulk" in output(refused)
         scene.queues(**WITHOUT_BULK)
         result = scene.deploy()

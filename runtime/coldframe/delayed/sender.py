@@ -95,7 +95,7 @@ class Sender:
             queue = self.app.amqp.router.route({}, row.name, (), {})["queue"]
         except Exception:  # the application's router needs arguments
             queue = self.app.conf.task_default_queue
-        logger.warning("The queue %s is no more: %s goes to %s.", row.queue, row, getattr(queue, "name", queue))
+        logger.warning("The queue %s no longer exists: %s goes to %s.", row.queue, row, getattr(queue, "name", queue))
         return str(getattr(queue, "name", queue))
 
     def count(self) -> None:

@@ -67,7 +67,9 @@ class Held:
         """Hand the running tasks to the new connection, which counts them as taken, and send what is owed."""
         channel = consumer.task_consumer.channel
         if self.running or self.owed:
-            logger.info("%d tasks run on; the broker is told about %d others.", len(self.running), len(self.owed))
+            logger.info(
+                "%d tasks run on; %d others are acknowledged or rejected now.", len(self.running), len(self.owed)
+            )
         for tag, message in self.running.items():
             message.channel = channel
             channel.qos._delivered[tag] = message

@@ -105,7 +105,7 @@ class Unknown(StartStopStep):
                 )
                 consumer.give_up(message, KeyError(name))
             except Exception:
-                logger.exception("The application was not told of a dead letter %s.", name)
+                logger.exception("A receiver of the signal for the dead letter %s failed.", name)
 
 
 def park(message: Any) -> None:
