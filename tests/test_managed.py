@@ -125,8 +125,8 @@ def access_list(instance):
 def test_access_list_for_a_provider_leaves_its_own_users_alone():
     users = {name: re.findall(r"^user (\S+) ", access_list(name), re.M) for name in ("broker", "cache")}
     assert users == {
-        "broker": ["blog-exporter", "blog-metrics", "blog-web", "blog-worker", "blog-beat", "blog-flower"],
-        "cache": ["blog-exporter", "blog-cache"],
+        "broker": ["blog-metrics", "blog-web", "blog-worker", "blog-beat", "blog-flower"],
+        "cache": ["blog-cache"],
     }
     channels = re.findall(r"&(/\d+)\.", access_list("broker"))
     assert channels and set(channels) == {"/2"}, "the index of the queues"
@@ -134,7 +134,7 @@ def test_access_list_for_a_provider_leaves_its_own_users_alone():
     before = redis_acl_lines(there, "blog")
     keep = [login["name"] for login in logins(["broker"]).values()]
     said = redis_acl_commands(access_list("cache"), {"admin": "p"}, before, "default", [*keep, "blog-cache"])
-    assert said.startswith('AUTH default "p"\nACL SETUSER blog-exporter reset on ')
+    assert said.startswith('AUTH default "p"\nACL SETUSER blog-cache reset on ')
     assert re.findall(r"^ACL DELUSER (\S+)$", said, re.M) == ["blog-old"]
 
 

@@ -177,7 +177,7 @@ def test_application_runs_with_a_providers_servers(provider, deployment, web):
     assert {f"{app}-web", f"{app}-worker", f"{app}-beat"} <= set(re.findall(r" user=(\S+)", clients))
     assert set(re.findall(r"^user (\S+)", provider.redis("ACL LIST"), re.M)) == {
         "default",
-        *(f"{app}-{user}" for user in ("web", "worker", "beat", "flower", "cache")),
+        *(f"{app}-{user}" for user in ("web", "worker", "beat", "flower", "metrics", "cache")),
     }
     assert "no permissions" in provider.redis(f"ACL DRYRUN {app}-web FLUSHALL")
     unit = web.check_output(f"systemctl cat '{app}-web@{current(web, app)}*'")
