@@ -8,7 +8,7 @@ from alert_rules import alert_rules
 from queues import celery_queue_table
 
 ROOT = Path(__file__).parents[1]
-FAULTS = set(re.findall(r'Fault\("([a-z-]+)"', (ROOT / "molecule/faults/tests/causes.py").read_text()))
+FAULTS = set(re.findall(r'Fault\(\s*"([a-z-]+)"', (ROOT / "molecule/faults/tests/causes.py").read_text()))
 RUNBOOKS = {path.stem: path.read_text() for path in (ROOT / "docs/runbooks").glob("*.md") if path.stem != "README"}
 PARTS = ["## What you see", "## Why", "## What to do", "## Shown by"]
 
