@@ -53,7 +53,7 @@ export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(abspath $(INVENTORY)/.wheel
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock down verify ssh manage shell dbshell redis-cli run-task logs queues maintenance test-alert lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock down verify ssh manage shell dbshell redis-cli run-task logs queues maintenance test-alert lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-runtime test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
 
 help: ## Print this help
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -188,12 +188,12 @@ maintenance: .venv/.ready ## Show visitors a page in place of the site, STATE=on
 test-alert: .venv/.ready ## Send a test message by each channel of alerts_*, and print what each answered
 	@$(PLAYBOOK) playbooks/test_alert.yml $(ARGS)
 
-# These run in parallel, and all of them report, even if one fails. ansible-lint takes the longest, so it starts first.
+# These run in parallel, and all of them report, even if one fails. The longest start first.
 LINTS = lint-ansible lint-types lint-python lint-shell lint-secrets
 BESIDE = --no-print-directory --jobs=2 --keep-going --output-sync=target
 
 check: .venv/.ready ## Run linters, types and unit tests, without a host (some minutes)
-	@$(MAKE) $(BESIDE) lint-ansible test-unit $(filter-out lint-ansible,$(LINTS))
+	@$(MAKE) $(BESIDE) test-unit lint-ansible test-runtime $(filter-out lint-ansible,$(LINTS))
 
 lint: .venv/.ready ## Run all linters
 	@$(MAKE) $(BESIDE) $(LINTS)
@@ -215,8 +215,10 @@ lint-secrets: .venv/.ready ## Step of lint: detect-secrets on tracked files
 	@git ls-files -z ':!*requirements*.txt' ':!molecule/*/projects/*' | xargs -0 detect-secrets-hook --no-verify --exclude-secrets '^scram-sha-256$$' || \
 		{ echo "A tracked file has a secret: remove it. Mark a false positive with '# pragma: allowlist secret'." >&2; exit 1; }
 
-test-unit: .venv/.ready ## Run unit tests, house rules and the tests of the runtime, without a host
+test-unit: .venv/.ready ## Run unit tests and house rules, without a host
 	@pytest -q tests
+
+test-runtime: .venv/.ready ## Run the tests of the runtime, with the newest versions of Celery and kombu
 	@bin/test-runtime
 
 test-versions: .venv/.ready ## Run the tests of the runtime with the older versions of Celery and kombu
@@ -235,7 +237,7 @@ test-hosts test-versions converged-release verified-release scenario-%: .SHELLFL
 test-hosts: export COLUMNS = 200
 test-hosts: tools browser ## Run the Molecule scenarios except `faults`, `adopt`, `chat`, `shared` and `tutorial`; `release`, the load test, runs by itself
 	@mkdir -p .cache; rm -f .cache/scenario-*.log
-	@$(MAKE) --no-print-directory --jobs=2 scenario-default scenario-cluster scenario-deploys $(BESIDE_SCENARIOS) converged-release && $(MAKE) --no-print-directory verified-release || \
+	@$(MAKE) --no-print-directory --jobs=3 scenario-default scenario-cluster scenario-deploys $(BESIDE_SCENARIOS) converged-release && $(MAKE) --no-print-directory verified-release || \
 		{ molecule destroy -s release >/dev/null 2>&1; \
 		echo "What failed:"; sed 's/\x1b\[[0-9;]*m//g' .cache/scenario-*.log | grep -E ': [ │]*E  ' | tail -40; \
 		sed 's/\x1b\[[0-9;]*m//g' .cache/scenario-*.log | grep -E '\.py::|: fatal: \[|CRITICAL'; exit 1; }
