@@ -193,6 +193,7 @@ LINTS = lint-ansible lint-types lint-python lint-shell lint-secrets
 BESIDE = --no-print-directory --jobs=2 --keep-going --output-sync=target
 
 check: .venv/.ready ## Run linters, types and unit tests, without a host (some minutes)
+	@{ command -v redis-server || command -v redis-check-rdb; } >/dev/null || bin/install-packages --only redis-tools # before tests use apt, too
 	@$(MAKE) $(BESIDE) test-unit lint-ansible test-runtime $(filter-out lint-ansible,$(LINTS))
 
 lint: .venv/.ready ## Run all linters
