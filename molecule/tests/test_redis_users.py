@@ -97,7 +97,8 @@ def test_cache_refuses_what_is_an_administrators(redis, command):
 def test_nobody_but_the_application_writes_the_cache(redis):
     """Django unpickles what it reads from there."""
     users = re.findall(r"^user (\S+) on", redis("ACL LIST", instance="cache"), re.M)
-    assert set(users) == {"admin", "cache", "reader"}
+    assert set(users) == {"admin", "cache", "exporter", "reader"}
+    assert "no permissions" in redis("ACL DRYRUN exporter SET x 1", instance="cache")
     for command in ("SET k x", "DEL k", "FLUSHDB", "EVAL x 0"):
         assert "no permissions" in redis(f"ACL DRYRUN reader {command}", instance="cache")
 
