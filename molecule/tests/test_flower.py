@@ -2,12 +2,14 @@
 
 import base64
 import re
+import shlex
 import time
 import uuid
 from urllib.parse import urlsplit
 
 import pytest
 from support.hosts import wait_for
+from support.playbooks import deploy, output
 from support.units import instances
 
 pytestmark = pytest.mark.group("flower")
@@ -265,3 +267,21 @@ def test_remembers_tasks_over_a_restart(host, deployment, manage):
     wait_for(lambda: knows(task_id), 20, "Flower has seen the task")
     host.check_output(f"systemctl restart {deployment.app_name}-flower")
     wait_for(lambda: knows(task_id), 20, "Flower still knows the task")
+
+
+@pytest.mark.changes
+@pytest.mark.one_host
+def test_deploy_fails_when_flower_does_not_answer(host, deployment, inventory):
+    unit = f"{deployment.app_name}-flower"
+    folder = f"/run/systemd/system/{unit}.service.d"
+    script = "\n".join(["[Service]", "ExecStart=", "ExecStart=/bin/sh -c 'echo no port is left; exit 1'"])
+    host.check_output(f"mkdir -p {folder} && echo {shlex.quote(script)} > {folder}/end.conf && systemctl daemon-reload")
+    host.check_output(f"systemctl restart {unit}")
+    try:
+        result = deploy(inventory, "--tags=flower")
+        assert result.returncode != 0
+        assert "Flower does not answer. Its journal:" in output(result) and "no port is left" in output(result)
+    finally:
+        host.check_output(f"rm -r {folder} && systemctl daemon-reload && systemctl restart {unit}")
+    result = deploy(inventory, "--tags=flower")
+    assert result.returncode == 0 and "changed=0" in result.stdout, result.stdout
