@@ -222,9 +222,10 @@ test-unit: .venv/.ready ## Run unit tests and house rules, without a host
 test-runtime: .venv/.ready ## Run the tests of the runtime, with the newest versions of Celery and kombu
 	@bin/test-runtime
 
+VERSIONS ?= molecule/versions/*.txt
 test-versions: .venv/.ready ## Run the tests of the runtime with the older versions of Celery and kombu
 	@mkdir -p .cache
-	@bin/test-runtime molecule/versions/*.txt $(call log_as,versions)
+	@bin/test-runtime $(VERSIONS) $(call log_as,versions)
 
 test-app: sandbox ## Run the example application's own tests, against PostgreSQL and Redis on the sandbox host
 	@$(only_example)ansible-playbook -i inventories/sandbox playbooks/test_app.yml
@@ -274,8 +275,9 @@ scenario-%: .venv/.ready ## Step of test-hosts, test-faults, test-adopt and test
 	@mkdir -p .cache
 	@molecule test -s $* $(call log_as,$*)
 
-# The older versions take their turn beside a scenario.
+# The older versions take their turn beside a scenario: each minor version of Celery once, or with THOROUGH=1 all of them.
 test: export BESIDE_SCENARIOS = test-versions
+test: export VERSIONS = molecule/versions/$(if $(THOROUGH),*,*{54-kombu54,55-kombu55,56-kombu56}).txt
 test: browser check test-hosts ## Run check, test-versions and test-hosts
 
 bench-deploy: tools ## Measure deploys and rollbacks on hosts of their own, 1 to 8; writes bench/README.md
