@@ -53,7 +53,7 @@ export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(abspath $(INVENTORY)/.wheel
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock down verify ssh manage shell dbshell redis-cli run-task logs queues maintenance test-alert lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-runtime test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock down verify ssh manage shell dbshell redis-cli run-task logs queues schedule maintenance test-alert lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-runtime test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
 
 help: ## Print this help
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -113,7 +113,7 @@ HOSTS = $(if $(SANDBOX),sandbox,.venv/.ready)
 PLAYBOOK = ansible-playbook -i $(INVENTORY) $(if $(DRY_RUN),--check --diff)
 
 deploy: $(HOSTS) ## Bring the servers of ENV up to date, and test that they work
-	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e release_allow_migrations=$(ALLOW_MIGRATIONS)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(if $(ALLOW_SHARED),-e release_allow_shared=$(ALLOW_SHARED)) $(ARGS)
+	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e release_allow_migrations=$(ALLOW_MIGRATIONS)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(call extra,release_,ALLOW_TASKS) $(if $(ALLOW_SHARED),-e release_allow_shared=$(ALLOW_SHARED)) $(ARGS)
 
 doctor: .venv/.ready ## Check this machine and the servers of ENV before a first deploy, and change nothing
 	@bin/doctor $(INVENTORY) playbooks/doctor.yml $(ARGS)
@@ -181,6 +181,9 @@ logs: .venv/.ready ## Print the logs of all servers of ENV in order: UNIT=worker
 
 queues: .venv/.ready ## Print what the queues hold. After a question: PAUSE=queue, RESUME=queue, RETRY=queue (dead letters), PURGE=task QUEUE=queue
 	@$(PLAYBOOK) playbooks/queues.yml $(foreach name,PAUSE RESUME RETRY PURGE QUEUE CONFIRM,$(call extra,queues_,$(name))) $(ARGS)
+
+schedule: .venv/.ready ## Print what Beat will send in the next 24 hours, by queue, which entries collide, and which point at nothing
+	@$(PLAYBOOK) playbooks/schedule.yml $(ARGS)
 
 maintenance: .venv/.ready ## Show visitors a page in place of the site, STATE=on or off: PAGE=page.html ALLOW=10.0.0.0/8,192.0.2.7 get the site
 	@$(PLAYBOOK) playbooks/maintenance.yml $(foreach name,STATE ALLOW PAGE,$(call extra,maintenance_,$(name))) $(ARGS)

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from coldframe.versions import LACKS, NEEDS, REPORTING, REPORTING_ASGI, TRIED, parsed, shown
+from coldframe.versions import GREEN, LACKS, NEEDS, REPORTING, REPORTING_ASGI, TRIED, parsed, shown
 from lock import lock_problems, lock_warnings, read
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +53,30 @@ def test_what_an_application_reports_with_is_needed_only_then(tmp_path):
         "    opentelemetry-instrumentation-django>=0.51,<1",
         "    opentelemetry-instrumentation-celery>=0.51,<1",
     ]
+
+
+@pytest.mark.parametrize(
+    "locked, said",
+    [
+        ({"psycopg": "3.1.14"}, ["does not lock gevent. Add these lines to requirements.in and lock again"]),
+        ({"gevent": "24.2.1", "psycopg": "3.3.9"}, ["it locks gevent==24.2.1, which was not tried"]),
+        ({"gevent": "26.9.0", "psycopg": "3.3.9"}, []),
+        (
+            {"gevent": "26.9.0", "psycopg": "3.1.13"},
+            ["requirements.txt locks psycopg==3.1.13: a query would hold up all tasks"],
+        ),
+        (
+            {"gevent": "26.9.0", "psycopg2_binary": "2.9.10"},
+            ["requirements.txt locks psycopg2-binary==2.9.10: a query would"],
+        ),
+        ({"gevent": "26.9.0"}, ["requirements.txt locks no psycopg: a query would"]),
+    ],
+)
+def test_pool_of_green_threads_needs_packages_only_then(tmp_path, locked, said):
+    assert problems(tmp_path, **locked) == []
+    found = problems(tmp_path, reports=[GREEN], **locked)
+    assert len(found) == len(said) and all(part in problem for part, problem in zip(said, found, strict=True)), found
+    assert all(problem.startswith("pool: gevent in celery_queues is set, and requirements.txt ") for problem in found)
 
 
 def reporting(**changed):

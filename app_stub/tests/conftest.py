@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
-    """The private Redis, empty, and running again after a test that stopped it."""
+    """The private Redis, empty, and running and empty again after a test that stopped it."""
     from orders import outbox
 
     outbox._quiet_until = 0.0
@@ -43,6 +43,7 @@ def broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
     broker.redis.flushall()
     yield broker
     broker.start()
+    broker.redis.flushall()  # for the worker that another module starts
 
 
 @pytest.fixture

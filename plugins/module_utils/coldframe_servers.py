@@ -137,6 +137,16 @@ class Redis:
         self.rest += received
 
 
+def connected(server: dict[str, Any]) -> Redis:
+    """Connect to a Redis. Raises Refused.
+
+    :param server: `socket`, a path; or `host`, `port` and `ca`, as for `Redis.at`.
+    """
+    if "socket" in server:
+        return Redis.behind(server["socket"])
+    return Redis.at(server["host"], int(server["port"]), server["ca"])
+
+
 def shown(answer: Any) -> list[str]:
     """Write an answer of Redis as `redis-cli` prints it, when it prints to no terminal."""
     if isinstance(answer, list):
