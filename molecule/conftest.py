@@ -15,6 +15,7 @@ import pytest
 from support.deployment import Answer, Deployment, deployed
 from support.hosts import entries, redis_client, root_shell
 from support.sandbox import attempted
+from support.units import current
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +66,15 @@ def journal(host: Any) -> Callable[[str], list[tuple[float, str]]]:
         return [(int(entry["__REALTIME_TIMESTAMP"]) / 1e6, entry["MESSAGE"]) for entry in found]
 
     return read
+
+
+@pytest.fixture
+def worker_unit(host: Any, deployment: Deployment) -> Iterator[str]:
+    """Return the unit of a queue's worker; it runs as it should after the test, without drop-ins in /run."""
+    app, queue = deployment.app_name, next(iter(deployment.celery_queues))
+    unit = f"{app}-worker-{queue}@{current(host, app)}.service"
+    yield unit
+    host.check_output(f"rm -rf /run/systemd/system/{unit}.d && systemctl daemon-reload && systemctl restart {unit}")
 
 
 @pytest.fixture

@@ -478,16 +478,15 @@ def test_a_change_is_told_by_what_is_compared(tmp_path, authority, check):
 
 
 def test_a_redis_of_the_host_is_reached_through_its_socket(tmp_path):
-    import redis_commands
-    from ansible.module_utils.coldframe_servers import Refused, conversation
+    from ansible.module_utils.coldframe_servers import Redis, Refused, conversation
 
     path = tmp_path / "redis.sock"
     with pytest.raises(Refused):
-        redis_commands.connected({"socket": str(path)})
+        Redis.of({"socket": str(path)})
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
-    redis = redis_commands.connected({"socket": str(path)})
+    redis = Redis.of({"socket": str(path)})
     with listener, listener.accept()[0] as served:
         served.sendall(b"+OK\r\n*2\r\n$1\r\na\r\n$-1\r\n")
         assert conversation(redis, "SELECT 0\nMGET x y\n") == "OK\na\n"

@@ -77,38 +77,29 @@ def alerts(deployed):
     deployed.host.check_output(f"rm -f {FILE}")
 
 
-@pytest.fixture
-def unit(host, deployment):
-    """The worker of a queue; it runs as it should after the test."""
-    app, queue = deployment.app_name, next(iter(deployment.celery_queues))
-    unit = f"{app}-worker-{queue}@{current(host, app)}.service"
-    yield unit
-    host.check_output(f"rm -rf /run/systemd/system/{unit}.d && systemctl daemon-reload && systemctl restart {unit}")
-
-
-def test_a_worker_that_is_killed_is_sent_within_seconds_and_so_is_its_end(alerts, unit, host):
-    problem = f"unit:{unit}"
-    host.check_output(f"systemctl kill --signal=KILL {unit}")
+def test_a_worker_that_is_killed_is_sent_within_seconds_and_so_is_its_end(alerts, worker_unit, host):
+    problem = f"unit:{worker_unit}"
+    host.check_output(f"systemctl kill --signal=KILL {worker_unit}")
     wait_for(lambda: alerts.events(problem) == [("began", problem)], 20, "the webhook has it")
     wait_for(lambda: [each for each in alerts.received() if each["kind"] == "mail"], 20, "the mail server has it")
-    (mail,) = [each for each in alerts.received() if each["kind"] == "mail" and unit in each["subject"]]
+    (mail,) = [each for each in alerts.received() if each["kind"] == "mail" and worker_unit in each["subject"]]
     assert mail["to"] == CHANNELS["alerts_email"] and "code=killed, status=9/KILL" in mail["text"]
-    assert "docs/runbooks/worker-killed.md" in mail["text"] and f"journalctl -u {unit}" in mail["text"]
+    assert "docs/runbooks/worker-killed.md" in mail["text"] and f"journalctl -u {worker_unit}" in mail["text"]
     assert "Failed with result 'signal'." in mail["text"], "the last entries of its journal"
     alerts.turns(3)
     assert alerts.events(problem) == [("began", problem)]
-    host.check_output(f"systemctl restart {unit}")
+    host.check_output(f"systemctl restart {worker_unit}")
     alerts.turns()
     assert alerts.events(problem) == [("began", problem), ("ended", problem)]
 
 
-def test_a_worker_that_ends_again_and_again_is_sent_once(alerts, unit, host):
-    problem, folder = f"unit:{unit}", f"/run/systemd/system/{unit}.d"
+def test_a_worker_that_ends_again_and_again_is_sent_once(alerts, worker_unit, host):
+    problem, folder = f"unit:{worker_unit}", f"/run/systemd/system/{worker_unit}.d"
     host.check_output(
         f"mkdir -p {folder} && printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' >{folder}/loop.conf"
     )
-    host.check_output(f"systemctl daemon-reload && systemctl restart --no-block {unit}")
-    restarts = f"systemctl show --property=NRestarts --value {unit}"
+    host.check_output(f"systemctl daemon-reload && systemctl restart --no-block {worker_unit}")
+    restarts = f"systemctl show --property=NRestarts --value {worker_unit}"
     wait_for(lambda: int(host.check_output(restarts)) > 5, 120, "it was started again some times")
     alerts.turns()
     assert alerts.events(problem) == [("began", problem)]
@@ -152,17 +143,19 @@ def test_dead_letters_that_are_more_are_sent(alerts, deployment, redis):
         redis(f"DEL dead:{queue}")
 
 
-def test_a_queue_that_is_paused_is_not_sent(alerts, inventory, deployment, unit, host):
+def test_a_queue_that_is_paused_is_not_sent(alerts, inventory, deployment, worker_unit, host):
     app, queue = deployment.app_name, next(iter(deployment.celery_queues))
     confirmed = ("-e", f"queues_confirm={app}")
     try:
         assert play(inventory, "queues", "-e", f"queues_pause={queue}", *confirmed).returncode == 0
-        wait_for(lambda: host.run(f"systemctl is-active {unit}").stdout.strip() == "inactive", 60, "it has stopped")
+        wait_for(
+            lambda: host.run(f"systemctl is-active {worker_unit}").stdout.strip() == "inactive", 60, "it has stopped"
+        )
         alerts.turns(3)
-        assert alerts.events(f"unit:{unit}") == []
+        assert alerts.events(f"unit:{worker_unit}") == []
         host.check_output(f"rm /run/{alerts.name}/paused-{queue}")
         alerts.turns()
-        assert alerts.events(f"unit:{unit}") == [("began", f"unit:{unit}")], "without the note it is"
+        assert alerts.events(f"unit:{worker_unit}") == [("began", f"unit:{worker_unit}")], "without the note it is"
     finally:
         assert play(inventory, "queues", "-e", f"queues_resume={queue}", *confirmed).returncode == 0
 
@@ -198,10 +191,10 @@ def test_a_deploy_and_a_rollback_are_not_sent(alerts, inventory, host, deploymen
     assert (alerts.events(), current(host, deployment.app_name)) == ([], before)
 
 
-def test_a_message_waits_for_a_channel_that_does_not_answer(alerts, host, unit):
+def test_a_message_waits_for_a_channel_that_does_not_answer(alerts, host, worker_unit):
     alerts.end()
     since = host.check_output("date +%s")
-    host.check_output(f"systemctl kill --signal=KILL {unit}")
+    host.check_output(f"systemctl kill --signal=KILL {worker_unit}")
     errors = f"journalctl --no-pager --output=cat --priority=err --since=@{since} SYSLOG_IDENTIFIER={alerts.name}"
     for channel in ("email", "webhook"):
         refused = f"{channel}: not sent ([Errno 111] Connection refused), attempt 1; the next is in 60 s"
@@ -210,9 +203,9 @@ def test_a_message_waits_for_a_channel_that_does_not_answer(alerts, host, unit):
 
     def sent():
         alerts.turns(1)
-        return alerts.events(f"unit:{unit}")
+        return alerts.events(f"unit:{worker_unit}")
 
-    assert wait_for(sent, 90, "it is sent") == [("began", f"unit:{unit}")]
+    assert wait_for(sent, 90, "it is sent") == [("began", f"unit:{worker_unit}")]
 
 
 def test_a_test_message_is_sent_by_each_channel(alerts, inventory):

@@ -8,42 +8,37 @@ from support.units import current
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("workers")]
 
 
-@pytest.fixture
-def unit(host, deployment):
-    """The worker of a queue; it runs as it should after the test."""
-    app, queue = deployment.app_name, next(iter(deployment.celery_queues))
-    unit = f"{app}-worker-{queue}@{current(host, app)}.service"
-    yield unit
-    host.check_output(f"rm -rf /run/systemd/system/{unit}.d && systemctl daemon-reload && systemctl restart {unit}")
-
-
-def test_a_worker_that_may_not_log_in_says_so(inventory, deployment, unit, redis, host):
+def test_a_worker_that_may_not_log_in_says_so(inventory, deployment, worker_unit, redis, host):
     if "redis" not in deployment.group_names:
         pytest.skip("the broker runs elsewhere")
-    shown = f"systemctl show --property=StatusText --value {unit}"
+    shown = f"systemctl show --property=StatusText --value {worker_unit}"
     try:
         assert redis("ACL SETUSER worker resetpass >another\nCLIENT KILL USER worker").startswith("OK")
         wait_for(lambda: host.check_output(shown).startswith("waiting for the broker: "), 30, "it says that it waits")
         result = play(inventory, "status")
         assert result.returncode != 0, result.stdout
-        assert f"{unit} does no work, waiting for the broker: invalid username-password" in output(result)
+        assert f"{worker_unit} does no work, waiting for the broker: invalid username-password" in output(result)
     finally:
         redis("ACL LOAD")
     wait_for(lambda: host.check_output(shown).startswith("consuming"), 30, "it consumes")
 
 
-def test_a_worker_that_ends_again_and_again_and_an_old_one_are_told(inventory, deployment, unit, host):
+def test_a_worker_that_ends_again_and_again_and_an_old_one_are_told(inventory, deployment, worker_unit, host):
     app, folder = deployment.app_name, "/run/systemd/system"
-    old = f"{unit.partition('@')[0]}@000000000000.service"
+    old = f"{worker_unit.partition('@')[0]}@000000000000.service"
     try:
-        host.check_output(f"cp /etc/systemd/system/{unit} {folder}/{old} && mkdir -p {folder}/{unit}.d")
-        host.check_output(f"printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' >{folder}/{unit}.d/loop.conf")
-        host.check_output(f"systemctl daemon-reload && systemctl start {old} && systemctl restart --no-block {unit}")
-        restarts = f"systemctl show --property=NRestarts --value {unit}"
+        host.check_output(f"cp /etc/systemd/system/{worker_unit} {folder}/{old} && mkdir -p {folder}/{worker_unit}.d")
+        host.check_output(
+            f"printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' >{folder}/{worker_unit}.d/loop.conf"
+        )
+        host.check_output(
+            f"systemctl daemon-reload && systemctl start {old} && systemctl restart --no-block {worker_unit}"
+        )
+        restarts = f"systemctl show --property=NRestarts --value {worker_unit}"
         wait_for(lambda: int(host.check_output(restarts)) > 1, 60, "it was started again twice")
         result = play(inventory, "status")
     finally:
         host.check_output(f"systemctl stop {old} && rm {folder}/{old}")
     assert result.returncode != 0, result.stdout
-    assert f"{unit} was started again" in output(result) and "status=1/FAILURE" in output(result)
+    assert f"{worker_unit} was started again" in output(result) and "status=1/FAILURE" in output(result)
     assert f"{old} runs beside the release {current(host, app)}" in output(result)

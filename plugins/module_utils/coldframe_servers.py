@@ -11,6 +11,7 @@ import shlex
 import socket
 import ssl
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,13 @@ class Redis:
     def __init__(self, connection: socket.socket) -> None:
         """Take over a connection."""
         self.connection, self.rest = connection, b""
+
+    @classmethod
+    def of(cls, server: Mapping[str, Any]) -> Redis:
+        """Connect to a server: `socket`, a path; or `host`, `port` and `ca`. Raises Refused."""
+        if "socket" in server:
+            return cls.behind(server["socket"])
+        return cls.at(server["host"], int(server["port"]), server["ca"])
 
     @classmethod
     def at(cls, host: str, port: int, ca: str) -> Redis:

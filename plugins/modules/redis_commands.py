@@ -33,17 +33,8 @@ RETURN = r"""
 stdout: {description: "The answers, a line each.", type: str, returned: always}
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe_servers import Redis, Refused, conversation
-
-
-def connected(server: dict[str, Any]) -> Redis:
-    """Connect to a server. Raises Refused."""
-    if "socket" in server:
-        return Redis.behind(server["socket"])
-    return Redis.at(server["host"], int(server["port"]), server["ca"])
 
 
 def run(redis: Redis, commands: str, compare: str, check: bool) -> tuple[bool, str]:
@@ -69,7 +60,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        redis = connected(module.params["server"])
+        redis = Redis.of(module.params["server"])
         changed, said = run(redis, module.params["commands"], module.params["compare"], module.check_mode)
     except (Refused, OSError) as error:
         module.fail_json(msg=f"Redis does not answer: {error}")

@@ -181,12 +181,7 @@ class Look:
         password = (self.credentials / "redis_password").read_text()
         login = redis_login({"admin": password}, asked["user"])
         try:
-            server = asked["server"]
-            redis = (
-                Redis.behind(server["socket"])
-                if "socket" in server
-                else Redis.at(server["host"], int(server["port"]), server["ca"])
-            )
+            redis = Redis.of(asked["server"])
             try:
                 probes = conversation(redis, probe_commands(queues, login, asked["locks_index"]))
                 letters = conversation(redis, dead_commands(queues, asked["index"]))

@@ -74,10 +74,7 @@ class Broker:
 
     def connect(self) -> Redis:
         """Connect and log in. Raises Refused, Failed and OSError."""
-        if "socket" in self.server:
-            redis = Redis.behind(self.server["socket"])
-        else:
-            redis = Redis.at(self.server["host"], int(self.server["port"]), self.server["ca"])
+        redis = Redis.of(self.server)
         redis.ask("AUTH", self.user, credential("redis_password"))
         return redis
 
