@@ -1,16 +1,23 @@
 """What the role renders for Prometheus, Alertmanager and their units: on one host, and on several."""
 
+import contextlib
+import json
 import re
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
 from applications import GROUPS, evaluate, rendered
-from debian import program
+from debian import program, unpacked
+from real_nginx import free_port
+from support.hosts import wait_for
+from support.receiver import Receiver
 
 ROOT = Path(__file__).parents[1]
 MAIL = {"host": "mail.example.com", "user": "shop", "sender": "shop@example.com"}
+TEMPLATES = "/usr/share/prometheus/alertmanager/default.tmpl"  # Debian's
 ADDRESSES = {"data": "10.0.0.4", "web1": "fd00::7"}
 PASSWORDS = dict.fromkeys(["admin", "exporter", "metrics", "flower", "web", "worker", "beat", "cache"], "x" * 20)
 
@@ -124,6 +131,66 @@ def test_alerts_go_where_the_variables_say():
     text = template("alertmanager", **TOLD["mail"])
     assert "mail.example.com:587" in text and "smtp_password" in text and "x" * 16 not in text
     assert "[fd00::9]:25" in template("alertmanager", **TOLD["mail without a login"])
+
+
+@contextlib.contextmanager
+def alertmanager(folder, **variables):
+    """Run Alertmanager as the role configures it; gives what sends it alerts, a mapping of their names to more labels."""
+    (folder / "alertmanager.yml").write_text(template("alertmanager", **variables))
+    at = f"127.0.0.1:{free_port()}"
+    options = {"config.file": folder / "alertmanager.yml", "storage.path": folder / "data", "cluster.listen-address": "", "web.listen-address": at}  # fmt: skip
+    command = [program("prometheus-alertmanager", "prometheus-alertmanager"), *(f"--{name}={value}" for name, value in options.items())]  # fmt: skip
+    if not Path(
+        TEMPLATES
+    ).exists():  # the program reads its package's templates there, and has no option for another place
+        share = unpacked("prometheus-alertmanager") / "usr/share"
+        command = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount --bind "$0" /usr/share && exec "$@"', share, *command]  # fmt: skip
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def send(alerts):
+        body = [{"labels": {"alertname": name, **labels}} for name, labels in alerts.items()]
+        request = urllib.request.Request(
+            f"http://{at}/api/v2/alerts", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+            return answer.status == 200
+        assert process.poll() is None, (folder / "log").read_text()
+        return False
+
+    try:
+        yield send
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def test_alertmanager_reaches_everybody_by_each_channel_and_names_the_cause_alone(tmp_path):
+    labels = {"severity": "critical", "instance": "data"}
+    with Receiver() as receiver:
+        channels = {
+            "alerts_email": ["ops@example.com", "boss@example.com"],
+            "app_email": {"host": "127.0.0.1", "port": receiver.port, "encryption": "none", "sender": "shop@example.com"},
+            "alerts_webhook_url": f"{receiver.url}/hook?key=k",
+            "alerts_ping_url": f"{receiver.url}/ping",
+        }  # fmt: skip
+        with alertmanager(tmp_path, **channels) as send:
+            alerts = {"HostDown": labels, "PartDown": labels, "Watchdog": {}}
+            wait_for(lambda: send(alerts), 60, "Alertmanager answers")
+
+            def received():
+                mails = {
+                    (to, each["subject"]) for each in receiver.received if each["kind"] == "mail" for to in each["to"]
+                }
+                posts = {(each["path"], json.loads(each["body"])["commonLabels"]["alertname"]) for each in receiver.received if each["kind"] == "http"}  # fmt: skip
+                return mails, posts
+
+            wanted = {(to, "[FIRING:1] HostDown (data critical)") for to in channels["alerts_email"]}
+            said = {("/hook?key=k", "HostDown"), ("/ping", "Watchdog")}
+            wait_for(
+                lambda: received() >= (wanted, said) and len(received()[0]) == 2, 60, lambda: str(receiver.received)
+            )
+    assert received() == (wanted, said), "PartDown follows from HostDown"
 
 
 def test_host_with_the_broker_alone_asks_it():

@@ -75,7 +75,9 @@ class Receiver:
                         while not data.endswith(b"\r\n.\r\n"):
                             data += self.rfile.readline()
                         mail = email.message_from_bytes(data[:-3], policy=email.policy.default)
-                        owner.note(seen | {"subject": mail["Subject"], "text": mail.get_content()})
+                        body = mail.get_body(("plain", "html"))
+                        text = body.get_content() if body else ""
+                        owner.note(seen | {"subject": mail["Subject"], "text": text})
                         self.say("250 queued as 7")
                     else:
                         self.say("221 bye" if verb == "QUIT" else "250 ok")
