@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils import coldframe_commands
 from coldframe.release.commands import LAST_LINES, ended, last_lines, plain, run
-from support.hosts import wait_for
+from support.hosts import wait_for_end
 
 
 def test_modules_and_runtime_have_the_same_file():
@@ -79,14 +79,6 @@ def test_command_that_a_signal_ends_is_named(tmp_path, number):
         execute(tmp_path, "sh", "-c", f"kill -{number} $$")
 
 
-def alive(pid):
-    """Whether a process runs. One that has ended may be left for its parent to read how it ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def test_command_that_takes_too_long_is_ended_with_what_it_started(tmp_path):
     begun = time.monotonic()
     with pytest.raises(
@@ -94,8 +86,7 @@ def test_command_that_takes_too_long_is_ended_with_what_it_started(tmp_path):
     ):
         execute(tmp_path, "sh", "-c", "sleep 300 & echo $! >pid; echo begun; wait", seconds=1)
     assert time.monotonic() - begun < 20
-    child = int((tmp_path / "pid").read_text())
-    wait_for(lambda: not alive(child), 20, "what it started has ended")
+    wait_for_end((tmp_path / "pid").read_text().strip())
 
 
 def test_of_much_output_the_end_is_shown(tmp_path):

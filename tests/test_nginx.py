@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import strategies
 from real_nginx import BALANCER, NAME, Edge, Server, evaluate
+from support.hosts import wait_for
 
 OTHER, WILD, OLD = "shop.example.org", "a.tenants.example.net", "old.example.com"
 LONG = f"{'a' * 31}.{'b' * 28}.com"  # 64 characters, the most
@@ -757,14 +758,6 @@ def test_everything_together_is_a_valid_configuration(certificate, tmp_path):
     assert Edge(certificate, **MAIN, app_addresses=several, nginx_locations=LOCATIONS).test() == ""
 
 
-def until(condition, what):
-    """Wait, for at most 10 seconds, until a condition is true."""
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, f"not in 10 seconds: {what}"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("values", ["LEAST", "MOST"])
 def test_limits_of_what_is_valid_are_a_valid_configuration(certificate, values):
     limits = getattr(strategies, values)
@@ -782,12 +775,12 @@ def test_request_under_way_survives_a_reload(served, certificate):
         answers = []
         slow = threading.Thread(target=lambda: answers.append(edge.request("/?sleep=1").status))
         slow.start()
-        until(lambda: application.seen, "the request has arrived")
+        wait_for(lambda: application.seen, 10, "the request has arrived")
         other = Edge(certificate, nginx_locations=[{"path": "/new/", "redirect": "/"}])
         other.folder, other.http, other.https, other.log = edge.folder, edge.http, edge.https, edge.log
         edge.text = other.text
         subprocess.run(edge.command("-s", "reload"), check=True, capture_output=True)
-        until(lambda: edge.request("/new/").get("Location"), "the new configuration serves")
+        wait_for(lambda: edge.request("/new/").get("Location"), 10, "the new configuration serves")
         slow.join()
         assert answers == [200]
 

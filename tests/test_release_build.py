@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import release_build
 from release_artifact import collect, digest
+from support.hosts import wait_for_end
 
 SITE = {"manage.py": "", "front/in.css": "a {}", "build.sh": "#!/bin/sh\ncp front/in.css front/$1\n", "t/keep.txt": "x"}
 BUILT = "import pathlib, sys; [(p.parent.mkdir(parents=True, exist_ok=True), p.write_text('built')) for p in map(pathlib.Path, sys.argv[1:])]"
@@ -155,8 +156,7 @@ def test_command_that_does_not_end_is_ended_with_all_that_it_started(build, site
         "import subprocess\nprint(subprocess.Popen(['sleep', '600']).pid, file=open('pid', 'w'))\n"
     )
     found, _, _ = build("python leaves.py")
-    stat = Path(f"/proc/{found['pid'].strip()}/stat")
-    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+    wait_for_end(found["pid"].strip())
 
 
 def test_what_is_no_file_is_refused_by_its_name_and_never_read(build, site, tmp_path):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from support.deployment import Deployment
@@ -22,6 +23,21 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str | Callable[
             return value
         assert time.monotonic() < deadline, f"not within {seconds} s: {what if isinstance(what, str) else what()}"
         time.sleep(0.25)
+
+
+def wait_for_end(pid: int | str) -> None:
+    """Wait until a process of this machine has ended. Its parent may not have read yet how it ended.
+
+    Raises AssertionError after 20 seconds. A signal ends a process some time after it was sent.
+    """
+
+    def has_ended() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    wait_for(has_ended, 20, f"the process {pid} has ended")
 
 
 def entries(host: Any, what: str) -> list[dict[str, Any]]:
