@@ -437,6 +437,7 @@ PLAY = """
 - hosts: edge
   gather_facts: false
   tasks:
+    - ansible.builtin.import_role: {name: app}
     - ansible.builtin.import_role: {name: nginx, tasks_from: preflight.yml}
     - ansible.builtin.copy: {content: "{{ __nginx_problems | to_json }}", dest: "{{ playbook_dir }}/problems.json", mode: "0644"}
     - ansible.builtin.include_tasks: configure.yml

@@ -133,6 +133,22 @@ def imported(tasks, folder):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "playbooks").glob("*.yml")), ids=lambda path: path.name)
+def test_a_play_that_imports_roles_imports_their_variables(path):
+    """They are those of the role app. As its dependency, each import of a role would load it again: Ansible started twice as slowly."""
+    for play in load(path):
+        names = {name for name, _, _ in imported(play.get("tasks"), path.parent)}
+        assert not names or "app" in names, play["name"]
+
+
+def test_a_specification_is_loaded_by_no_import():
+    """The variables are checked at once (playbooks/tasks/variables.yml)."""
+    files = [*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("roles/*/tasks/*.yml")]
+    asked = re.compile(r"(?:import|include)_role: (?!\{name: .*rolespec_validate: false\}).*")
+    assert {path.name: found for path in files if (found := asked.findall(path.read_text()))} == {}
+    assert [role for role in ROLES if load(ROOT / f"roles/{role}/meta/main.yml")["dependencies"]] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "playbooks").glob("*.yml")), ids=lambda path: path.name)
 def test_a_play_imports_a_role_whose_handlers_it_runs_once(path):
     """The condition of the last import counts for the handlers of all: one that does not hold skips them."""
     for play in load(path):

@@ -6,6 +6,7 @@ from typing import Any
 
 from ansible.constants import COLOR_ERROR, COLOR_UNREACHABLE
 from ansible.plugins.callback.default import CallbackModule as Default
+from ansible.plugins.loader import filter_loader, test_loader
 
 DOCUMENTATION = """
 name: coldframe
@@ -44,6 +45,12 @@ class CallbackModule(Default):
         """Begin with nothing changed."""
         super().__init__()
         self._changed: set[str] = set()  # hosts on which a task changed something
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        """Load the filters and the tests of templates. Each task is executed in a fork of this process, and would load all of them again."""
+        for loader in (filter_loader, test_loader):
+            list(loader.all())
+        super().v2_playbook_on_start(playbook)
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Tell it as usual, and remember where something was changed."""
