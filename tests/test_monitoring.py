@@ -140,9 +140,8 @@ def alertmanager(folder, **variables):
     at = f"127.0.0.1:{free_port()}"
     options = {"config.file": folder / "alertmanager.yml", "storage.path": folder / "data", "cluster.listen-address": "", "web.listen-address": at}  # fmt: skip
     command = [program("prometheus-alertmanager", "prometheus-alertmanager"), *(f"--{name}={value}" for name, value in options.items())]  # fmt: skip
-    if not Path(
-        TEMPLATES
-    ).exists():  # the program reads its package's templates there, and has no option for another place
+    # The program reads its package's templates there, and has no option for another place.
+    if not Path(TEMPLATES).exists():
         share = unpacked("prometheus-alertmanager") / "usr/share"
         command = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount --bind "$0" /usr/share && exec "$@"', share, *command]  # fmt: skip
     with (folder / "log").open("wb") as log:

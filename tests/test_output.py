@@ -30,10 +30,18 @@ END = '"the end: {{ ansible_failed_result.msg }}"'
 def play(tmp_path):
     """Run a play; return what it prints."""
 
-    def run(text, *arguments):
+    def run(text, *arguments, filters="plugins/filter"):
         (tmp_path / "play.yml").write_text(text)
         command = ["ansible-playbook", "-i", "localhost,", str(tmp_path / "play.yml"), *arguments]
-        environment = os.environ | PLAIN | {"ANSIBLE_STRATEGY": "linear", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+        environment = (
+            os.environ
+            | PLAIN
+            | {
+                "ANSIBLE_STRATEGY": "linear",
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_FILTER_PLUGINS": str(filters),
+            }
+        )
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode
         return done.stdout + done.stderr
@@ -108,3 +116,15 @@ def test_what_a_command_said_is_not_told_in_several_forms(play):
     looped = f"{head}    - {{ansible.builtin.command: ls /nowhere, loop: [1]}}\n"
     said = play(looped)
     assert "No such file" in said and "_lines" not in said
+
+
+def test_filters_are_loaded_once_and_not_for_each_task(play, tmp_path):
+    (tmp_path / "filter_plugins").mkdir()
+    (tmp_path / "filter_plugins/counts.py").write_text(
+        f"open({str(tmp_path / 'loaded')!r}, 'a').write('.')\n"
+        "class FilterModule:\n    def filters(self):\n        return {'same': lambda value: value}\n"
+    )
+    debug = '    - ansible.builtin.debug: {msg: "{{ 1 | same }}"}\n'
+    head = "- hosts: localhost\n  gather_facts: false\n  connection: local\n  tasks:\n"
+    play(head + 3 * debug + f"    - ansible.builtin.fail: {{msg: {END}}}\n", filters=tmp_path / "filter_plugins")
+    assert (tmp_path / "loaded").read_text() == "."

@@ -68,7 +68,7 @@ def measured(tmp_path_factory):
     """Prometheus with a day of metrics, and an alert that fires."""
     rules = alert_rules(celery_queue_table({"critical": {}, "default": {}, "bulk": {}}), 1100, 100)
     folder = tmp_path_factory.mktemp("measured")
-    with Prometheus(folder, past(time.time(), strange=True), rules) as prometheus:
+    with Prometheus(folder, past(time.time() + 300, strange=True), rules) as prometheus:
         deadline = time.monotonic() + 60
         while not {"DeadLetters", "Watchdog"} <= {
             each["labels"]["alertname"] for each in prometheus.ask("alerts")["alerts"]

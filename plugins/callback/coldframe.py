@@ -15,6 +15,7 @@ short_description: Ansible's default output, with each failure told once
 description:
   - The default output tells a failure as an error and as a result. Here it is told as its message.
   - Of a task whose failure a C(rescue) deals with, one line says so; what follows tells the rest. With C(-v) all is shown.
+  - Filters and tests are loaded when a playbook starts, and not again for each task.
   - A lost connection is reported in words, and whether something was changed before. Of a result, what repeats the rest is left out.
 extends_documentation_fragment: [default_callback, result_format_callback]
 """

@@ -11,17 +11,10 @@ from typing import Any
 # Variables with a path on the controller, of a file or a folder that roles copy.
 PATHS = ("nginx_snippet", "nginx_error_pages", "app_database_ca_file", "app_redis_ca_file")
 FOLDERS = ("roles", "systemd", "plugins", "requirements", "runtime/coldframe")
-# What a run finds out or works out (its other names begin with __), and what makes a release rather than a host (with all that begins
-# with release_).
+# What a run finds out or works out (its other names begin with __), and what makes a release rather than a host (with all
+# that begins with release_).
 NOT_INPUT = {"app_state", "app_checkout", "app_buildable", "app_python", "app_managed_found"}
-NOT_INPUT |= {
-    "app_project",
-    "app_managed",
-    "app_addresses",
-    "app_queue_table",
-    "app_service_table",
-    "app_timer_table",
-}  # they follow from others
+NOT_INPUT |= {"app_project", "app_managed", "app_addresses", "app_queue_table"}  # roles/app/tasks/facts.yml
 NOT_INPUT |= {"app_source", "app_repository", "app_version", "app_repository_folder", "app_lock_file", "app_include"}
 NOT_INPUT |= {"app_exclude", "app_build", "app_hooks", "app_own_settings", "app_sandbox", "app_log_redact"}
 NOT_INPUT |= {"app_environment", "app_settings_module", "app_wsgi", "app_celery", "app_start_timeout"}
