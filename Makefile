@@ -11,6 +11,8 @@ SANDBOX := $(wildcard $(INVENTORY)/group_vars/all/sandbox.yml)
 TRIED := $(wildcard $(INVENTORY)/group_vars/all/try.yml)
 STATE = $(if $(TRIED),$(INVENTORY)/.host,.sandbox/$(SANDBOX_NAME))
 SECRETS = $(if $(SANDBOX),$(STATE)/secrets.yml,$(ENV))
+# A sandbox host's secrets, where no host was booted that has them.
+own_secrets = $(if $(SANDBOX),$(if $(wildcard $(SECRETS)),,mkdir -p $(STATE) && chmod 700 $(STATE) && bin/secrets make $(SECRETS) >/dev/null))
 # Targets for sandbox hosts only, and for that of the example only.
 only_sandbox = $(if $(SANDBOX),,$(error ENV=$(ENV): make $@ is for sandbox hosts only. Leave ENV out))
 only_example = $(if $(filter-out sandbox,$(ENV)),$(error ENV=$(ENV): make $@ is for the example on the sandbox host only. Leave ENV out))
@@ -53,7 +55,7 @@ export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(abspath $(INVENTORY)/.wheel
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser system tools image sandbox sandbox-down try try-down new lock wheels deploy doctor preflight check-app site rollback secrets rotate-secret status unlock down verify ssh manage shell dbshell redis-cli run-task logs queues maintenance test-alert lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-runtime test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
+.PHONY: help setup browser system tools image sandbox sandbox-down try try-down dev dev-test dev-manage new lock wheels deploy doctor preflight check-app compose compose-up compose-down compose-test site rollback secrets rotate-secret status report unlock down verify ssh manage shell dbshell redis-cli run-task logs queues schedule maintenance test-alert lint lint-ansible lint-python lint-types lint-shell lint-secrets test-unit test-runtime test-versions check test-app test-hosts converged-release verified-release test-faults test-adopt test-tutorial test bench-deploy
 
 help: ## Print this help
 	@sed -nE 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -78,6 +80,10 @@ browser: .venv/.browser ## Install Chromium and its driver, for the browser test
 	@uv pip install --quiet --require-hashes --python .venv -r requirements/browser.txt
 	@touch $@
 
+.venv/.compose: .venv/.ready requirements/compose.txt
+	@uv pip install --quiet --require-hashes --python .venv -r requirements/compose.txt
+	@touch $@
+
 system: ## Install the Debian packages that the other targets need, such as podman
 	@bin/install-packages
 
@@ -100,6 +106,18 @@ try: .venv/.ready ## Deploy a project, APP=../mysite, to a sandbox host of its o
 try-down: .venv/.ready ## Remove the sandbox host of APP=../mysite with all its data
 	@bin/try down $(call given,APP)
 
+# The words of a command: neither make nor a shell may change them.
+dev-manage: export COLDFRAME_COMMAND = $(value CMD)
+OF_PROJECT = ENV APP VENV NAME SETTINGS WSGI CELERY REQUIREMENTS
+dev: .venv/.ready ## Run the application of ENV, or APP=../mysite, on this machine as the servers do; reloads changed code. PORT= EAGER=1 VENV=
+	@bin/dev $@ $(ENV) playbooks/dev.yml $(call given,PORT EAGER $(OF_PROJECT))
+
+dev-test: .venv/.ready ## Run the tests of the application of ENV, or APP=../mysite, with the services of make dev; ARGS='...' are theirs
+	@bin/dev $@ $(ENV) playbooks/dev.yml $(call given,ARGS $(OF_PROJECT))
+
+dev-manage: .venv/.ready ## Run a command of manage.py, CMD="createsuperuser", with the services of make dev
+	@bin/dev $@ $(ENV) playbooks/dev.yml $(call given,$(OF_PROJECT))
+
 new: .venv/.ready ## Write the inventory ENV=production for a project, APP=../mysite; asks for HOST, USER and DOMAIN
 	@bin/new $(call given,ENV APP HOST USER DOMAIN NAME SETTINGS WSGI CELERY REQUIREMENTS DEBIAN)
 
@@ -113,7 +131,7 @@ HOSTS = $(if $(SANDBOX),sandbox,.venv/.ready)
 PLAYBOOK = ansible-playbook -i $(INVENTORY) $(if $(DRY_RUN),--check --diff)
 
 deploy: $(HOSTS) ## Bring the servers of ENV up to date, and test that they work
-	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e release_allow_migrations=$(ALLOW_MIGRATIONS)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(if $(ALLOW_SHARED),-e release_allow_shared=$(ALLOW_SHARED)) $(ARGS)
+	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e release_allow_migrations=$(ALLOW_MIGRATIONS)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(call extra,release_,ALLOW_TASKS) $(if $(ALLOW_SHARED),-e release_allow_shared=$(ALLOW_SHARED)) $(ARGS)
 
 doctor: .venv/.ready ## Check this machine and the servers of ENV before a first deploy, and change nothing
 	@bin/doctor $(INVENTORY) playbooks/doctor.yml $(ARGS)
@@ -122,8 +140,25 @@ preflight: $(HOSTS) ## Check the servers and variables of ENV before a deploy, a
 	@$(PLAYBOOK) playbooks/preflight.yml $(ARGS)
 
 check-app: .venv/.ready ## Check the application of ENV on this machine, before any server is touched; DEBIAN=12 for its Python
-	@$(if $(SANDBOX),$(if $(wildcard $(SECRETS)),,mkdir -p $(STATE) && chmod 700 $(STATE) && bin/secrets make $(SECRETS) >/dev/null))
+	@$(own_secrets)
 	@$(PLAYBOOK) playbooks/check_app.yml $(if $(DEBIAN),-e check_debian=$(DEBIAN)) $(ARGS)
+
+# The words of make new, of which `make try` has some, and what belongs to the stack. COMPOSE_BASE comes from the environment, too.
+COMPOSE_WORDS = $(call given,APP NAME SETTINGS WSGI CELERY REQUIREMENTS DEBIAN COMPOSE_NAME COMPOSE_HTTPS_PORT REMOVE_DATA)
+compose compose-up: export COMPOSE_BASE ?=
+
+compose: .venv/.ready ## Write the stack of ENV in containers, or of a project, APP=../mysite, into .compose/; DEBIAN=12 for its Python
+	@$(if $(call given,APP),,$(own_secrets))
+	@bin/compose write $(abspath $(INVENTORY)) playbooks/compose.yml $(COMPOSE_WORDS)
+
+compose-up: .venv/.compose ## Build and start the stack of ENV, or of APP=../mysite, in containers, and wait until it is healthy
+	@bin/compose up $(abspath $(INVENTORY)) playbooks/compose.yml $(COMPOSE_WORDS)
+
+compose-down: .venv/.compose ## Stop the stack of ENV, or of APP=../mysite, and remove its containers; REMOVE_DATA=1 also its data
+	@bin/compose down $(abspath $(INVENTORY)) playbooks/compose.yml $(COMPOSE_WORDS)
+
+compose-test: .venv/.compose ## Test the stack of ENV, or of APP=../mysite, that runs: restarts its services
+	@bin/compose test $(abspath $(INVENTORY)) playbooks/compose.yml $(COMPOSE_WORDS)
 
 site: $(HOSTS) ## Deploy, and converge every host: reverts manual changes
 	@$(PLAYBOOK) playbooks/site.yml $(ARGS)
@@ -144,6 +179,9 @@ rotate-secret: $(HOSTS) ## Change a secret while everything runs: NAME=database_
 
 status: .venv/.ready ## Print what runs where, what drains, which releases are kept, and who deployed what when
 	@$(PLAYBOOK) playbooks/status.yml $(ARGS)
+
+report: .venv/.ready ## Print what the newest deploy or rollback did, or that of RELEASE=id, and whether its signature is right
+	@$(PLAYBOOK) playbooks/report.yml $(if $(RELEASE),-e release_report_of=$(RELEASE)) $(ARGS)
 
 unlock: .venv/.ready ## Remove a deploy lock; make sure that the deploy has ended
 	@$(PLAYBOOK) playbooks/unlock.yml $(ARGS)
@@ -181,6 +219,9 @@ logs: .venv/.ready ## Print the logs of all servers of ENV in order: UNIT=worker
 
 queues: .venv/.ready ## Print what the queues hold. After a question: PAUSE=queue, RESUME=queue, RETRY=queue (dead letters), PURGE=task QUEUE=queue
 	@$(PLAYBOOK) playbooks/queues.yml $(foreach name,PAUSE RESUME RETRY PURGE QUEUE CONFIRM,$(call extra,queues_,$(name))) $(ARGS)
+
+schedule: .venv/.ready ## Print what Beat will send in the next 24 hours, by queue, which entries collide, and which point at nothing
+	@$(PLAYBOOK) playbooks/schedule.yml $(ARGS)
 
 maintenance: .venv/.ready ## Show visitors a page in place of the site, STATE=on or off: PAGE=page.html ALLOW=10.0.0.0/8,192.0.2.7 get the site
 	@$(PLAYBOOK) playbooks/maintenance.yml $(foreach name,STATE ALLOW PAGE,$(call extra,maintenance_,$(name))) $(ARGS)

@@ -31,6 +31,8 @@ SOURCE = (
 )
 # Whether the secrets of the application have the address of a Sentry; "0" or "1".
 SENTRY = "(app_secrets | default({}) | list | intersect(['sentry_dsn']) | length)"
+# How many queues have the pool gevent.
+GREEN = "((celery_queues | default({})).values() | selectattr('pool', 'defined') | selectattr('pool', 'equalto', 'gevent') | length)"
 
 NOT_STARTED = (125, 126, 127)  # exit codes of podman's own
 
@@ -109,7 +111,7 @@ def beside(given: dict[str, str]) -> Beside:
         raise RefusedError(
             f"ENV is {given['ENV']!r}, and there is no {inventory}. Set it to one of {environments()}, or to a folder."
         )
-    names = {name: name for name in SOURCE} | {"sentry": SENTRY}
+    names = {name: name for name in SOURCE} | {"sentry": SENTRY, "green": GREEN}
     host, said = next(iter(variables_of(str(inventory), "all", names).items()), ("", {}))
     if not host:
         raise RefusedError(f"{inventory} has no host: put one into its hosts.yml.")
@@ -136,6 +138,7 @@ def beside(given: dict[str, str]) -> Beside:
         raise RefusedError(str(error)) from error
     target = locking.Target(debian, before.machine if before else platform.machine() if sandbox else "x86_64")
     named = {"app_secrets.sentry_dsn": said["sentry"] != "0", "app_otel_endpoint": bool(said["app_otel_endpoint"])}
+    named[locking.lock_filter.versions.GREEN] = said["green"] != "0"
     reports = [name for name, is_named in named.items() if is_named]
     more, asgi = (SERVES_ASGI, True) if said["app_asgi"] else ([], False)
     return Beside(inventory, path, text, source, target, more, reports, asgi, said["app_packages_from"])

@@ -307,7 +307,7 @@ def test_dead_letters_are_a_problem_when_they_are_more_than_before(host, broker)
     (event,) = [event for _ in range(2) for event in host.turn()]
     assert (event["problem"], event["cause"]) == (
         "dead:mail",
-        "Queue mail has 5 dead letters, 2 more than before: make queues",
+        "Dead letters of queue mail: 5, 2 more than before. Show them: make queues",
     )
     broker.dead["mail"] = 0
     assert host.events() == [("ended", "dead:mail")]

@@ -1,5 +1,7 @@
 """The broker contract: which inequality is refused, and the settings that follow."""
 
+from pathlib import Path
+
 import pytest
 from contract import (
     celery_contract_lines,
@@ -9,6 +11,8 @@ from contract import (
     celery_web_settings,
 )
 from queues import celery_queue_table
+
+ROOT = Path(__file__).parents[1]
 
 
 def table(**queues):
@@ -71,6 +75,26 @@ def test_the_figures_are_shown():
         "mail (bulk, prefork x 1): soft 720 < limit 900 <= stop 935 < redelivery 1100 s; needs "
         "longest_countdown 180 + prefetch_multiplier 1 x time_limit 900 + 20 in reserve = 1100 <= 1100",
     ]
+
+
+def test_what_a_pool_cannot_hold_is_said_with_the_figures():
+    lines = celery_contract_lines(table(api={"pool": "threads", "concurrency": 200, "timeout_stop_sec": 95}))
+    assert [line for line in lines if "WARNING" in line] == [
+        "WARNING: celery_queues.api, pool threads: no time limit is enforced. A task that runs longer than 260 s runs twice, beside "
+        "itself. One that runs 95 s after a stop began is killed, and delivered again after 260 to 265 s. A worker whose threads all "
+        "run longer than 60 s is restarted.",
+        "WARNING: celery_queues.api, pool threads: when the process is killed, as when memory is used up, all 200 tasks that it runs "
+        "are delivered again after 260 to 265 s, without a count of retries. With prefork it is one task, at once, as often as its "
+        "max_retries says.",
+    ]
+    lines = celery_contract_lines(table(api={"pool": "gevent", "concurrency": "auto*4", "time_limit": 60}))
+    computes, killed = [line for line in lines if "WARNING" in line]
+    assert (
+        "After 30 s the worker is killed, and all 4 x processors tasks that it runs are delivered again after 260"
+        in computes
+    )
+    assert "all 4 x processors tasks" in killed
+    assert "WatchdogSec=30\n" in (ROOT / "systemd/worker@.service.j2").read_text()
 
 
 def test_settings_carry_the_contract():

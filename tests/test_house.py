@@ -252,7 +252,7 @@ def test_make_runs_playbooks_that_exist():
 
 
 # Their folder is what they are about: the host image, measurements, the example application and what Molecule deploys.
-PROGRAMS = ("bin/", ".ci/run", "app_stub/manage.py", "bench/", "docker/host/", "molecule/application/")
+PROGRAMS = ("bin/", ".ci/run", "app_stub/manage.py", "bench/", "docker/", "molecule/application/")
 
 
 def test_programs_are_in_bin():

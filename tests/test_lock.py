@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from coldframe.versions import LACKS, NEEDS, REPORTING, REPORTING_ASGI, TRIED, parsed, shown
+from coldframe.versions import GREEN, LACKS, NEEDS, REPORTING, REPORTING_ASGI, TRIED, parsed, shown
 from lock import lock_problems, lock_warnings, read
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +55,30 @@ def test_what_an_application_reports_with_is_needed_only_then(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "locked, said",
+    [
+        ({"psycopg": "3.1.14"}, ["does not lock gevent. Add these lines to requirements.in and lock again"]),
+        ({"gevent": "24.2.1", "psycopg": "3.3.9"}, ["it locks gevent==24.2.1, which was not tried"]),
+        ({"gevent": "26.9.0", "psycopg": "3.3.9"}, []),
+        (
+            {"gevent": "26.9.0", "psycopg": "3.1.13"},
+            ["requirements.txt locks psycopg==3.1.13: a query would hold up all tasks"],
+        ),
+        (
+            {"gevent": "26.9.0", "psycopg2_binary": "2.9.10"},
+            ["requirements.txt locks psycopg2-binary==2.9.10: a query would"],
+        ),
+        ({"gevent": "26.9.0"}, ["requirements.txt locks no psycopg: a query would"]),
+    ],
+)
+def test_pool_of_green_threads_needs_packages_only_then(tmp_path, locked, said):
+    assert problems(tmp_path, **locked) == []
+    found = problems(tmp_path, reports=[GREEN], **locked)
+    assert len(found) == len(said) and all(part in problem for part, problem in zip(said, found, strict=True)), found
+    assert all(problem.startswith("pool: gevent in celery_queues is set, and requirements.txt ") for problem in found)
+
+
 def reporting(**changed):
     """The packages that an application reports with, in versions that were tried."""
     wanted = {package: shown(range_.first) for table in REPORTING.values() for package, range_ in table.items()}
@@ -73,7 +97,7 @@ def test_served_by_asgi_a_further_package_is_needed(tmp_path):
 
 @pytest.mark.parametrize("kind", ["", "-older"])
 def test_first_and_last_version_that_an_application_may_report_with_are_those_of_the_tests(kind):
-    locked, _ = read((ROOT / f"requirements/tracing{kind}.txt").read_text())
+    locked, _ = read((ROOT / f"requirements/optional{kind}.txt").read_text())
     tables = [*REPORTING.values(), *REPORTING_ASGI.values()]
     for package, range_ in ((package, range_) for table in tables for package, range_ in table.items()):
         (version,) = locked[package]

@@ -231,16 +231,26 @@ def test_connections_are_counted_for_each_thread_process_and_beat():
             "bulk": {"concurrency": "auto"},
             "one": {"pool": "solo"},
             "t": {"pool": "threads"},
+            "g": {"pool": "gevent", "concurrency": "auto*50"},
         }
     )
     groups = {"web": ["a", "b"], "beat": ["a"], "workers": ["a", "b"]}
     hostvars = {
-        "a": {"celery_host_queues": ["default", "bulk"], "ansible_facts": {"processor_vcpus": 4}},
+        "a": {"celery_host_queues": ["default", "bulk", "g"], "ansible_facts": {"processor_vcpus": 4}},
         "b": {"celery_host_queues": ["one", "t"]},
     }
     services, timers = {"bot": {"hosts": "one"}, "feed": {"hosts": "workers"}}, {"report": {}}
     found = managed.connections(groups, table, {"workers": 2, "threads": 4}, hostvars, services, timers)
-    assert found == 2 * 2 * 4 + 1 + (3 + 4) + (1 + 2) + (1 + 2) + 1 + managed.OTHERS
+    assert found == 2 * 2 * 4 + 1 + (3 + 4 + 200) + (1 + 2) + (1 + 2) + 1 + managed.OTHERS
+
+
+def test_threads_that_need_more_connections_than_postgresql_allows_are_refused():
+    table = celery_queue_table({"default": {"concurrency": 500}, "calls": {"pool": "threads", "concurrency": 90}})
+    (problem,) = managed.connection_problems(98, 100, table)
+    assert problem.startswith("celery_queues.calls.concurrency is 90 with pool threads, so that up to 98 connections ")
+    assert "postgresql_max_connections is 100, of which 3 are for superusers: set it to 101 or more" in problem
+    assert managed.connection_problems(97, 100, table) == []
+    assert managed.connection_problems(600, 100, celery_queue_table({"default": {"concurrency": 500}})) == []
 
 
 def test_a_file_without_certificates_is_refused(tmp_path):
@@ -511,3 +521,14 @@ def test_what_is_wrong_with_a_providers_servers_is_a_check_of_its_name(check, sa
     """The doctor prints it. No host is asked here."""
     assert any(said in problem for problem in of_application("shop", f"{{{{ {check} }}}}", **PROVIDER))
     assert of_application("shop", f"{{{{ {check} }}}}") == []
+
+
+def test_checks_of_the_pools_are_those_of_the_hosts():
+    """PostgreSQL's host is refused for its connections, and the lock file is asked for gevent."""
+    calls = {"default": {}, "calls": {"pool": "gevent", "concurrency": 200}}
+    check = "{{ __app_host_checks['connections to the database'] }}"
+    (problem,) = of_application("shop", check, celery_queues=calls, group_names=["postgresql"])
+    assert problem.startswith("celery_queues.calls.concurrency is 200 with pool gevent, so that up to 2")
+    assert of_application("shop", check, celery_queues=calls, group_names=["workers"]) == []
+    assert of_application("shop", "{{ __app_pools }}", celery_queues=calls) == ["pool: gevent in celery_queues"]
+    assert of_application("shop", "{{ __app_pools }}") == []

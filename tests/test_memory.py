@@ -14,7 +14,7 @@ TABLE = celery_queue_table(
 def test_parts_are_those_of_the_host():
     assert memory_parts(["edge"], TABLE, list(TABLE), 2, 8, {}) == {"Debian": 100, "nginx": 5}
     parts = memory_parts(ALL, TABLE, list(TABLE), 2, 8, {})
-    assert parts["web"] == 90 and parts["workers"] == 120 + 330 + 50 + 85
+    assert parts["web"] == 90 and parts["workers"] == 120 + 330 + 75 + 85
     assert memory_parts(["workers"], TABLE, ["d", "gone"], 2, 8, {}) == {"Debian": 100, "workers": 85}
 
 

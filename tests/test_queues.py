@@ -37,7 +37,31 @@ def test_a_right_table_has_no_problem():
         ({"critical": {"concurrency": "2"}}, "celery_queues.critical.concurrency is '2'"),
         ({"critical": {"time_limit": "auto"}}, "celery_queues.critical.time_limit is 'auto'"),
         ({"critical": {"soft_time_limit": None}}, "celery_queues.critical.soft_time_limit is None"),
-        ({"critical": {"pool": "gevent"}}, "celery_queues.critical.pool is 'gevent'; it must be prefork, threads"),
+        (
+            {"critical": {"pool": "eventlet"}},
+            "celery_queues.critical.pool is 'eventlet'; it must be prefork, threads, gevent",
+        ),
+        (
+            {"critical": {"concurrency": "auto*0"}},
+            "celery_queues.critical.concurrency is 'auto*0'; it must be a whole number from 1 to 1000, or auto, or auto*1 to auto*100.",
+        ),
+        ({"critical": {"concurrency": "4*auto"}}, "celery_queues.critical.concurrency is '4*auto'"),
+        (
+            {"critical": {"pool": "threads", "time_limit": 60}},
+            "celery_queues.critical.time_limit is 60 and pool is threads: no thread can be ended: leave it out. What a task may",
+        ),
+        (
+            {"critical": {"pool": "threads", "soft_time_limit": 9}},
+            "critical.soft_time_limit is 9 and pool is threads: no thread",
+        ),
+        (
+            {"critical": {"pool": "threads", "max_tasks_per_child": 9}},
+            "max_tasks_per_child is 9 and pool is threads: all tasks",
+        ),
+        (
+            {"critical": {"pool": "gevent", "max_memory_per_child": 0}},
+            "max_memory_per_child is 0 and pool is gevent: all tasks",
+        ),
         ({"critical": {"profile": "fast"}}, "celery_queues.critical.profile is 'fast'; it must be critical, default"),
         ({"critical": {"heartbeat": 1}}, "celery_queues.critical.heartbeat is 1; it must be true or false"),
         (
@@ -101,6 +125,21 @@ def test_limits_follow_from_the_time_limit(limit, soft, stop):
     assert (options["soft_time_limit"], options["timeout_stop_sec"]) == (soft, stop)
 
 
+def test_with_threads_a_task_may_take_what_the_stop_of_the_worker_leaves():
+    options = celery_queue_table({"a": {"pool": "threads", "timeout_stop_sec": 635}})["a"]
+    assert (options["time_limit"], options["soft_time_limit"]) == (600, 480)
+    assert celery_queue_table({"a": {"pool": "threads"}})["a"]["timeout_stop_sec"] == 335
+    assert celery_queue_table({"a": {"pool": "threads", "timeout_stop_sec": 5}})["a"]["time_limit"] == 2
+
+
+@pytest.mark.parametrize(
+    "entry, tasks", [({}, 2), ({"concurrency": "auto"}, 3), ({"concurrency": "auto*4"}, 12), ({"pool": "solo"}, 1)]
+)
+def test_number_of_tasks_follows_from_the_processors(entry, tasks):
+    options = celery_queue_table({"a": entry})["a"]
+    assert options["tasks"] + options["tasks_per_processor"] * 3 == tasks
+
+
 def test_arguments_say_what_the_table_says():
     arguments = celery_queue_table(QUEUES)["bulk"]["arguments"]
     assert {
@@ -112,5 +151,12 @@ def test_arguments_say_what_the_table_says():
     } <= set(arguments)
     assert not any(a.startswith("--concurrency") for a in arguments), "auto leaves it to the host"
     threads = celery_queue_table({"t": {"pool": "threads", "heartbeat": True, "task_events": False}})["t"]["arguments"]
-    assert not any("time-limit" in a for a in threads), "only prefork enforces limits"
+    assert not any(option in a for a in threads for option in ("soft-time-limit", "per-child")), (
+        "threads do not know them"
+    )
+    assert "--time-limit=300" in threads, "the watch does"
+    gevent = celery_queue_table({"g": {"pool": "gevent", "concurrency": "auto*4", "time_limit": 50}})["g"]["arguments"]
+    assert {"--pool=gevent", "--concurrency=auto*4", "--time-limit=50", "--soft-time-limit=40"} <= set(gevent)
+    assert not any("per-child" in a for a in gevent)
+    assert not any("limit" in a for a in celery_queue_table({"s": {"pool": "solo"}})["s"]["arguments"])
     assert not {"--without-heartbeat", "--task-events"} & set(threads)

@@ -1,7 +1,11 @@
 """The same content is the same release, and every change is another one."""
 
+import json
 import os
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 from release_artifact import build, collect, digest
@@ -118,3 +122,59 @@ def test_link_in_the_place_of_a_folder_is_refused(tmp_path, source):
     ):
         collect(trees(source, tmp_path / "built"), {}, [])
     assert "linked" in collect(trees(source), {}, []), "a link of the source itself leads wherever it does"
+
+
+ROOT = Path(__file__).parents[1]
+# What differs between two machines that deploy: umask, time zone, locale, the order of sets and of a folder's entries, the path.
+CONTROLLERS = [
+    {"umask": 0o022, "env": {"TZ": "UTC", "LC_ALL": "C", "PYTHONHASHSEED": "1"}, "names": sorted},
+    {
+        "umask": 0o077,
+        "env": {"TZ": "Asia/Kathmandu", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "2"},
+        "names": lambda n: sorted(n)[::-1],
+    },
+]
+SOURCE = {"manage.py": 0o755, "a/z.py": 0o644, "a/B.py": 0o644, "a/ä b.py": 0o644, "b/run.sh": 0o700}
+
+
+@pytest.mark.parametrize("kind", ["all", "folder", "work_tree"])
+def test_two_controllers_make_the_same_file_of_the_same_source(tmp_path, kind):
+    made = []
+    for number, controller in enumerate(CONTROLLERS):
+        source = tmp_path / ("one", "another/place")[number]
+        before = os.umask(controller["umask"])
+        try:
+            for name in controller["names"](SOURCE):
+                (source / name).parent.mkdir(parents=True, exist_ok=True)
+                (source / name).write_text(name)
+                (source / name).chmod(SOURCE[name] & ~controller["umask"])
+            (source / "link").symlink_to("a")
+            os.utime(source / "manage.py", (number * 10**8, number * 10**8))
+            if kind == "work_tree":
+                subprocess.run(["git", "init", "--quiet", source], check=True)
+            tree = {"src": str(source), "kind": kind, "exclude": [".git"] if kind == "all" else []}
+            files = {name: f"{name}\n" for name in controller["names"]((".release/environment", ".release/é"))}
+            salt = {name: [1, "ü"] for name in controller["names"](("topology", "python"))}
+            arguments = {"trees": [tree], "files": files, "salt": salt, "dest": str(source.parent / "built")}
+            program = (
+                "import sys; import ansible.module_utils as u; u.__path__.append(sys.argv[1]); sys.path.insert(0, sys.argv[2])\n"
+                "from ansible.module_utils import basic; basic._ANSIBLE_ARGS = sys.stdin.buffer.read(); basic._ANSIBLE_PROFILE = 'legacy'\n"
+                "import release_artifact; release_artifact.main()"
+            )
+            done = subprocess.run(
+                [sys.executable, "-c", program, str(ROOT / "plugins/module_utils"), str(ROOT / "plugins/modules")],
+                input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+                env=os.environ | controller["env"],
+                cwd=source.parent,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        finally:
+            os.umask(before)
+        made.append(json.loads(done.stdout))
+    first, second = made
+    assert first["release_id"] == second["release_id"] and first["sha256"] == second["sha256"]
+    assert Path(first["path"]).read_bytes() == Path(second["path"]).read_bytes()
+    with tarfile.open(first["path"]) as tar:
+        assert {f"{first['release_id']}/{name}" for name in (*SOURCE, "link", ".release/é")} <= set(tar.getnames())

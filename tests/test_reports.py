@@ -91,7 +91,7 @@ def render_status(first=STATE, others=None, **variables):
     return render("status.yml", "What runs where", hostvars=hosts, ansible_play_hosts=list(hosts), **variables)
 
 
-def deployed(first=None, check=False, said="", **others):
+def deployed(first=None, check=False, said="", report=None, **others):
     """Render the report at the end of a deploy for one host, or for several."""
     base = {
         "release_begun": BEGUN,
@@ -101,7 +101,19 @@ def deployed(first=None, check=False, said="", **others):
     hosts = {name: base | (changed or {}) for name, changed in ({"app1": first} | others).items()}
     hosts["app1"] = {"smoke_front": {"status": 200}, "finish_broker": {"stdout": said}} | hosts["app1"]
     variables = {"app_url": "https://blog.example.com", "release_id": NEW, "ansible_check_mode": check}
+    variables |= {"release_report": report} if report else {}
     return render("finish.yml", "What runs now", hostvars=hosts, ansible_play_hosts=list(hosts), **variables)
+
+
+@pytest.mark.parametrize(
+    ("signer", "said"), [("SHA256:x", ""), ("", ", not signed: make secrets creates release_signing_key")]
+)
+def test_deploy_says_where_its_report_is_and_whether_it_is_signed(signer, said):
+    report = {"path": str(ROOT / "playbooks/../.reports/blog-mine/one.html"), "signer": signer}
+    assert f"Report       .reports/blog-mine/one.html{said}" in deployed(report=report)
+    assert not any(
+        line.startswith("Report") for line in deployed(report={"failed": True, "msg": "no space"}) + deployed()
+    )
 
 
 def test_status_of_a_host():

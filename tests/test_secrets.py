@@ -20,6 +20,7 @@ from ansible.template import Templar
 from certificates import tls_problems
 from inventory import redis_users
 from preflight import secret_problems
+from signatures import signing_problems
 
 ROOT = Path(__file__).parents[1]
 PATH = ROOT / "bin/secrets"
@@ -50,7 +51,13 @@ def test_secrets_are_what_the_preflight_wants_and_can_be_decrypted(secrets, tmp_
     assert vault.read_text().startswith("$ANSIBLE_VAULT;1.")
     made = decrypted(tmp_path)
     users = list(redis_users(str(ROOT)))
-    assert secret_problems({name: made[name] for name in made if name != "app_tls_authority"}, users) == []
+    assert (
+        secret_problems(
+            {name: made[name] for name in made if name not in ("app_tls_authority", "release_signing_key")}, users
+        )
+        == []
+    )
+    assert signing_problems(made["release_signing_key"], "", [], []) == []
     assert tls_problems("own", made["app_tls_authority"], {}, "10.0.0.1", serves=True) == []
     assert set(made["app_redis_passwords"]) == set(users)
     assert not any(value in told for value in made["app_redis_passwords"].values())
@@ -68,8 +75,9 @@ def test_what_is_missing_is_added(secrets, tmp_path):
     plain = tmp_path / "a/secrets.yml"
     plain.parent.mkdir()
     plain.write_text("app_secret_key: mine  # and a comment\n")
-    assert "(app_database_password, app_flower_password, app_redis_passwords, app_tls_authority)" in secrets.main(
-        ["make", str(plain)]
+    assert (
+        "(app_database_password, app_flower_password, app_redis_passwords, app_tls_authority, release_signing_key)"
+        in secrets.main(["make", str(plain)])
     )
     assert plain.read_text().startswith("app_secret_key: mine  # and a comment\n")
     assert set(yaml.safe_load(plain.read_text())) > {"app_secret_key", "app_tls_authority"}
@@ -153,6 +161,23 @@ def test_key_is_known_before_it_signs_and_verifies_until_it_is_taken_away(secret
     }
     secrets.main(["begin", "mine", "secret_key_before"])
     assert decrypted(tmp_path) == before | {"app_secret_key": after["app_secret_key"]}
+
+
+def test_signing_key_is_beside_the_old_one_and_then_alone(secrets, tmp_path):
+    secrets.main(["make", "mine"])
+    before, between, after = changed(secrets, tmp_path, "release_signing_key")
+    new = {"release_signing_key": after["release_signing_key"]}
+    assert between == before | new | {"release_signing_key_before": before["release_signing_key"]}
+    assert after == before | new and after != before
+    assert signing_problems(after["release_signing_key"], before["release_signing_key"], [], []) == []
+    assert secrets.main(["make", "mine", "SHOW=release_signing_key"]) == after["release_signing_key"]
+    store = secrets.Store("mine")
+    data = store.read()
+    del data["release_signing_key"]
+    store.write(data)
+    with pytest.raises(SystemExit, match="has no release_signing_key: run make secrets first"):
+        secrets.main(["begin", "mine", "release_signing_key"])
+    assert "(release_signing_key)" in secrets.main(["make", "mine"])
 
 
 def test_all_are_changed_and_comments_stay(secrets, tmp_path):

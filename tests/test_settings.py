@@ -114,6 +114,7 @@ def test_runtime_reads_what_a_release_has(several, tmp_path, monkeypatch):
     assert deployment.log_redact == ("token=[^&]+",)
     wanted = {"name": "shop", "environment": "desk", "sentry": True, "otel_endpoint": "http://192.0.2.7:4318"}
     assert deployment.tracing == wanted
+    assert deployment.development == {}
     database, login = deployment.database, "cache:p%40ss%2Fword"
     assert (database["NAME"], database["USER"], database["PASSWORD"]) == ("shop", "shop_a", "secret1")
     if several:

@@ -172,7 +172,7 @@ def test_an_option_that_is_left_out_has_its_default():
          "quotes: put that word in single quotes."),
         ("app_flower_password", 12, "app_flower_password is of the type int; it must be a text of random characters."),
         ("celery_queues", {"default": {"concurrency": 0}},
-         "celery_queues.default.concurrency is 0; it must be a whole number from 1 to 1000, or auto."),
+         "celery_queues.default.concurrency is 0; it must be a whole number from 1 to 1000, or auto, or auto*1 to auto*100."),
     ],
 )  # fmt: skip
 def test_a_problem_names_the_variable_the_value_and_what_is_valid(name, value, problem):

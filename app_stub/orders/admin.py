@@ -1,12 +1,15 @@
 """The admin's pages. The schedule and the results bring their own."""
 
 from django.contrib import admin, messages
+from django.contrib.admin.models import LogEntry
+from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from kombu.exceptions import KombuError
 
 from orders import dead_letters
 from orders.models import (
+    Callback,
     Charge,
     DeadLetter,
     Heartbeat,
@@ -30,6 +33,15 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return False
 
 
+@admin.register(LogEntry)
+class LogEntryAdmin(ReadOnlyAdmin):
+    """Who did what in the admin: Django writes a row for each form, and `send_again` its own."""
+
+    list_display = ["action_time", "user", "content_type", "object_repr", "change_message"]
+    list_filter = ["action_flag", "user"]
+    list_select_related = ["user", "content_type"]
+
+
 @admin.register(Order)
 class OrderAdmin(admin.ModelAdmin):
     list_display = ["id", "sku", "quantity", "state", "created_at"]
@@ -40,6 +52,13 @@ class OrderAdmin(admin.ModelAdmin):
 @admin.register(Charge)
 class ChargeAdmin(ReadOnlyAdmin):
     list_display = ["order", "amount_cents", "created_at"]
+    list_select_related = ["order"]
+
+
+@admin.register(Callback)
+class CallbackAdmin(ReadOnlyAdmin):
+    list_display = ["order", "url", "delivered_at"]
+    list_filter = [("delivered_at", admin.EmptyFieldListFilter)]
     list_select_related = ["order"]
 
 
@@ -67,9 +86,12 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Send the selected tasks again", permissions=["send_again"])
     def send_again(self, request: HttpRequest, letters: QuerySet[DeadLetter]) -> None:
+        """Send them, each with a row that says who did it; a row only of what was sent."""
         for letter in letters:
             try:
-                dead_letters.send_again(letter)
+                with transaction.atomic():
+                    self.log_change(request, letter, f"Sent again as {letter.task_id}.")
+                    dead_letters.send_again(letter)
             except KombuError as error:
                 return self.message_user(
                     request, f"{letter} and those after it not sent: {error}", messages.ERROR

@@ -6,4 +6,4 @@ class OrdersConfig(AppConfig):
 
     def ready(self) -> None:
         """Celery finds the tasks in tasks.py by itself, not those of these, nor receivers."""
-        from orders import dead_letters, outbox, reports, webhooks  # noqa: F401
+        from orders import batches, dead_letters, outbox, reports, webhooks  # noqa: F401

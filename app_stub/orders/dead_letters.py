@@ -45,7 +45,7 @@ def keep(
     again = outbox.find(task_id).filter(sent__lt=TIMES_CUT_OFF)
     if isinstance(exception, CUT_OFF) and again.exists():
         return
-    queue = (sender.request.delivery_info or {}).get("routing_key", "")
+    queue = (sender.request.delivery_info or {}).get("routing_key") or ""  # None: run eagerly
     with transaction.atomic():
         DeadLetter.note(
             task_id,

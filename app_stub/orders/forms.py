@@ -4,8 +4,11 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator, validate_email
+
+from shop import outgoing
 
 
 class TextField(forms.CharField):
@@ -62,6 +65,20 @@ class OrderForm(forms.Form):
             )
         ]
     )
+
+    callback_url = TextField(required=False)
+
+    def clean_callback_url(self) -> str:
+        """Refuse what could never be called. Where its name leads to is checked at each call."""
+        url = self.cleaned_data["callback_url"]
+        if url and not settings.CALLBACK_PORTS:
+            raise ValidationError("No results are sent from here.", code="invalid")
+        try:
+            if url:
+                outgoing.read(url)
+        except outgoing.Refused as error:
+            raise ValidationError(f"Enter another address: {error}.", code="invalid") from None
+        return url
 
 
 class PaymentEventForm(forms.Form):

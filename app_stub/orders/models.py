@@ -41,6 +41,10 @@ class Order(models.Model):
     def is_charged(self) -> bool:
         return hasattr(self, "charge")
 
+    @property
+    def callback_url(self) -> str:
+        return self.callback.url if hasattr(self, "callback") else ""
+
 
 class Charge(models.Model):
     """The one charge of an order. A second one is refused by the database itself."""
@@ -51,6 +55,17 @@ class Charge(models.Model):
 
     def __str__(self) -> str:
         return f"{self.amount_cents} cents for order {self.order_id}"
+
+
+class Callback(models.Model):
+    """Where the client wants an order's result sent to. See orders/callbacks.py."""
+
+    order = models.OneToOneField(Order, on_delete=models.PROTECT)
+    url = models.CharField(max_length=500)
+    delivered_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.url} for order {self.order_id}"
 
 
 class Heartbeat(models.Model):

@@ -10,10 +10,13 @@ import logging
 from typing import Any
 
 from celery import Task, shared_task
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
-from orders.models import Charge, Heartbeat, Order
+from orders import mail
+from orders.callbacks import NotDelivered, deliver
+from orders.models import Callback, Charge, Heartbeat, Order
 from orders.outbox import done, intend
 
 log = logging.getLogger(__name__)
@@ -48,17 +51,44 @@ def charge_order(self: Task, order_id: str) -> dict[str, Any]:
         )
         if created:
             intend(send_confirmation, order_id)
+            if order.callback_url:
+                intend(tell_result, order_id)
         done(self.request.id)
     return {"order_id": order_id, "charge_id": charge.pk, "amount_cents": charge.amount_cents}
 
 
-@shared_task(bind=True, name="orders.tasks.send_confirmation", ignore_result=True, **RETRY)
+MAIL = RETRY | {"autoretry_for": (*RETRY["autoretry_for"], mail.NotSent)}
+
+
+@shared_task(bind=True, name="orders.tasks.send_confirmation", ignore_result=True, **MAIL)
 def send_confirmation(self: Task, order_id: str) -> None:
-    """Confirm the order; of several deliveries only the first finds it unconfirmed."""
+    """Confirm the order; of several deliveries only the first finds it unconfirmed.
+
+    Others wait at the row meanwhile, at most for EMAIL_TIMEOUT at each step.
+    """
     with transaction.atomic():
-        unconfirmed = Order.objects.filter(pk=order_id, confirmed_at=None)
-        if unconfirmed.update(confirmed_at=timezone.now()):
-            log.info("order %s confirmed", order_id)  # stands for sending the mail
+        unconfirmed = Order.objects.select_for_update().filter(pk=order_id, confirmed_at=None)
+        if order := unconfirmed.first():
+            if settings.EMAIL_HOST:
+                mail.confirm(order)
+            unconfirmed.update(confirmed_at=timezone.now())
+            log.info("order %s confirmed", order_id)
+        done(self.request.id)
+
+
+TELL = RETRY | {"autoretry_for": (*RETRY["autoretry_for"], NotDelivered)}
+
+
+@shared_task(bind=True, name="orders.tasks.tell_result", ignore_result=True, **TELL)
+def tell_result(self: Task, order_id: str) -> None:
+    """Tell the client what became of the order; the task's id is the event's, at each try."""
+    callback = Callback.objects.select_related("order__charge").get(order_id=order_id)
+    if not callback.delivered_at:
+        deliver(callback, self.request.id)
+    with transaction.atomic():
+        Callback.objects.filter(pk=callback.pk, delivered_at=None).update(
+            delivered_at=timezone.now()
+        )
         done(self.request.id)
 
 

@@ -10,7 +10,6 @@ from celery import Task, shared_task
 from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest, JsonResponse
-from django.utils.crypto import salted_hmac
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
@@ -18,17 +17,13 @@ from orders.forms import PaymentEventForm
 from orders.models import Order, PaymentEvent
 from orders.outbox import done, intend
 from orders.requests import Refused, read_json
+from orders.signatures import derive_key, sign
 from orders.tasks import RETRY
 
 
 def signing_key(secret: str = "") -> str:
-    """What is entered at the provider's: derived, so that no further secret is to be kept."""
-    secret = secret or settings.SECRET_KEY
-    return salted_hmac("orders.webhooks", "payment", secret, algorithm="sha256").hexdigest()
-
-
-def sign(body: bytes, key: str) -> str:
-    return hmac.new(key.encode(), body, "sha256").hexdigest()
+    """What is entered at the provider's."""
+    return derive_key("orders.webhooks", "payment", secret)
 
 
 def is_signed(body: bytes, signature: str) -> bool:

@@ -13,6 +13,10 @@ Environment:
     CREDENTIALS_DIRECTORY  the folder of secrets; systemd sets it
     STATIC_ROOT            where collectstatic writes and the web server reads
     MEDIA_ROOT             uploads; outlives a release
+    EMAIL_HOST             the SMTP server, at port 25 (unset: nothing is mailed)
+    CALLBACK_PORTS         ports to which results may be sent, such as 443 (unset: nothing is sent)
+    CALLBACK_SCHEMES       https unless set; https,http to allow both
+    CALLBACK_NETWORKS      networks that are allowed for it although they are not public
     RELEASE_ID             shown by /healthz/
     LOG_LEVEL              INFO unless set
     DEBUG                  1 on a developer's machine, unset everywhere else
@@ -26,6 +30,7 @@ Secrets, one file each in CREDENTIALS_DIRECTORY, for an environment is readable 
                            provider in broker_url
 """
 
+import ipaddress
 import json
 import os
 from pathlib import Path
@@ -82,6 +87,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_celery_beat",
     "django_celery_results",
+    "celery_tasks",
     "orders",
 ]
 
@@ -131,6 +137,17 @@ CSRF_COOKIE_SECURE = not DEBUG
 # HSTS for every subdomain, and its preload list, bind the whole domain for years:
 # the owner of the domain decides that, not one application in it.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+# --- Mail: see orders/mail.py ----------------------------------------------------------------
+
+EMAIL_HOST = os.environ.get("EMAIL_HOST", "")
+EMAIL_TIMEOUT = 10  # seconds; without it a worker waits for as long as a server that hangs
+
+# --- Callbacks: see shop/outgoing.py ---------------------------------------------------------
+
+CALLBACK_PORTS = [int(port) for port in comma_separated("CALLBACK_PORTS")]
+CALLBACK_SCHEMES = comma_separated("CALLBACK_SCHEMES") or ["https"]
+CALLBACK_NETWORKS = [ipaddress.ip_network(each) for each in comma_separated("CALLBACK_NETWORKS")]
 
 # --- Files ---------------------------------------------------------------------------------
 
@@ -190,6 +207,9 @@ CELERY_TASK_IGNORE_RESULT = True  # a task whose result someone reads says ignor
 # cannot write "started" acknowledges the task without running it.
 CELERY_TASK_TRACK_STARTED = False
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+
+# Django's tasks go to Celery's workers: see celery_tasks/backend.py.
+TASKS = {"default": {"BACKEND": "celery_tasks.backend.CeleryBackend", "QUEUES": []}}
 
 # Broker, queues, limits, acknowledgement: these win, so they come last. In this form they do
 # with every Celery; before 5.7, CELERY_* wins over what app.conf.update() sets.

@@ -16,6 +16,7 @@ import pytest
 from environment import COMMAND, Broker, write_environment
 
 if TYPE_CHECKING:  # what belongs to Django can be imported only once it is set up
+    from celery import Celery
     from django.test import Client
 
 BROKER = pytest.StashKey[Broker]()
@@ -35,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
-    """The private Redis, empty, and running again after a test that stopped it."""
+    """The private Redis, empty, and running and empty again after a test that stopped it."""
     from orders import outbox
 
     outbox._quiet_until = 0.0
@@ -43,6 +44,32 @@ def broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
     broker.redis.flushall()
     yield broker
     broker.start()
+    broker.redis.flushall()  # for the worker that another module starts
+
+
+# The next two are for the fixtures of celery.contrib.pytest, which start a worker in a thread.
+@pytest.fixture
+def celery_app(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> "Celery":
+    """The application's own, in place of one without its settings."""
+    from shop.celery import app
+
+    # A worker waits for a message up to a second at a time; its socket must wait longer.
+    monkeypatch.setitem(app.conf.broker_transport_options, "socket_timeout", 5)
+    return app
+
+
+@pytest.fixture(scope="session")
+def celery_worker_parameters() -> dict:
+    return {"perform_ping_check": False, "shutdown_timeout": 20}
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks are run where they are sent. What that hides is in docs/patterns.md."""
+    from shop.celery import app
+
+    for name in ("task_always_eager", "task_eager_propagates"):
+        monkeypatch.setitem(app.conf, name, True)
 
 
 @pytest.fixture

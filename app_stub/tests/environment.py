@@ -108,7 +108,10 @@ def celery_settings(broker: Broker) -> dict:
         },
         "broker_connection_retry_on_startup": True,
         "task_queues": {"critical": {}, "default": {}, "bulk": {}},
-        "task_routes": {"orders.tasks.charge_order": {"queue": "critical"}},
+        "task_routes": {
+            "orders.tasks.charge_order": {"queue": "critical"},
+            "news_tasks.attempt": {"queue": "bulk"},
+        },
         "task_default_queue": "default",
         "task_create_missing_queues": False,
         "task_acks_late": True,

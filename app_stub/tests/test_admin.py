@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection
@@ -11,16 +12,18 @@ from django.test import Client
 from django.urls import reverse
 from django_celery_beat.models import PeriodicTask
 
-from orders.models import Charge, Order
+from orders.models import Charge, DeadLetter, Order
 
 PAGES = [
     "orders_order",
+    "orders_callback",
     "orders_charge",
     "orders_heartbeat",
     "orders_intent",
     "orders_deadletter",
     "orders_paymentevent",
     "orders_report",
+    "admin_logentry",
     "django_celery_beat_periodictask",
     "django_celery_results_taskresult",
 ]
@@ -51,6 +54,39 @@ def test_a_charge_is_read_only(client, static_files):
     assert client.get(url).status_code == 200
     assert client.post(url, {"amount_cents": 2}).status_code == 403
     assert client.get(reverse("admin:orders_charge_add")).status_code == 403
+
+
+@pytest.fixture
+def letter(broker) -> DeadLetter:
+    DeadLetter.note("id-1", "orders.tasks.echo", ["x"], error="ValueError")
+    return DeadLetter.objects.get()
+
+
+def send_again(client, letter):
+    client.force_login(User.objects.create_superuser("gardener"))
+    page = reverse("admin:orders_deadletter_changelist")
+    return client.post(page, {"action": "send_again", "_selected_action": [letter.pk]})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_sends_a_task_again_is_noted(client, broker, letter):
+    send_again(client, letter)
+    assert broker.waiting("default") == 1
+    entry = LogEntry.objects.get()
+    assert (entry.user.username, entry.object_id) == ("gardener", str(letter.pk))
+    assert entry.get_change_message() == "Sent again as id-1."
+    assert entry.object_repr == str(letter)
+    url = reverse("admin:admin_logentry_change", args=[entry.pk])
+    assert client.post(url, {"change_message": ""}).status_code == 403
+    assert client.post(reverse("admin:admin_logentry_delete", args=[entry.pk])).status_code == 403
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_not_sent_again_is_not_noted(client, broker, letter):
+    broker.stop()
+    send_again(client, letter)
+    assert not LogEntry.objects.exists()
+    assert not DeadLetter.objects.get().requeued_at
 
 
 @pytest.mark.django_db
@@ -100,8 +136,9 @@ def test_the_sweep_is_in_the_schedule():
 
 @pytest.mark.django_db(transaction=True)
 def test_the_schedule_can_be_migrated_back_and_forth():
-    for target, entries in [("0001_initial", 0), ("0004_sweep_schedule", 2)]:
-        MigrationExecutor(connection).migrate([("orders", target)])
+    newest = MigrationExecutor(connection).loader.graph.leaf_nodes("orders")
+    for targets, entries in [([("orders", "0001_initial")], 0), (newest, 3)]:
+        MigrationExecutor(connection).migrate(targets)
         assert PeriodicTask.objects.exclude(name__startswith="celery").count() == entries
 
 

@@ -3,24 +3,14 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from celery.contrib.testing.worker import start_worker
 
 from orders.models import Charge, Order
 from orders.tasks import charge_order, echo
-from shop.celery import app
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def worker(broker, monkeypatch) -> Iterator[None]:
-    # A worker waits for a message up to a second at a time; its socket must wait longer.
-    monkeypatch.setitem(app.conf.broker_transport_options, "socket_timeout", 5)
-    with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=20):
-        yield
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -30,7 +20,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
-def test_an_order_goes_all_the_way(client, worker):
+def test_an_order_goes_all_the_way(client, celery_worker):
     body = {"sku": "tulip", "quantity": 2, "email": "a@example.org", "idempotency_key": "key-0001"}
     answer = client.post("/orders/", json.dumps(body), content_type="application/json").json()
     eventually(lambda: client.get(f"/orders/{answer['id']}/").json()["state"] == "confirmed")
@@ -43,7 +33,7 @@ def test_an_order_goes_all_the_way(client, worker):
     }
 
 
-def test_a_task_delivered_twice_counts_once(worker):
+def test_a_task_delivered_twice_counts_once(celery_worker):
     order = Order.objects.create(
         idempotency_key="key-0001", sku="tulip", quantity=1, email="a@example.org"
     )
@@ -55,14 +45,14 @@ def test_a_task_delivered_twice_counts_once(worker):
     assert again.state == "SUCCESS"
 
 
-def test_each_queue_runs_what_is_json_and_nothing_else(worker):
+def test_each_queue_runs_what_is_json_and_nothing_else(celery_worker):
     for queue in ("critical", "default", "bulk"):
         pickled = echo.apply_async(["x"], queue=queue, serializer="pickle")
         assert echo.apply_async([queue], queue=queue).get(timeout=10) == queue
         assert pickled.state == "PENDING"
 
 
-def test_of_a_failure_only_the_class_is_told(client, worker):
+def test_of_a_failure_only_the_class_is_told(client, celery_worker):
     failed = charge_order.delay(str(uuid.uuid4()))
     eventually(lambda: failed.state == "FAILURE")
     answer = client.get(f"/tasks/{failed.id}/")

@@ -26,6 +26,7 @@ VARIABLES = [
     "app_database_login",
     "app_flower_password",
     "app_secret_key",
+    "release_signing_key",
     "app_database_password",
     "sandbox_name",
     "sandbox_state",

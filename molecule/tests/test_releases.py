@@ -334,3 +334,32 @@ def test_a_tag_converges_its_part_and_the_next_deploy_the_rest(host, deployment,
     assert result.returncode == 0 and changed(result) >= 1, result.stdout
     assert "SystemMaxUse=1G" in host.file(path).content_string, "the variables are those of the last full deploy"
     assert changed(deploy(inventory)) == 0
+
+
+@pytest.mark.thorough
+def test_queue_with_threads_runs_many_tasks_at_once_and_is_taken_away_again(
+    host, deployment, inventory, original, manage
+):
+    app, queues = deployment.app_name, deployment.celery_queues
+    refused = deploy(inventory, celery_queues=queues | {"calls": {"pool": "threads", "time_limit": 60}})
+    assert refused.returncode != 0 and changed(refused) == 0
+    assert "celery_queues.calls.time_limit is 60 and pool is threads: no thread can be ended" in output(refused)
+    refused = deploy(inventory, celery_queues=queues | {"calls": {"pool": "gevent"}})
+    assert refused.returncode != 0 and current(host, app) == original
+    assert "pool: gevent in celery_queues is set, and requirements.txt does not lock gevent" in output(refused)
+    result = deploy(inventory, celery_queues=queues | {"calls": {"pool": "threads", "concurrency": 40}})
+    assert result.returncode == 0, result.stdout
+    (unit,) = instances(host, app, "worker-calls")
+    shown = dict(
+        line.split("=", 1)
+        for line in host.check_output(f"systemctl show --property=LimitNOFILE,StatusText,ActiveState {unit}").split(
+            "\n"
+        )
+    )
+    assert shown["ActiveState"] == "active" and shown["StatusText"].startswith("consuming")
+    assert shown["LimitNOFILE"] == "65536"
+    code = (
+        "from orders.tasks import echo; sent = [echo.apply_async(args=[n], queue='calls') for n in range(100)]; "
+        "print(sum(each.get(timeout=30) for each in sent))"
+    )
+    assert manage(code) == "4950"

@@ -78,7 +78,7 @@ def lock(tmp_path_factory):
     """A lock file of the example's packages, and of those that it reports with."""
     path = tmp_path_factory.mktemp("lock") / "requirements.txt"
     command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
-    sources = [ROOT / "app_stub/requirements.in", ROOT / "requirements/tracing.in"]
+    sources = [ROOT / "app_stub/requirements.in", ROOT / "requirements/optional.in"]
     locked = ["--constraint", ROOT / "app_stub/requirements.txt"]
     subprocess.run([ROOT / ".venv/bin" / command[0], *command[1:], *locked, *sources, "-o", path], check=True)
     return path

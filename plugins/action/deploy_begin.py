@@ -1,15 +1,30 @@
-"""The controller's part of deploy_begin: says who deploys, and takes over the lock of a deploy that has ended."""
+"""The controller's part of deploy_begin: says who deploys, signs for the signers, and takes over the lock of a deploy that has ended."""
 
 from __future__ import annotations
 
 import getpass
 import hashlib
+import importlib.util
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
+# Ansible brings module_utils to the hosts, and not to its own plugins.
+if TYPE_CHECKING:
+    from ansible.module_utils import coldframe_signatures as signatures
+else:
+
+    def _load(name: str) -> Any:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"module_utils/{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    signatures = _load("coldframe_signatures")
 
 
 def started(pid: int) -> str:
@@ -41,13 +56,33 @@ def holder() -> dict[str, Any]:
     return {"deploy": f"{here}-{pid}-{since}", "who": who, "controller": here, "pid": pid, "started": since}
 
 
+def signed(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the list of signers as a host keeps it, and its signature by each of the keys; an empty one where there is no key.
+
+    Raises AnsibleActionFail when a key cannot be read.
+    """
+    keys = [key for key in arguments.get("signing_keys") or [] if key]
+    if not keys:
+        return {"signers": "", "signatures": []}
+    try:
+        own = [signatures.public_key(key) for key in keys]
+        text = signatures.allowed_signers([*own, *(arguments.get("signers") or [])])
+        return {
+            "signers": text,
+            "signatures": [signatures.sign(text.encode(), key, signatures.SIGNERS) for key in keys],
+        }
+    except ValueError as error:
+        raise AnsibleActionFail(f"release_signing_key cannot be used: {error}.") from error
+
+
 class ActionModule(ActionBase):
     """Runs the module, and once more with leave to take over when the holder ran on this controller and has ended."""
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the module's result."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        arguments = self._task.args | {"holder": holder()}
+        arguments = self._task.args | {"holder": holder()} | signed(self._task.args)
+        arguments.pop("signing_keys", None)
         answer: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
         lock = answer.get("lock") or {}
         here = lock.get("controller") == arguments["holder"]["controller"]

@@ -14,6 +14,7 @@ from typing import Any
 # Seconds from the end of a task, at the latest, to redelivery: the acknowledgement may need a new connection (5) and
 # wait for an answer (10), and the clocks of two hosts may differ (5).
 VISIBILITY_MARGIN = 20
+WATCHDOG = 30  # seconds, WatchdogSec of systemd/worker@.service.j2
 LONGEST_VISIBILITY = 366 * 24 * 3600  # seconds; whoever needs more is better off with a row in the database
 
 
@@ -75,7 +76,7 @@ def celery_contract_problems(table: dict[str, dict[str, Any]], wanted: int = 0) 
 
 
 def celery_contract_lines(table: dict[str, dict[str, Any]], wanted: int = 0) -> list[str]:
-    """Show the figures of a contract that holds: one line for all queues, then one for each."""
+    """Show the figures of a contract that holds: one line for all queues, one for each, then what the pools cannot hold."""
     visibility = celery_visibility_timeout(table, wanted)
     restore = RESTORE["unacked_restore_interval"]
     lines = [f"a message that nobody acknowledges is delivered again after {visibility} to {visibility + restore} s"]
@@ -85,6 +86,40 @@ def celery_contract_lines(table: dict[str, dict[str, Any]], wanted: int = 0) -> 
             f"{name} ({options['profile']}, {options['pool']} x {options['concurrency']}): "
             f"{shown} < redelivery {visibility} s; needs {_needed(options)[1]} <= {visibility}"
         )
+    return lines + _weaker(table, visibility, visibility + restore)
+
+
+def _weaker(table: dict[str, dict[str, Any]], soonest: int, latest: int) -> list[str]:
+    """Warn of what a queue's pool cannot hold of what prefork holds.
+
+    :param soonest: seconds until a message of a lost worker is delivered again; `latest` is the most.
+    """
+    lines = []
+    again = f"delivered again after {soonest} to {latest} s"
+    for name, options in table.items():
+        each = options["tasks_per_processor"]
+        tasks = f"all {each} x processors" if each else f"all {options['tasks']}"
+        where, lost = (
+            f"WARNING: celery_queues.{name}, pool {options['pool']}",
+            f"{tasks} tasks that it runs are {again}",
+        )
+        limit, stop = options["time_limit"], options["timeout_stop_sec"]
+        if options["pool"] == "threads":
+            lines += [
+                f"{where}: no time limit is enforced. A task that runs longer than {soonest} s runs twice, beside itself. One that "
+                f"runs {stop} s after a stop began is killed, and {again}. A worker whose threads all run longer than {limit} s is "
+                "restarted.",
+            ]
+        elif options["pool"] == "gevent":
+            lines += [
+                f"{where}: a task that computes, or waits in C code, reaches no time limit and holds up all others. After "
+                f"{WATCHDOG} s the worker is killed, and {lost}.",
+            ]
+        if options["pool"] in ("threads", "gevent"):
+            lines += [
+                f"{where}: when the process is killed, as when memory is used up, {lost}, without a count of retries. With prefork it "
+                "is one task, at once, as often as its max_retries says.",
+            ]
     return lines
 
 

@@ -279,6 +279,24 @@ def report_problems(
     return problems
 
 
+def driver_problems(locked: Mapping[str, Sequence[str]], reports: Sequence[str], place: str) -> list[str]:
+    """Refuse the pool `gevent` with a driver of PostgreSQL whose queries hold up all green threads.
+
+    :param locked: package to versions.
+    :param reports: keys of `versions.REPORTING`, as in `report_problems`.
+    :param place: the lock file.
+    """
+    wanted, found = versions.GREEN_DRIVER, locked.get("psycopg", ())
+    if versions.GREEN not in reports or (found and all(wanted.has(versions.parsed(each)) for each in found)):
+        return []
+    there = [f"{name}=={each}" for name in ("psycopg", "psycopg2", "psycopg2-binary") for each in locked.get(name, ())]
+    return [
+        f"{versions.GREEN} is set, and {place} locks {', '.join(there) or 'no psycopg'}: a query would hold up all tasks of the "
+        f"worker. Require 'psycopg[binary]{wanted}' in the application, which Django then uses everywhere, and lock again; or "
+        "set pool to threads."
+    ]
+
+
 def lock_problems(
     source: str,
     lock_file: str,
@@ -294,7 +312,8 @@ def lock_problems(
     :param version: `app_version`, when the folder was checked out from `app_repository`.
     :param python: the version of the host's Python.
     :param asgi: whether Gunicorn serves an ASGI application (`app_asgi`).
-    :param reports: what makes the application's processes report to somebody: keys of `versions.REPORTING`.
+    :param reports: what makes the application's processes report to somebody, and a pool that needs a package: keys of
+        `versions.REPORTING`.
     """
     if not os.path.isdir(source):
         return [f"app_source is {source!r}, which is not a folder on the controller."]
@@ -326,6 +345,7 @@ def lock_problems(
     ]
     add = f"Add these lines to {inside} and lock again, {command}"
     problems += report_problems(text, locked, reports or [], asgi, lock_file, add)
+    problems += driver_problems(locked, reports or [], lock_file)
     problems += _python_problems(python)
     if "--hash=" not in text:
         move = "" if there else f"'mv {folder}{lock_file} {folder}{inside}', then "
@@ -410,7 +430,8 @@ def _beside_problems(
         ]
     )
     add = f"{command} adds these lines, unless {inside} of the application names other versions"
-    return problems + report_problems(text, locked, reports, asgi, lock_file, add) + _python_problems(python)
+    problems += report_problems(text, locked, reports, asgi, lock_file, add)
+    return problems + driver_problems(locked, reports, lock_file) + _python_problems(python)
 
 
 class FilterModule:

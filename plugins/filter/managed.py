@@ -17,6 +17,7 @@ VARIABLES = {
 # The oldest versions that the roles install, on Debian 12. Older ones were not tried.
 POSTGRESQL, REDIS = 15, (7, 0)
 LEAST_MEMORY = 64 * 2**20  # bytes that the broker has at least, as with redis_broker_maxmemory_mb
+RESERVED = 3  # PostgreSQL's superuser_reserved_connections
 OTHERS = 2  # connections besides those of the units: manage.py, and the migrations of a deploy
 NOEVICTION = "noeviction"
 
@@ -147,9 +148,29 @@ def connections(
         served = list(table) if isinstance(served, str) else served
         processors = hostvars[host].get("ansible_facts", {}).get("processor_vcpus", 1) if host in hostvars else 1
         for options in (table[queue] for queue in served if queue in table):
-            several = processors if options["concurrency"] == "auto" else options["concurrency"]
-            total += 1 if options["pool"] == "solo" else several
+            total += options["tasks"] + options["tasks_per_processor"] * processors
     return total
+
+
+def connection_problems(needed: int, most: int, table: Mapping[str, Any]) -> list[str]:
+    """Refuse pools of threads whose tasks may need more connections than the application's own PostgreSQL allows.
+
+    :param needed: what `connections` returns.
+    :param most: `postgresql_max_connections`.
+    :param table: what `celery_queue_table` returns.
+    """
+    many = [
+        f"celery_queues.{name}.concurrency is {options['concurrency']} with pool {options['pool']}"
+        for name, options in table.items()
+        if options["pool"] in ("threads", "gevent")
+    ]
+    if not many or needed <= most - RESERVED:
+        return []
+    return [
+        f"{', '.join(many)}, so that up to {needed} connections to the database are needed at the same time, and "
+        f"postgresql_max_connections is {most}, of which {RESERVED} are for superusers: set it to {needed + RESERVED} or more, or lower "
+        "concurrency."
+    ]
 
 
 def managed_problems(
@@ -398,5 +419,5 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Name the filters for Ansible."""
         servers = (managed_servers, managed_groups, managed_users, redis_logins)
-        checks = (read_certificates, certificate_file_problems, managed_problems, managed_lines)
+        checks = (read_certificates, certificate_file_problems, managed_problems, managed_lines, connection_problems)
         return {filter_.__name__: filter_ for filter_ in (*servers, *checks)} | {"database_connections": connections}

@@ -21,7 +21,8 @@ FIXED = {
 }
 ONCE = ("Debian", "PostgreSQL", "nginx", "monitoring")  # whichever applications a host has
 WEB = (30, 30)  # MiB of the first process, and of each further one
-WORKER = (50, 35)
+WORKER = 50  # MiB of a worker's main process
+TASK = {"prefork": 35, "threads": 0.5, "gevent": 0.5, "solo": 0}  # and of each task that it can run at the same time
 UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}  # of `memory_max`, in MiB
 LIMIT = "memory_max of "  # begins the part of a service or a timer that has one
 
@@ -49,9 +50,8 @@ def memory_parts(
         parts["web"] = WEB[0] + WEB[1] * web_workers
     if "workers" in groups:
         for options in (table[queue] for queue in served if queue in table):
-            children = processors if options["concurrency"] == "auto" else options["concurrency"]
-            more = WORKER[1] * children if options["pool"] == "prefork" else 0
-            parts["workers"] = parts.get("workers", 0) + WORKER[0] + more
+            tasks = options["tasks"] + options["tasks_per_processor"] * processors
+            parts["workers"] = parts.get("workers", 0) + WORKER + math.ceil(TASK[options["pool"]] * tasks)
     for name, options in processes.items():
         if limit := options["memory_max"]:
             parts[LIMIT + name] = math.ceil(int(limit[:-1]) * UNITS[limit[-1]])

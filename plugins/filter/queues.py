@@ -17,6 +17,23 @@ PROFILES: dict[str, dict[str, Any]] = {"critical": {}, "default": {}, "bulk": {"
 # in which billiard waits for children that have not sent their results.
 STOP_MARGIN = 35
 
+# Options that a pool does not know, and what to do instead. An entry that has one is refused.
+_ONE_PROCESS = "all tasks run in one process, which is not replaced: leave it out"
+IGNORED: dict[str, dict[str, str]] = {
+    "threads": {
+        "time_limit": (
+            "no thread can be ended: leave it out. What a task may take follows from timeout_stop_sec, which is "
+            f"{STOP_MARGIN} seconds more"
+        ),
+        "soft_time_limit": "no thread can be interrupted: leave it out, and give each call of a task a timeout of its own",
+        "max_tasks_per_child": _ONE_PROCESS,
+        "max_memory_per_child": _ONE_PROCESS,
+    },
+    "gevent": {"max_tasks_per_child": _ONE_PROCESS, "max_memory_per_child": _ONE_PROCESS},
+}
+LIMITS = ("time_limit", "soft_time_limit", "max_tasks_per_child", "max_memory_per_child")
+SIDE_BY_SIDE = tuple(IGNORED)  # the pools that run many tasks in one process
+
 
 @cache
 def options_of_a_queue() -> dict[str, dict[str, Any]]:
@@ -27,7 +44,7 @@ def options_of_a_queue() -> dict[str, dict[str, Any]]:
 
 
 def celery_queue_problems(queues: dict[str, Any], routes: dict[str, Any], default_queue: str) -> list[str]:
-    """Say which queues are named elsewhere and are not in the table.
+    """Say which queues are named elsewhere and are not in the table, and which options have no effect with their pool.
 
     :param queues: `celery_queues`, a mapping of queue name to options.
     :param routes: `celery_task_routes`, a mapping of task name or glob to queue name.
@@ -39,6 +56,12 @@ def celery_queue_problems(queues: dict[str, Any], routes: dict[str, Any], defaul
         problems.append(
             f"celery_default_queue is {default_queue!r}, which is not in celery_queues ({known}): name one that is, or add it."
         )
+    problems += [
+        f"celery_queues.{name}.{option} is {entry[option]!r} and pool is {entry['pool']}: {reason}."
+        for name, entry in queues.items()
+        for option, reason in IGNORED.get(entry.get("pool", ""), {}).items()
+        if option in entry
+    ]
     return problems + [
         f"celery_task_routes[{task!r}] leads to {queue!r}, which is not in celery_queues ({known}): add the queue there or change the route."
         for task, queue in routes.items()
@@ -59,11 +82,12 @@ def _arguments(name: str, options: dict[str, Any]) -> list[str]:
         arguments.append("--without-heartbeat")
     if options["task_events"]:  # Flower does not turn them on
         arguments.append("--task-events")
-    if options["pool"] == "prefork":  # the only pool that enforces limits and recycles
-        limits = ("time_limit", "soft_time_limit", "max_tasks_per_child")
-        arguments += [f"--{option.replace('_', '-')}={options[option]}" for option in limits]
-        if options["max_memory_per_child"]:
-            arguments.append(f"--max-memory-per-child={options['max_memory_per_child']}")
+    known = [
+        option for option in LIMITS if option not in IGNORED.get(options["pool"], {}) and options["pool"] != "solo"
+    ]
+    if options["pool"] == "threads":
+        known.append("time_limit")  # for the watch: when each thread is past it, the worker is restarted
+    arguments += [f"--{option.replace('_', '-')}={options[option]}" for option in known if options[option]]
     return arguments
 
 
@@ -71,7 +95,8 @@ def celery_queue_table(queues: dict[str, dict[str, Any]]) -> dict[str, dict[str,
     """Fill in the options that the queues leave out.
 
     :param queues: a table in which `variable_problems` found nothing.
-    :returns: queue name to all options, with `arguments` (the worker's command line options) added.
+    :returns: queue name to all options, with these added: `arguments`, the worker's command line options; `tasks` and
+        `tasks_per_processor`, how many it runs at the same time: one of them is 0.
     """
     table = {}
     for name, entry in queues.items():
@@ -83,8 +108,15 @@ def celery_queue_table(queues: dict[str, dict[str, Any]]) -> dict[str, dict[str,
             "soft_time_limit": max(1, options["time_limit"] * 4 // 5),
             "timeout_stop_sec": options["time_limit"] + STOP_MARGIN,
         }
+        if options["pool"] == "threads" and "timeout_stop_sec" in entry:
+            options["time_limit"] = max(2, entry["timeout_stop_sec"] - STOP_MARGIN)
+            follows["soft_time_limit"] = max(1, options["time_limit"] * 4 // 5)
         options |= {option: value for option, value in follows.items() if options[option] is None}
-        table[name] = options | {"arguments": _arguments(name, options)}
+        auto, _, times = str(options["concurrency"]).partition("*")
+        each = int(times or 1) if auto == "auto" and options["pool"] != "solo" else 0
+        tasks = 0 if each else 1 if options["pool"] == "solo" else options["concurrency"]
+        more = {"arguments": _arguments(name, options), "tasks": tasks, "tasks_per_processor": each}
+        table[name] = options | more
     return table
 
 

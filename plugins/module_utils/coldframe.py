@@ -79,6 +79,7 @@ class Application:
         self.lock_file, self.history_file = self.state / "lock.json", self.state / "history.jsonl"
         self.stamp_file = self.state / "converged"
         self.record_file = self.state / "host.json"
+        self.signers_file = self.state / "allowed_signers"
         self.shared_stamp = self.state / "shared-open"
         self.marks = MARKS / f"coldframe-alerts-{app}"
 
@@ -320,6 +321,13 @@ class Application:
         elif not self.shared_stamp.exists():
             self.open_shared()
             self.shared_stamp.touch()
+
+    # --- signers ---------------------------------------------------------------------------
+
+    @property
+    def signers(self) -> str:
+        """Whose releases this host takes (ssh-keygen(1), ALLOWED SIGNERS); empty if it takes those without a signature."""
+        return self.signers_file.read_text() if self.signers_file.exists() else ""
 
     # --- history and lock ------------------------------------------------------------------
 

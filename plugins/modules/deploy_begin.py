@@ -34,6 +34,18 @@ options:
     description: "What the application takes of this host, which deploys of other applications read. Empty: what was noted stays."
     type: dict
     default: {}
+  signers:
+    description:
+      - The public keys whose releases the host takes from now on. Without O(signing_keys) the host keeps those that it has.
+      - A host that knows signers takes others only if one of those that it knows has signed the new list. The first are taken as they are.
+    type: raw
+    default: []
+  signing_keys:
+    description: The private keys that sign O(signers). The action plugin does so on the controller, and sends none of them.
+    type: list
+    elements: str
+    default: []
+  signatures: {description: "The signatures of O(signers); the action plugin fills them in.", type: list, elements: str, default: []}
   holder: {description: Who deploys; the action plugin fills it in., type: dict, default: {}}
   take_over: {description: The deploy whose lock is stale; the action plugin fills it in., type: str, default: ""}
 author: Coldframe
@@ -44,6 +56,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+who: {description: Who deploys., type: str, returned: always}
+when: {description: "When it began, in seconds since the epoch.", type: int, returned: always}
 deploy: {description: The deploy's own id., type: str, returned: always}
 current: {description: The release that runs now., type: str, returned: always}
 converge: {description: Whether the host's configuration must be converged., type: bool, returned: always}
@@ -57,7 +71,8 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.coldframe import PARTS, Application
+from ansible.module_utils.coldframe import PARTS, Application, replace
+from ansible.module_utils.coldframe_signatures import check_signers
 
 
 def as_wanted(host: Application, release: str, parts: list[str]) -> bool:
@@ -78,6 +93,15 @@ def in_place(release: Path, venv: str) -> bool:
     return not venv or (link.is_symlink() and str(link.readlink()) == venv and (link / ".lock-sha256").exists())
 
 
+def refusal(app: str, host: Application, error: str) -> str:
+    """Say why a host does not take these signers, and what to do."""
+    return (
+        f"The list of signers of this deploy {error}. Nothing was changed. This host takes releases of {app} only from the signers in "
+        f"{host.signers_file}. Deploy with the vault that has their release_signing_key. If that key is lost, remove this file on each "
+        "host as root, and deploy again (docs/security.md, Signatures)."
+    )
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -92,6 +116,9 @@ def main() -> None:
             "venv": {"type": "path", "default": ""},
             "migrations": {"type": "list", "elements": "str", "default": []},
             "record": {"type": "dict", "default": {}},
+            "signers": {"type": "raw", "default": []},
+            "signing_keys": {"type": "list", "elements": "str", "default": [], "no_log": True},
+            "signatures": {"type": "list", "elements": "str", "default": []},
             "holder": {"type": "dict", "default": {}},
             "take_over": {"type": "str", "default": ""},
             **PARTS,
@@ -101,7 +128,13 @@ def main() -> None:
     p = module.params
     host = Application(module, p["app"], p["root"])
     deploy = p["holder"].get("deploy", "")
-    lock = host.lock()
+    lock, when = host.lock(), int(time.time())
+    signers = p["signers"] or ""
+    if p["action"] == "deploy":
+        try:
+            check_signers(host.signers, signers, p["signatures"])
+        except ValueError as error:
+            module.fail_json(msg=refusal(p["app"], host, str(error)))
     if not module.check_mode:
         if p["take_over"] and lock.get("deploy") == p["take_over"]:
             host.finish(p["take_over"], "cut off")
@@ -121,6 +154,8 @@ def main() -> None:
     place = p["release"] != host.current or not in_place(host.root / "releases" / p["release"], p["venv"])
     activate = not as_wanted(host, p["release"], parts)
     if not module.check_mode:
+        if signers and signers != host.signers:
+            replace(host.signers_file, signers)
         if p["record"]:
             host.write_record(p["record"])
         if converge:  # until it came to its end the host is neither as before nor as wanted
@@ -137,6 +172,8 @@ def main() -> None:
     module.exit_json(
         changed=False,
         deploy=deploy,
+        who=p["holder"].get("who", ""),
+        when=when,
         current=host.current,
         converge=converge,
         place=place,

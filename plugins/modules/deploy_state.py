@@ -54,6 +54,8 @@ sandbox_error:
   description: Why a service with a sandbox does not start in this container. Empty if it does, and on a host that is no container.
   type: str
   returned: with C(surroundings)
+signers: {description: "The public keys whose releases the host takes. Empty: it takes those without a signature.", type: list, returned: always}
+when: {description: "When this began, in seconds since the epoch.", type: int, returned: always}
 lock: {description: Who deploys now; empty when nobody does., type: dict, returned: always}
 deploys: {description: "The last deploys, the newest first.", type: list, returned: always}
 """
@@ -62,6 +64,7 @@ import grp
 import os
 import platform
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +80,7 @@ from ansible.module_utils.coldframe_host import (
     synchronized,
 )
 from ansible.module_utils.coldframe_machine import file_systems, meminfo
+from ansible.module_utils.coldframe_signatures import keys_of
 
 
 def limits(folder: Path, *names: str) -> list[int]:
@@ -179,6 +183,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    when = int(time.time())
     host = Application(module, module.params["app"], module.params["root"])
     _, installed, _ = module.run_command(["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\\n"])
     lock = host.lock()
@@ -206,6 +211,8 @@ def main() -> None:
         others=other_applications(host.app),
         record=host.record(),
         foreign=foreign_services(module.run_command),
+        signers=keys_of(host.signers),
+        when=when,
         lock=lock,
         deploys=deploys(host.history(), lock, module.params["history"]),
     )

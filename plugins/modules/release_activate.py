@@ -44,6 +44,8 @@ RETURN = r"""
 started: {description: Instances that were started., type: list, returned: always}
 stopped: {description: Instances that were asked to stop., type: list, returned: always}
 queues: {description: Queues whose workers change., type: list, returned: always}
+when: {description: "When this began, in seconds since the epoch.", type: int, returned: always}
+until: {description: When it ended., type: int, returned: always}
 """
 
 import re
@@ -277,7 +279,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    p = module.params
+    p, when = module.params, int(time.time())
     host = Application(module, p["app"], p["root"])
     parts = host.parts(p["release"], **{name: p[name] for name in PARTS})
     activation = Activation(host, p["release"], parts, back=p["as_before"])
@@ -294,7 +296,7 @@ def main() -> None:
             module.fail_json(msg=f"release is {p['release']!r}, which is not in {host.root}/releases.")
         activation.run()
         host.note(p["deploy"], "activated", release=p["release"], parts=parts)
-    module.exit_json(**result)
+    module.exit_json(**result, when=when, until=int(time.time()))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,12 @@ options:
     description: Folder for the built files.
     type: path
     required: true
+  signing_key:
+    description:
+      - The private key that signs the file, as OpenSSH writes it, without a passphrase. If empty, the file is not signed.
+      - A file that is there already is taken only if this key has signed it, and built again otherwise.
+    type: str
+    default: ""
 author: Coldframe
 """
 
@@ -60,6 +66,8 @@ EXAMPLES = r"""
 RETURN = r"""
 release_id: {description: Twelve hexadecimal digits., type: str, returned: always}
 path: {description: The built file., type: str, returned: always}
+sha256: {description: The digest of the built file., type: str, returned: always}
+signature: {description: "Its signature, as C(ssh-keygen -Y sign) writes it; empty without O(signing_key).", type: str, returned: always}
 left_out: {description: What a person might miss in the release., type: str, returned: always}
 migrations: {description: Files of Django's migrations in the release., type: list, returned: always}
 """
@@ -77,6 +85,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe_files import Choice, refuse_others, shown
+from ansible.module_utils.coldframe_signatures import RELEASE, allowed_signers, public_key, sign, verify
 
 
 def walk(root: Path, exclude: list[str]) -> Iterator[Path]:
@@ -188,6 +197,35 @@ def build(members: dict[str, tuple[int, bytes, str]], release_id: str, path: Pat
     partial.replace(path)
 
 
+def signed(path: Path, key: str) -> str:
+    """Return the signature beside a built file; empty if the key did not sign it as it is now."""
+    file = path.with_suffix(".sig")
+    signature = file.read_text() if path.exists() and file.exists() else ""
+    try:
+        verify(path, signature, allowed_signers([public_key(key)]), RELEASE)
+    except ValueError:
+        return ""
+    return signature
+
+
+def write(members: dict[str, tuple[int, bytes, str]], release_id: str, path: Path, key: str) -> str:
+    """Have the file at its place, and return its signature. Built files are a cache: to build one again changes nothing.
+
+    Raises ValueError when the key cannot be read, and OSError when the file cannot be written.
+    """
+    if key:
+        public_key(key)
+    signature = signed(path, key) if key else ""
+    if signature or (path.exists() and not key):
+        return signature
+    path.parent.mkdir(parents=True, exist_ok=True)
+    build(members, release_id, path)
+    if key:
+        signature = sign(path, key, RELEASE)
+        path.with_suffix(".sig").write_text(signature)
+    return signature
+
+
 def main() -> None:
     """Run the module."""
     tree = {
@@ -204,6 +242,7 @@ def main() -> None:
             "salt": {"type": "dict", "default": {}},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "dest": {"type": "path", "required": True},
+            "signing_key": {"type": "str", "default": "", "no_log": True},
         },
         supports_check_mode=True,
     )
@@ -217,19 +256,23 @@ def main() -> None:
         module.fail_json(msg=str(error))
     release_id = digest(members, {"salt": module.params["salt"], "secrets": module.params["secrets"]})
     path = Path(module.params["dest"]) / f"{release_id}.tar.gz"
-    if not path.exists():  # a cache: rebuilding it changes nothing anywhere
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            build(members, release_id, path)
-        except OSError as error:
-            module.fail_json(
-                msg=f"release_artifact_dir is {module.params['dest']!r}, where releases cannot be kept: {error}"
-            )
+    try:
+        signature = write(members, release_id, path, module.params["signing_key"])
+    except ValueError as error:
+        module.fail_json(msg=f"release_signing_key cannot be used: {error}.")
+    except OSError as error:
+        module.fail_json(
+            msg=f"release_artifact_dir is {module.params['dest']!r}, where releases cannot be kept: {error}"
+        )
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     migrations = sorted(name for name in members if fnmatch.fnmatch(name, "*/migrations/[0-9]*.py"))
     module.exit_json(
         changed=False,
         release_id=release_id,
         path=str(path),
+        sha256=sha256,
+        signature=signature,
         migrations=migrations,
         left_out="\n".join(filter(None, said)),
     )

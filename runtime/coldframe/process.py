@@ -19,6 +19,10 @@ start = starting.of_unit()
 if __name__ == "__main__":
     versions.require()
     start.begin()  # before the imports that take a second of the processor, on a busy host many
+    if "--pool=gevent" in sys.argv:  # as the first of what has sockets and threads; Celery would do so too late
+        from gevent import monkey
+
+        monkey.patch_all()
 
 from celery.__main__ import main
 from celery.app import trace

@@ -21,9 +21,9 @@ from celery.exceptions import CeleryError
 from celery.result import AsyncResult
 
 from coldframe import versions
+from coldframe.release.shapes import INTERNAL
 
 PAUSE = 0.3  # seconds between two looks at a result
-INTERNAL = ("celery.", "coldframe.")  # tasks that are not the application's
 
 
 class Refused(Exception):

@@ -7,11 +7,11 @@ time of the process, or the time in which it used none.
 
 from __future__ import annotations
 
+import _thread
 import os
-import socket
-import threading
 import time
 from collections.abc import Callable
+from socket import AF_UNIX, SOCK_DGRAM, socket
 
 INTERVAL = 5.0  # seconds between two checks, at most
 IDLE = 0.01  # of a processor; a process that only waits and retries uses less
@@ -24,7 +24,7 @@ def notify(message: str) -> None:
         return
     if address.startswith("@"):  # an abstract socket
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+    with socket(AF_UNIX, SOCK_DGRAM) as channel:
         channel.sendto(message.encode(), address)
 
 
@@ -38,24 +38,35 @@ class Start:
         :param progress: called at each check at which the process made progress.
         """
         self.seconds, self.progress = seconds, progress or (lambda: None)
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.watch, name="start", daemon=True)
+        # Held before `begin`; while the start goes on; and while the thread runs. gevent replaces what `threading` has.
+        self.waiting, self.going_on, self.checking = (_thread.allocate_lock() for _ in range(3))
+        self.waiting.acquire()
 
     def begin(self) -> None:
         """Start to check, in a thread."""
-        self.thread.start()
+        self.going_on.acquire()
+        self.checking.acquire()
+        _thread.start_new_thread(self.run, ())
+        self.waiting.release()
 
     def end(self) -> None:
         """Request no more time: the process is ready, or waits for something. May be called again."""
-        self.ended.set()
-        if self.thread.is_alive():
-            self.thread.join()
+        if self.waiting.acquire(blocking=False):
+            self.going_on.release()
+            self.checking.acquire()
+
+    def run(self) -> None:
+        """Check until the end, in a thread."""
+        try:
+            self.watch()
+        finally:
+            self.checking.release()
 
     def watch(self) -> None:
         """Request more time at each check at which CPU time was used, within the limit."""
         looked, used = time.monotonic(), time.process_time()
         limit = used + self.seconds
-        while not self.ended.wait(min(INTERVAL, self.seconds / 4)):
+        while not self.going_on.acquire(timeout=min(INTERVAL, self.seconds / 4)):
             now, so_far = time.monotonic(), time.process_time()
             if so_far - used > IDLE * (now - looked) and so_far < limit:
                 self.progress()

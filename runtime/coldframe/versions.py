@@ -82,7 +82,9 @@ NEEDS = (
     Need("kombu", Range((5, 6), (5, 7)), "redis", Range((5, 0, 8), (6, 5))),
     Need("kombu", Range((5, 7), (5, 8)), "redis", Range((6, 4), (9,))),
 )
-# What the application's processes report with (coldframe.tracing), by what makes them do so. They are needed only then.
+GREEN = "pool: gevent in celery_queues"
+# What the application's processes report with (coldframe.tracing), and what the pool gevent needs, by what makes them do so. They
+# are needed only then.
 REPORTING: dict[str, dict[str, Range]] = {
     "app_secrets.sentry_dsn": {"sentry-sdk": Range((2, 20), (3,))},
     "app_otel_endpoint": {
@@ -91,7 +93,10 @@ REPORTING: dict[str, dict[str, Range]] = {
         "opentelemetry-instrumentation-django": Range((0, 51), (1,)),
         "opentelemetry-instrumentation-celery": Range((0, 51), (1,)),
     },
+    GREEN: {"gevent": Range((24, 10), (27,))},
 }
+# Django's driver of PostgreSQL that lets other green threads run while it waits. psycopg2 does not.
+GREEN_DRIVER = Range((3, 1, 14), (4,))
 # Besides, where an ASGI application is served.
 REPORTING_ASGI = {"app_otel_endpoint": {"opentelemetry-instrumentation-asgi": Range((0, 51), (1,))}}
 # What an older version cannot have. docs/application.md has the same sentences.

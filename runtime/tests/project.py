@@ -47,6 +47,32 @@ def poison(self):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@shared_task(bind=True, max_retries=1, default_retry_delay=0)
+def leave(self):
+    """Ask Python to exit."""
+    note(self, "begins")
+    raise SystemExit(3)
+
+
+@shared_task(bind=True)
+def block(self, seconds):
+    """Take some seconds of the processor."""
+    note(self, "begins")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+@shared_task(bind=True)
+def interrupted(self, seconds):
+    """Take some seconds, but end at the soft limit."""
+    note(self, "begins")
+    try:
+        time.sleep(seconds)
+    except SoftTimeLimitExceeded:
+        note(self, "is interrupted")
+
+
 class Long(Exception):
     """Much to send, and little to log."""
 

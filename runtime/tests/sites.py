@@ -49,7 +49,7 @@ class Site:
         }
         self.own, self.email, self.email_logged, self.celery = [], {}, False, celery
         self.cache_user, self.cache_databases, self.pooled = "cache", 16, False
-        self.redact = []
+        self.redact, self.development = [], {}
         self.tracing = {"name": "shop", "environment": "desk", "sentry": False, "otel_endpoint": ""}
         self.media_url, self.private_url = "/media/", "/protected/"
         self.variables, self.path, self.environment = {}, folder, environment
@@ -70,6 +70,7 @@ class Site:
             "database_pooled": self.pooled,
             "log_redact": self.redact,
             "tracing": self.tracing,
+            "development": self.development,
         }
         file.write_text(json.dumps(values))
         environment = {

@@ -485,3 +485,51 @@ def test_every_part_can_be_left_to_the_application(site):
     printed = own.report()
     left = [printed[number - 1] for number, line in enumerate(printed) if line.startswith("left to the application")]
     assert left == own.own and [line for line in printed if " -> " in line] == ["DEBUG: True -> False"]
+
+
+def test_developers_machine_has_no_tls_sends_no_mail_and_shows_errors(site):
+    """Settings that are for servers work by HTTP, and mail is printed even if a service of the application's would send it."""
+    files = projects.COOKIECUTTER | {
+        "config/settings/dev.py": """
+            from .production import *
+
+            EMAIL_BACKEND = "anymail.backends.mailgun.EmailBackend"
+            SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+            SECURE_HSTS_SECONDS = 600
+            SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Secure-sessionid", "__Host-csrf"
+            SESSION_COOKIE_DOMAIN = ".shop.example.net"
+            LOGGING = {"version": 1, "handlers": {"console": {"class": "logging.StreamHandler"}}}
+        """
+    }
+    own = site(files, "config.settings.dev", "config.celery_app:app")
+    own.variables = {"DJANGO_ADMIN_URL": "admin/"}
+    names = ("DEBUG", "EMAIL_BACKEND", "SECURE_SSL_REDIRECT", "SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE")
+    names += ("SECURE_HSTS_SECONDS", "SESSION_COOKIE_NAME", "CSRF_COOKIE_NAME", "SESSION_COOKIE_DOMAIN", "LOGGING")
+    own.development = {"eager": False}
+    debug, backend, *rest, logging = own.settings(*names)
+    assert (debug, backend) == (True, "django.core.mail.backends.console.EmailBackend")
+    assert rest == [False, False, False, 0, "sessionid", "csrf", None]
+    assert logging["handlers"]["console"]["class"] == "logging.StreamHandler"
+    own.development = {}
+    debug, _, *rest, logging = own.settings(*names)
+    assert debug is False and rest[:3] == [True, True, True] and rest[3:6] == [600, "__Secure-sessionid", "__Host-csrf"]
+    assert logging["handlers"]["console"]["class"] == "coldframe.logs.journal.Handler"
+
+
+@pytest.mark.parametrize(("eager", "asked", "found"), [(True, False, True), (False, True, False), (None, True, True)])
+def test_developers_machine_runs_tasks_where_they_are_sent_if_that_is_asked_for(site, eager, asked, found):
+    """None, for tests, leaves it to the application."""
+    files = projects.ENVIRON | {"notes/dev.py": f"from notes.settings import *\n\nCELERY_TASK_ALWAYS_EAGER = {asked}\n"}
+    own = site(files, "notes.dev", "notes.celery:app")
+    own.variables = {"STRIPE_KEY": "s"}
+    own.development = {"eager": eager}
+    assert own.manage("from notes.celery import app; say(app.conf.task_always_eager)") is found
+
+
+def test_caches_are_counted_from_the_database_that_is_given(site):
+    """Also where the settings read the address."""
+    own = site(projects.ENVIRON, "notes.settings", "notes.celery:app")
+    own.variables = {"STRIPE_KEY": "s"}
+    first = own.settings("CACHES")[0]["default"]["LOCATION"]
+    own.given["CACHE_URL"] = own.given["CACHE_URL"].replace("db=0", "db=16")
+    assert own.settings("CACHES")[0]["default"]["LOCATION"] == first.replace("db=0", "db=16") != first

@@ -273,6 +273,7 @@ DEPLOYMENT = Deployment(
     database_pooled=False,
     log_redact=(),
     tracing={"name": "shop", "environment": "desk", "sentry": False, "otel_endpoint": ""},
+    development={},
 )
 BROKER = "rediss://10.0.0.41:6379/0?credential_provider=coldframe.credentials.Redis"
 

@@ -24,3 +24,8 @@ def test_only_a_worker_without_a_number_is_given_one():
         "--queues=a",
         f"--concurrency={count()}",
     ]
+
+
+def test_multiple_of_the_processors():
+    words = ["worker", "--concurrency=auto*4", "--queues=a"]
+    assert arguments(words) == ["worker", f"--concurrency={4 * count()}", "--queues=a"]

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from types import SimpleNamespace
 
 from coldframe import starting
 
@@ -12,14 +13,14 @@ def asked(monkeypatch, used, seconds=20.0):
     looks, sent = list(used), []
     start = starting.Start(seconds)
 
-    def wait(interval):
-        clock["now"] += interval
+    def wait(timeout):
+        clock["now"] += timeout
         if looks:
             clock["used"] += looks.pop(0)
             return False
         return True
 
-    monkeypatch.setattr(start.ended, "wait", wait)
+    monkeypatch.setattr(start, "going_on", SimpleNamespace(acquire=wait))
     monkeypatch.setattr(starting.time, "monotonic", lambda: clock["now"])
     monkeypatch.setattr(starting.time, "process_time", lambda: clock["used"])
     monkeypatch.setattr(starting, "notify", lambda message: sent.append((clock["now"] - 100, message)))
@@ -54,7 +55,11 @@ def test_systemd_and_who_else_must_know_are_told_until_the_end(monkeypatch, tmp_
             sum(range(10_000))
         assert systemd.recv(100) == b"EXTEND_TIMEOUT_USEC=400000"
         start.end()
-        assert not start.thread.is_alive()
+        start.end()
+        before, until = len(told), time.monotonic() + 0.5
+        while time.monotonic() < until:
+            sum(range(10_000))
+        assert len(told) == before
 
 
 def test_without_systemd_nobody_is_told(monkeypatch):

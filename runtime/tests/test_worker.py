@@ -224,9 +224,8 @@ def test_unknown_task_is_parked_and_one_that_is_known_comes_back(server, start, 
     wait_for(lambda: other.ended() == "NotRegistered", 10, "its sender is told")
 
 
-@pytest.mark.parametrize("pool", ["threads", "solo"])
-def test_other_pools(server, start, send, pool):
-    worker = start(f"--pool={pool}")
+def test_pool_solo(server, start, send):
+    worker = start("--pool=solo")
     tasks = [send("hold", 1) for _ in range(3)]
     wait_for(lambda: worker.noted(tasks[0].id), 10, "one runs")
     server.stop()

@@ -77,9 +77,9 @@ class Scene:
         """Run a playbook."""
         return ansible(*self.command(playbook, **variables), **MITOGEN)
 
-    def deploy(self, source: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Deploy a source, the one of the moment if none is given."""
-        return self.play(DEPLOY, app_source=str(source or self.source), **self.variables)
+    def deploy(self, source: Path | None = None, **variables: Any) -> subprocess.CompletedProcess[str]:
+        """Deploy a source, the one of the moment if none is given, once with further variables."""
+        return self.play(DEPLOY, app_source=str(source or self.source), **self.variables | variables)
 
     def deploy_killed_at(self, task: str) -> None:
         """Begin to deploy, and kill Ansible with all its processes here when it begins the task of that name."""

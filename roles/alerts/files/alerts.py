@@ -316,7 +316,9 @@ def more_letters(state: dict[str, Any], found: Problems) -> None:
         queue, count = key.partition(":")[2], int(found.pop(key))
         before = state["dead"][queue] = min(state["dead"].get(queue, count), count)
         if count > before:
-            found[key] = f"Queue {queue} has {count} dead letters, {count - before} more than before: make queues"
+            found[key] = (
+                f"Dead letters of queue {queue}: {count}, {count - before} more than before. Show them: make queues"
+            )
 
 
 def changes(

@@ -42,8 +42,8 @@ NEUTRAL = {
     "task_default_routing_key": None,
     "task_default_queue_type": "classic",
     "task_queue_max_priority": None,
-    "task_always_eager": False,
 }
+EAGER = "task_always_eager"
 # With results in the deployment's Redis, whose address has the rest.
 RESULTS: dict[str, Any] = {"redis_username": None, "redis_password": None, "result_backend_transport_options": {}}
 REDIS = ("redis", "rediss", "redis+socket", "rediss+socket", "socket", "unix", "sentinel")
@@ -166,8 +166,10 @@ def values(conf: Any, deployment: Deployment) -> Iterator[tuple[str, Any]]:
     """
     given = settings_check.given()
     if "celery" not in deployment.own:
-        for key, value in {**NEUTRAL, **given}.items():
-            if key != settings_check.OWN and not (key in settings_check.SERIALIZERS and is_safe(conf, key)):
+        eager = deployment.development.get("eager", False)
+        for key, value in {**NEUTRAL, **given, EAGER: eager}.items():
+            own = (key in settings_check.SERIALIZERS and is_safe(conf, key)) or (key == EAGER and value is None)
+            if key != settings_check.OWN and not own:
                 yield key, value
     if "results" not in deployment.own:
         yield from results(conf, deployment, given)

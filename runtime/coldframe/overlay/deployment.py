@@ -44,6 +44,9 @@ class Deployment:
     tracing: dict[str, Any]
     """Where reports go: `sentry`, true if `app_secrets` has `sentry_dsn`; `otel_endpoint` (`app_otel_endpoint`), which may be
     empty. And what they name: `name` (`app_name`) and `environment`, the inventory's name."""
+    development: dict[str, Any]
+    """Empty in a release. On a developer's machine (`make dev`): `eager`, whether tasks run where they are sent; None leaves that
+    to the application."""
 
     @classmethod
     def read(cls) -> Deployment:
@@ -63,6 +66,7 @@ class Deployment:
             database_pooled=values["database_pooled"],
             log_redact=tuple(values["log_redact"]),
             tracing=values["tracing"],
+            development=values["development"],
         )
 
     def secret(self, name: str) -> str:
@@ -122,5 +126,5 @@ class Deployment:
         """
         address = self.environment["CACHE_URL"]
         if address.startswith("unix:"):
-            return re.sub(r"(?<=[?&]db=)\d+", str(index), address)
+            return re.sub(r"(?<=[?&]db=)\d+", lambda place: str(int(place[0]) + index), address)
         return re.sub(r"(://[^/]*)/(\d+)", lambda place: f"{place[1]}/{int(place[2]) + index}", address, count=1)

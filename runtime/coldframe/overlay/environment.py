@@ -42,7 +42,8 @@ def values(deployment: Deployment) -> Iterator[tuple[str, str, str | None]]:
         for name, value in (
             ("ALLOWED_HOSTS", given["ALLOWED_HOSTS"]),
             ("CSRF_TRUSTED_ORIGINS", given["CSRF_TRUSTED_ORIGINS"]),
-            ("DEBUG", "0"),  # which int(), bool() of a parser and comparisons with "True" and "1" read as off
+            # "0" is read as off by int(), by bool() of a parser and by comparisons with "True" and "1".
+            ("DEBUG", "1" if deployment.development else "0"),
         ):
             yield prefix + name, value, value
 

@@ -23,8 +23,10 @@ DEFAULT = {
 def lay(settings: Settings, deployment: Deployment) -> None:
     """Lay the deployment's logging over none, and its handler over those of the application that write to the console.
 
-    Levels, formats, filters and other handlers stay.
+    Levels, formats, filters and other handlers stay. A developer's machine shows the application's logs as they are.
     """
+    if deployment.development:
+        return
     if settings.get("LOGGING_CONFIG") not in ("logging.config.dictConfig", logging.config.dictConfig):
         journal.adopt(journal.all_loggers())
         settings.keep("logging", "LOGGING_CONFIG", repr(settings.get("LOGGING_CONFIG")), "it configures logging itself")

@@ -1,4 +1,7 @@
-"""Lays over the server for e-mail, where `app_email` names one. On a sandbox host without one, mail goes to the journal."""
+"""Lays over the server for e-mail, where `app_email` names one. On a sandbox host without one, mail goes to the journal.
+
+On a developer's machine it is printed, whatever sends it on the servers.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,9 @@ def lay(settings: Settings, deployment: Deployment) -> None:
     On a sandbox host without a server, Django's SMTP backend is replaced; others stay.
     """
     given = deployment.email
+    if deployment.development:
+        settings.lay("email", "EMAIL_BACKEND", CONSOLE, "a developer's machine sends no mail")
+        return
     if not given and deployment.email_logged and settings.get("EMAIL_BACKEND") == BACKEND:
         settings.lay("email", "EMAIL_BACKEND", CONSOLE, "a sandbox host sends no mail, and the journal has it")
         return

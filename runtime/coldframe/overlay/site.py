@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from coldframe.overlay.deployment import Deployment
@@ -51,19 +52,32 @@ def lay_hosts(settings: Settings, deployment: Deployment) -> None:
 
 
 def lay_debug(settings: Settings, deployment: Deployment) -> None:
-    """Switch debugging off."""
-    settings.lay("debug", "DEBUG", False)
+    """Switch debugging off; on a developer's machine, on."""
+    settings.lay("debug", "DEBUG", bool(deployment.development))
 
 
 def lay_security(settings: Settings, deployment: Deployment) -> None:
-    """Trust the edge's header of TLS, and send cookies by TLS only."""
-    settings.lay("security", "SECURE_PROXY_SSL_HEADER", PROXY)
+    """Trust the edge's header of TLS, and send cookies by TLS only. A developer's machine has no TLS: there nothing asks for it."""
+    tls = not deployment.development
+    if tls:
+        settings.lay("security", "SECURE_PROXY_SSL_HEADER", PROXY)
+    else:
+        settings.lay("security", "SECURE_HSTS_SECONDS", 0)
+        lay_cookie_names(settings)
     for name in ("SECURE_SSL_REDIRECT", "SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE"):
-        settings.lay("security", name, True)
+        settings.lay("security", name, tls)
     for name in ("SESSION_COOKIE_DOMAIN", "CSRF_COOKIE_DOMAIN"):
         domain = str(settings.get(name) or "").lstrip(".").lower()
         if domain and not all(host == domain or host.endswith(f".{domain}") for host in deployment.hosts):
             settings.lay("security", name, None, f"browsers would reject the cookie at {', '.join(deployment.hosts)}")
+    if not tls:
+        return
     silenced = list(settings.get("SILENCED_SYSTEM_CHECKS") or [])
     missing = [check for check, name in HSTS.items() if check not in silenced and not settings.get(name)]
     settings.lay("security", "SILENCED_SYSTEM_CHECKS", silenced + missing, "nginx_hsts_seconds decides")
+
+
+def lay_cookie_names(settings: Settings) -> None:
+    """Take the prefixes from the names of cookies for which browsers ask for TLS."""
+    for name in ("SESSION_COOKIE_NAME", "CSRF_COOKIE_NAME"):
+        settings.lay("security", name, re.sub("^__(Secure|Host)-", "", str(settings.get(name))))

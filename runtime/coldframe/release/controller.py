@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from coldframe import places, settings_check
-from coldframe.release import checks, errors, missing, offline, prepare, variables
+from coldframe.release import checks, errors, missing, offline, prepare, tasks, variables
 
 # Messages about programs and libraries, which are Debian packages on the servers.
 OF_DEBIAN = re.compile(
@@ -37,7 +37,7 @@ def examine(order: dict[str, Any], result: dict[str, Any]) -> None:
     """Execute the order, and record in the result what was found.
 
     :param order: `celery`, `wsgi`, `load_timeout`, `check`, `check_level` and `check_ignore` as for
-        `prepare.prepare`; `writable`, folders that a release's processes may write to; `secrets`, whether the application
+        `prepare.prepare`; `writable`, folders that a release's processes may write to, or None; `secrets`, whether the application
         has secrets of its own, which are placeholders here; `variables`, names of those that have placeholders, if only missing
         ones are of interest.
     :param result: filled step by step.
@@ -60,11 +60,15 @@ def examine(order: dict[str, Any], result: dict[str, Any]) -> None:
 
 
 def report(order: dict[str, Any], result: dict[str, Any]) -> None:
-    """Load the Celery application with its tasks, and say what is laid over the settings."""
+    """Load the Celery application with its tasks, say what is laid over the settings, and list the tasks."""
+    from celery.app.utils import find_app
+
     from coldframe.overlay import report
     from coldframe.overlay.deployment import Deployment
 
     result["settings"] = report.text(report.lines(order["celery"]), Deployment.read().own)
+    if not order.get("variables"):
+        result["tasks"] = tasks.registry(find_app(order["celery"]))
 
 
 def settings(order: dict[str, Any], result: dict[str, Any]) -> None:
@@ -192,6 +196,7 @@ def main() -> None:
         "checked": [],
         "ignored": [],
         "foreign": [],
+        "tasks": {},  # of the Celery application (coldframe.release.tasks.registry)
         "reads": [],  # of the order's `variables`, those that are read where it failed
     }
     environment, folder = dict(os.environ), Path.cwd()

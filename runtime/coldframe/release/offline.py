@@ -30,13 +30,13 @@ class ReadOnlyError(OSError):
     """A file was to be written that no process of a release may write."""
 
 
-def install(writable: list[str]) -> None:
+def install(writable: list[str] | None) -> None:
     """Allow no connection from now on, and no file to be written elsewhere than a release's processes may.
 
-    :param writable: folders that they may write to, besides the one for temporary files.
+    :param writable: folders that they may write to, besides the one for temporary files; None where files are not looked at.
     """
     temporary = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108  # a unit has its own
-    allowed = [Path(folder).resolve() for folder in (*writable, *temporary, "/dev")]
+    allowed = [Path(folder).resolve() for folder in (*(writable or ()), *temporary, "/dev")]
     readable = Path.cwd().resolve()  # may be below the folder for temporary files
 
     def is_allowed(path: Any) -> bool:
@@ -55,7 +55,7 @@ def install(writable: list[str]) -> None:
             ASKED.append(str(arguments[0]))
             raise UnknownHostError(socket.EAI_AGAIN, "no address of the servers is known on the controller")
         writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING
-        if (writes or event == "os.mkdir") and not is_allowed(arguments[0]):
+        if writable is not None and (writes or event == "os.mkdir") and not is_allowed(arguments[0]):
             raise ReadOnlyError(errno.EROFS, os.strerror(errno.EROFS), os.fsdecode(arguments[0]))
 
     sys.addaudithook(hook)

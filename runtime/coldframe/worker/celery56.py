@@ -11,6 +11,7 @@ import heapq
 import logging
 import time
 from contextlib import suppress
+from queue import Empty
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
@@ -50,20 +51,32 @@ class Channel56(kombu55.Channel):
         super()._brpop_start(*arguments, **options)
 
 
-@extends("look")
+@extends("check", "look")
 class MultiChannelPoller56(redis.MultiChannelPoller):
     """Closes a connection on which the reply to a BRPOP is overdue, such as a half-open one."""
 
     def look(self) -> None:
+        """Check the connections, and requeue what other workers have lost."""
+        self.check()
+        self.maybe_restore_messages()
+
+    def check(self) -> None:
         """Raise a connection error for an overdue reply. The event loop treats it as a broken connection."""
         for channel in tuple(self._channels):
             if channel._in_poll and time.monotonic() - channel._brpop_sent_at > OVERDUE:
                 raise Broken("A BRPOP got no answer.")
-        self.maybe_restore_messages()
 
     def on_readable(self, fileno: int) -> Any:
         """Read from a connection, unless it was closed."""
         return super().on_readable(fileno) if fileno in self._fd_to_chan else None
+
+    def get(self, *arguments: Any, **options: Any) -> Any:
+        """Read from the connections without an event loop, as with gevent."""
+        try:
+            return super().get(*arguments, **options)
+        except Empty:  # nothing was there to read
+            self.check()
+            raise
 
     def maybe_restore_messages(self) -> None:
         """Requeue what other workers have lost. Ignores a broken connection, which the next read reports."""

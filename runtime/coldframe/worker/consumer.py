@@ -51,6 +51,15 @@ class Consumer(celery56.Consumer):
 
         return on_task_received
 
+    def call_soon(self, todo: Any, *arguments: Any, **options: Any) -> Any:
+        """Call a function at the next turn of the event loop.
+
+        Without an event loop, as with gevent, Celery 5.6 would acknowledge a task up to 2 s after its end.
+        """
+        if not self.hub and getattr(todo, "__name__", "") in ("ack_log_error", "reject_log_error"):
+            return todo(*arguments, **options)
+        return super().call_soon(todo, *arguments, **options)
+
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Park a task that is not registered in this release."""
         unknown.park(message)
@@ -86,7 +95,8 @@ class Consumer(celery56.Consumer):
                 callback()
                 try:  # running tasks end, or reach their time limits
                     pool.hear(self.controller)
-                    self.hub.fire_timers()
+                    if self.hub:  # gevent has none
+                        self.hub.fire_timers()
                 except Exception:
                     logger.exception("The running tasks are not looked after.")
 

@@ -1,4 +1,4 @@
-"""Enforces time limits in the prefork pool.
+"""Enforces time limits in the prefork pool. What `within` says holds for the pool `gevent` too (coldframe.worker.green).
 
 - A task's hard time limit is at most that of its queue: the stop of the worker and redelivery depend on it. billiard
   accepts any limit that a message asks for.
@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Any
 
 from billiard.pool import ACK, SIG_SOFT_TIMEOUT
-from celery.concurrency import asynpool
+from celery.concurrency import ALIASES, asynpool, solo
 from celery.concurrency.prefork import TaskPool
 from celery.signals import worker_init
 
@@ -28,7 +28,24 @@ from coldframe import seams
 from coldframe.seams import extends
 from coldframe.worker import celery56, pool, results
 
+OWN = {"threads": "coldframe.worker.threads:TaskPool", "gevent": "coldframe.worker.green:TaskPool"}
 LATE = 1.0  # seconds within which the event loop, if it turns, ends a task at its limit
+
+
+def within(
+    hard: float | None, soft: float | None, longest: float | None, soft_longest: float | None
+) -> tuple[float | None, float | None]:
+    """Return the hard and the soft time limit of a task, in seconds; None for no limit.
+
+    :param hard: what the message or the task asks for; None or 0 for nothing. `soft` is the same.
+    :param longest: the queue's. `soft_longest` is what counts where nothing is asked for.
+    """
+    hard, soft = hard or longest, soft or soft_longest
+    if hard and longest and hard > longest:
+        hard = longest
+    if hard and soft and soft >= hard:
+        soft = hard * 4 / 5  # the default of a queue, too (plugins/filter/queues.py)
+    return hard or None, soft or None
 
 
 @extends()
@@ -59,11 +76,8 @@ class AsynPool(celery56.AsynPool):
 
     def apply_async(self, *arguments: Any, **options: Any) -> Any:
         """Pass a task to the pool, with limits that it can enforce."""
-        hard, soft = options.get("timeout") or self.timeout, options.get("soft_timeout") or self.soft_timeout
-        if self.timeout and hard > self.timeout:
-            options["timeout"] = hard = self.timeout  # the queue's
-        if hard and soft and soft >= hard:
-            options["soft_timeout"] = hard * 4 / 5  # the default of a queue, too (plugins/filter/queues.py)
+        asked = options.get("timeout"), options.get("soft_timeout")
+        options["timeout"], options["soft_timeout"] = within(*asked, self.timeout, self.soft_timeout)
         return super().apply_async(*arguments, **options)
 
     def on_job_process_lost(self, job: Any, pid: int, exitcode: int) -> None:
@@ -103,11 +117,16 @@ def take_from_settings(sender: Any, **_: Any) -> None:
 
 
 def install() -> None:
-    """Have Celery's `prefork` use this pool."""
+    """Have Celery's `prefork` use this pool, and `threads` and `gevent` those of `worker/threads.py` and `worker/green.py`."""
     seams.put(TaskPool, "Pool", AsynPool)
+    if missing := set(OWN) - set(ALIASES):
+        raise KeyError(f"Celery has no pool {missing}: coldframe does not work with this version of it.")
+    ALIASES.update(OWN)
 
 
 def require(workers_pool: Any) -> None:
-    """Raise TypeError when a prefork worker does not use this pool."""
+    """Raise TypeError when a worker does not use the pool of this package, unless it has the pool `solo`."""
     if isinstance(workers_pool, TaskPool):
         seams.require(workers_pool._pool, AsynPool)
+    elif not isinstance(workers_pool, solo.TaskPool) and not hasattr(workers_pool, "withdraw"):
+        raise TypeError(f"{workers_pool!r} is no pool of coldframe: an extension point has no effect.")

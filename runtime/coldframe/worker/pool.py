@@ -65,19 +65,30 @@ def take_back(worker: Any) -> list[Any]:
         bucket.clear_pending()
     given = given_to_pool(worker)
     put_off = {}
-    for _, _, entry in list(consumer.timer.queue):
+    for item in list(consumer.timer.queue):
+        entry = item[2] if isinstance(item, tuple) else item.entry  # gevent has a green thread for each
         if entry.fun in (consumer.apply_eta_task, consumer._limit_post_eta) and not entry.canceled:
             put_off[entry.args[0].id] = entry.args[0]  # Celery 5.6 keeps these nowhere else
-            consumer.timer.cancel(entry)
+            consumer.timer.cancel(entry if isinstance(item, tuple) else item)
     requests = {id_: r for id_, r in state.requests.items() if r not in state.active_requests and id_ not in given}
     return list((put_off | requests).values())
 
 
 def given_to_pool(worker: Any) -> set[str]:
-    """Return the ids of the tasks that the pool has. A pool of threads does not know which of them run."""
+    """Return the ids of the tasks that the pool keeps. Threads, also green ones, give back what has not begun."""
     if hasattr(worker.pool._pool, "_cache"):
         return {job.correlation_id for job in jobs(worker)}
-    return {request.id for request in tuple(state.requests.values()) if request._apply_result is not None}
+    given = [request for request in tuple(state.requests.values()) if request._apply_result is not None]
+    if in_this_process(worker):
+        for request in given:
+            if worker.pool.withdraw(request.id):
+                request._apply_result = None
+    return {request.id for request in given if request._apply_result is not None}
+
+
+def in_this_process(worker: Any) -> bool:
+    """Whether tasks run side by side in this process, in threads or green threads."""
+    return hasattr(worker.pool, "withdraw")
 
 
 def begun(worker: Any, seconds: float) -> set[str]:

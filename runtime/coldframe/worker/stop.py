@@ -7,6 +7,8 @@ countdown. A task that was written to a child process which has not accepted it 
 So the worker first requeues what has not started, then waits until its child processes have accepted their tasks, and
 only then shuts down. It also waits for the rest of a long result that has been read in part. Celery 5.4 and 5.5 would take that
 rest for the beginning of another one when they shut down, and wait for it indefinitely.
+
+Tasks that run in this process, in threads or green threads, are waited for while the event loop turns: it acknowledges them.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class Rest:
     def __init__(self, worker: Any) -> None:
         """Remember the worker."""
         self.worker, self.until, self.shut_down = worker, 0.0, state.maybe_shutdown
+        self.idle = 0  # turns of the loop since the last task has ended, while the worker stops
         self.turned = time.monotonic()
 
     def __call__(self) -> None:
@@ -57,5 +60,8 @@ class Rest:
                 request.reject(requeue=True)
             if waiting:
                 return False  # the event loop requeues them at its next turn; Celery 5.6 would when the last task has ended
+        if pool.in_this_process(self.worker) and self.worker.consumer.connection:
+            self.idle = 0 if self.worker.pool.busy() else self.idle + 1
+            return self.idle > 1  # the last task was acknowledged at the turn between
         quiet = all(job._accepted for job in pool.jobs(self.worker)) and not pool.reading(self.worker)
         return quiet or time.monotonic() > self.until

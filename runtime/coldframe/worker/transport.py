@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +17,7 @@ from coldframe.worker import celery56
 from coldframe.worker.held import held
 from coldframe.worker.message import is_message
 
+FULL = 0.05  # seconds until a worker without an event loop looks whether it has room again
 SHOWN = 500  # characters of a discarded message in the log
 logger = logging.getLogger(__name__)
 
@@ -42,9 +44,23 @@ class QoS(celery56.QoS):
         virtual.QoS.ack(self, delivery_tag)
 
 
-@extends()
+@extends("looked")
 class Poller(celery56.MultiChannelPoller):
     """Reads from the channels of a connection."""
+
+    looked = 0.0  # when it was last seen what is owed and what other workers have lost
+
+    def get(self, callback: Any, timeout: float | None = None) -> Any:
+        """Read without an event loop, as with gevent.
+
+        kombu 5.7 would hardly ever look for what other workers have lost, and a worker that is full would sleep for a second
+        and more when it has room again.
+        """
+        if (now := time.monotonic()) > self.looked + celery56.LOOK:
+            self.looked = now
+            self.maybe_restore_messages()
+        full = any(channel.active_queues and not channel.qos.can_consume() for channel in self._channels)
+        return super().get(callback, FULL if full else timeout)
 
     def maybe_restore_messages(self) -> None:
         """Send the broker what is owed, and requeue what other workers have lost. The event loop calls this periodically."""

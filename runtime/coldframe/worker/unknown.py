@@ -68,11 +68,15 @@ class Unknown(StartStopStep):
 
     def stop(self, consumer: Any) -> None:
         """Stop that: the connection is lost, or the worker stops."""
-        if self.timer:
-            self.timer.cancel()
+        if timer := self.timer:
+            self.timer = None
+            timer.cancel()
+            getattr(timer, "entry", timer).cancel()  # with gevent it is a green thread, which repeats the entry
 
     def look(self, consumer: Any) -> None:
         """Return tasks that this worker knows to each queue, and give up those that have been unknown for too long."""
+        if not self.timer:
+            return
         channel = consumer.task_consumer.channel
         try:
             with channel.conn_or_acquire() as client:

@@ -1,0 +1,112 @@
+"""A deploy that would leave messages without their task is refused and shown in a dry run; a rollback goes on, and nothing is lost."""
+
+import shutil
+
+import pytest
+from support.hosts import wait_for
+from support.playbooks import ROOT, deploy, output, play
+from support.units import current, running, wanted
+
+pytestmark = [pytest.mark.deploys, pytest.mark.one_host, pytest.mark.changes, pytest.mark.example]
+
+TASK = """
+
+@shared_task(name="orders.tasks.{name}", ignore_result=False)
+def {name}({parameters}):
+    return "done"
+"""
+
+
+@pytest.fixture
+def variant(tmp_path):
+    """Make variants of the application with a further task."""
+
+    def make(folder, name="", parameters=""):
+        shutil.copytree(ROOT / "app_stub", tmp_path / folder)
+        if name:
+            with (tmp_path / folder / "orders/tasks.py").open("a") as file:
+                file.write(TASK.format(name=name, parameters=parameters))
+        return str(tmp_path / folder)
+
+    return make
+
+
+@pytest.fixture
+def restored(host, deployment, inventory):
+    """The release that runs; it runs again after the test."""
+    before = current(host, deployment.app_name)
+    yield before
+    result = deploy(inventory)
+    assert result.returncode == 0 and current(host, deployment.app_name) == before, result.stdout
+
+
+def test_task_that_waits_keeps_a_release_without_it_away(host, deployment, inventory, variant, manage, restored):
+    app = deployment.app_name
+    with_task = variant("with", "letter", "to")
+    assert deploy(inventory, app_source=with_task).returncode == 0
+    old = current(host, app)
+    # An ETA within what the queue allows: a worker holds it.
+    sent = manage(
+        "from celery import current_app as app; print(app.send_task('orders.tasks.letter', [1], countdown=240).id)"
+    )
+    without = variant("without", "post", "to")
+    for dry in (["--check"], []):
+        result = deploy(inventory, *dry, app_source=without)
+        said = output(result)
+        assert result.returncode != 0, said
+        assert "The new release could not execute what waits for 1 task: " in said
+        assert "orders.tasks.letter is not in the new release, and waits: 1 with a worker of default." in said
+        assert "make deploy ALLOW_TASKS='orders.tasks.letter'" in said
+        assert current(host, app) == old and running(host, app) == wanted(deployment, old)
+
+    changed = deploy(inventory, app_source=variant("changed", "letter", "to, subject"))
+    assert changed.returncode != 0 and "missing a required argument: 'subject'" in output(changed)
+    wrong = deploy(inventory, app_source=without, release_allow_tasks=["orders.tasks.letter", "orders.tasks.echo"])
+    assert wrong.returncode != 0 and "release_allow_tasks has orders.tasks.echo, and nothing is wrong" in output(wrong)
+    assert current(host, app) == old
+
+    result = deploy(inventory, app_source=without, release_allow_tasks=["orders.tasks.letter"])
+    assert result.returncode == 0 and "Allowed: orders.tasks.letter is not in the new release" in output(result)
+    # The rollback has it again: nothing was lost.
+    back = play(inventory, "rollback", "-e", f"release_rollback_to={old}")
+    assert back.returncode == 0 and current(host, app) == old, back.stdout
+    done = f"from celery.result import AsyncResult; print(AsyncResult({sent!r}).status)"
+    wait_for(lambda: manage(done) == "SUCCESS", 300, "the task is done by the release that has it")
+
+
+def test_rollback_tells_what_the_older_release_lacks_and_goes_on(
+    host, deployment, inventory, variant, manage, restored
+):
+    app = deployment.app_name
+    assert deploy(inventory, app_source=variant("newer", "letter", "to")).returncode == 0
+    sent = manage(
+        "from celery import current_app as app; print(app.send_task('orders.tasks.letter', [1], countdown=60).id)"
+    )
+    newer = current(host, app)
+    back = play(inventory, "rollback", "-e", f"release_rollback_to={restored}")
+    said = output(back)
+    assert back.returncode == 0 and current(host, app) == restored, said
+    assert f"Release {restored} cannot execute what waits for 1 task. The rollback goes on" in said
+    assert f"orders.tasks.letter is not in release {restored}, and waits: 1 with a worker of default." in said
+    forward = play(inventory, "rollback", "-e", f"release_rollback_to={newer}")
+    assert forward.returncode == 0, forward.stdout
+    done = f"from celery.result import AsyncResult; print(AsyncResult({sent!r}).status)"
+    wait_for(lambda: manage(done) == "SUCCESS", 120, "the task is done by the release that has it")
+
+
+def test_schedule_says_what_beat_will_send_and_what_points_at_nothing(inventory, manage):
+    manage(
+        "from django_celery_beat.models import IntervalSchedule, PeriodicTask; "
+        "every, _ = IntervalSchedule.objects.get_or_create(every=6, period='hours'); "
+        "PeriodicTask.objects.update_or_create(name='to nothing', defaults={'task': 'orders.tasks.nothing', 'interval': every})"
+    )
+    try:
+        result = play(inventory, "schedule")
+        said = output(result)
+        assert result.returncode == 0 and "changed=0 " in said, said
+        assert "orders.tasks.heartbeat to bulk: " in said and " at the same time" in said
+        assert "to nothing: the release has no task orders.tasks.nothing." in said
+    finally:
+        manage(
+            "from django_celery_beat.models import PeriodicTask; PeriodicTask.objects.filter(name='to nothing').delete()"
+        )

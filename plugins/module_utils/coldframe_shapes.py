@@ -1,0 +1,1 @@
+../../runtime/coldframe/release/shapes.py

@@ -1,0 +1,262 @@
+#!/usr/bin/python
+"""Ansible module: the report of a deploy on the controller, signed."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_report
+short_description: Writes and signs the report of a deploy, or checks the signatures of those that hosts kept
+description:
+  - With O(report), writes it as JSON and as a page of HTML into O(folder), and the software bill of materials (SBOM) of the release and
+    its hosts as CycloneDX has it, each with its signature beside it.
+  - With O(found), checks what hosts kept, and stores a right copy in O(folder).
+options:
+  folder: {description: The folder for reports on the controller., type: path, required: true}
+  template: {description: The template of the page., type: path}
+  report: {description: "The document, from the filter P(deploy_report#filter).", type: dict}
+  packages: {description: "What is installed, host to what M(deploy_end) returned as C(packages).", type: dict, default: {}}
+  found: {description: "What M(deploy_report) read, host to its result.", type: dict}
+  signing_keys: {description: "The private keys of the inventory. The first signs; if it is empty, nothing is signed.", type: list, elements: str, default: []}
+  signers: {description: Public keys of others., type: list, elements: str, default: []}
+author: Coldframe
+"""
+
+EXAMPLES = r"""
+- release_report: {folder: .reports/shop-production, template: playbooks/templates/report.html.j2, report: "{{ report }}"}
+"""
+
+RETURN = r"""
+path: {description: The page., type: str, returned: always}
+files: {description: The files that hosts keep., type: list, returned: with C(report)}
+signer: {description: The fingerprint of the key that signed; empty if nothing is signed., type: str, returned: with C(report)}
+lines: {description: "What the report says, in short.", type: list, returned: with C(found)}
+problems: {description: What is wrong with the copies of the hosts., type: list, returned: with C(found)}
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.coldframe_signatures import (
+    REPORT,
+    allowed_signers,
+    fingerprint,
+    public_key,
+    sign,
+    signer,
+    verify,
+)
+from cyclonedx.model import Property
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.output.json import JsonV1Dot6
+from jinja2 import Environment, StrictUndefined
+from packageurl import PackageURL
+
+KINDS = {"json": "the report", "html": "its page", "cdx.json": "its list of packages"}
+
+
+def name_of(report: dict[str, Any]) -> str:
+    """Name the files of a report; later ones sort behind earlier ones."""
+    return f"{report['when'].replace('-', '').replace(':', '')}-{report['action']}-{report['release'] or 'none'}"
+
+
+def page(report: dict[str, Any], template: str) -> str:
+    """Render the page. What is in the report is text there, whatever characters it has."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(report=report)
+
+
+def locked(text: str) -> dict[tuple[str, str], list[str]]:
+    """Map each package and version of a lock file to the digests that it may have."""
+    found = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        if pinned := re.match(r"([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?\s*==\s*([^\s;]+)", line):
+            found[(canonical(pinned[1]), pinned[2])] = re.findall(r"--hash=(\S+)", line)
+    return found
+
+
+def canonical(name: str) -> str:
+    """Write the name of a package of Python as indexes do."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def bill(report: dict[str, Any], packages: dict[str, dict[str, Any]]) -> str:
+    """Return the software bill of materials: what the environments of the hosts have, with the digests of the lock file."""
+    hosts: dict[tuple[str, ...], list[str]] = {}
+    digests: dict[tuple[str, str], list[str]] = {}
+    for host, each in packages.items():
+        digests |= locked(each.get("lock", ""))
+        for name, version in each.get("python", {}).items():
+            hosts.setdefault(("pypi", canonical(name), version), []).append(host)
+        for name, version in each.get("debian", {}).items():
+            hosts.setdefault(("deb", name, version, f"debian-{each.get('debian_version', '')}"), []).append(host)
+    bom = Bom()
+    bom.metadata.component = Component(
+        name=report["application"], version=report["release"], type=ComponentType.APPLICATION, bom_ref="release"
+    )
+    for (kind, name, version, *distribution), where in sorted(hosts.items()):
+        purl = (
+            PackageURL("deb", "debian", name, version, {"distro": distribution[0]})
+            if distribution
+            else PackageURL(kind, name=name, version=version)
+        )
+        properties = [Property(name="coldframe:hosts", value=" ".join(where))]
+        if not distribution:
+            allowed = digests.get((name, version))
+            properties += [Property(name="coldframe:locked", value="no" if allowed is None else "yes")]
+            properties += [Property(name="coldframe:lock-hash", value=digest) for digest in allowed or []]
+        bom.components.add(
+            Component(
+                name=name,
+                version=version,
+                type=ComponentType.LIBRARY,
+                purl=purl,
+                bom_ref=purl.to_string(),
+                properties=properties,
+            )
+        )
+    bom.register_dependency(bom.metadata.component, bom.components)
+    return JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
+
+
+def write(
+    report: dict[str, Any], template: str, folder: Path, key: str, packages: dict[str, dict[str, Any]] | None = None
+) -> list[Path]:
+    """Write the files of a report, and return their paths.
+
+    Raises ValueError when the key cannot be read, and OSError when a file cannot be written.
+    """
+    texts = {
+        "json": json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False) + "\n",
+        "html": page(report, template),
+        "cdx.json": bill(report, packages or {}),
+    }
+    signatures = {kind: sign(text.encode(), key, REPORT) for kind, text in texts.items()} if key else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for kind in KINDS:
+        file = folder / f"{name_of(report)}.{kind}"
+        file.write_text(texts[kind])
+        written.append(file)
+        if key:
+            written.append(file.with_name(f"{file.name}.sig"))
+            written[-1].write_text(signatures[kind])
+    return written
+
+
+def checked(files: dict[str, str], name: str, signers: str) -> tuple[str, bool]:
+    """Say whether the signatures of a copy are right, and whether it may be believed to be as it was written."""
+    signatures = {kind: files.get(f"{name}.{kind}.sig", "") for kind in KINDS}
+    if not any(signatures.values()):
+        return "not signed", True
+    said = ""
+    for kind, what in KINDS.items():
+        text = files.get(f"{name}.{kind}", "").encode()
+        try:
+            by = signer(text, signatures[kind], REPORT)
+        except ValueError as error:
+            return f"signature WRONG: {what} {error}", False
+        try:
+            verify(text, signatures[kind], signers, REPORT)
+        except ValueError:
+            said = f"signature right, by {by}, a key that neither release_signing_key nor release_signers has"
+        said = said or f"signature right, by {by}"
+    return said, True
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """Say in short what a report says."""
+    migrations = report["migrations"]["applied"]
+    lines = [
+        f"{report['action'].capitalize()} of {report['application']}, release {report['release'] or 'none'}",
+        f"  {report['when']} by {report['who'] or 'an unknown user'}, source {report['source'] or 'unknown'}",
+        f"  file sha256 {report['sha256'] or 'unknown'}, lock file sha256 {report['lock_sha256'] or 'unknown'}",
+        f"  migrations applied: {', '.join(migrations) or 'none'}",
+    ]
+    for name, host in report["hosts"].items():
+        changed = [what.replace("_", " ") for what, true in host["changed"].items() if true]
+        seconds = ", ".join(f"{phase} {number}" for phase, number in host["seconds"].items())
+        lines.append(
+            f"  {name}: changed {', '.join(changed) or 'nothing'}; started {len(host['started'])} units, stopped {len(host['stopped'])}"
+        )
+        lines.append(
+            f"    smoke test: {host['smoke']['requests']} requests, {host['smoke']['failed']} failed; seconds: {seconds or 'unknown'}"
+        )
+    return lines
+
+
+def show(found: dict[str, dict[str, Any]], signers: str, folder: Path) -> dict[str, Any]:
+    """Check the newest report that hosts have, and say what it says.
+
+    Raises OSError when the copy cannot be stored.
+    """
+    name = max((host.get("name") or "" for host in found.values()), default="")
+    lines: list[str] = []
+    states, problems = [], []
+    path = ""
+    for host, each in found.items():
+        if each.get("name") != name:
+            states.append(f"  copy on {host}: there is none")
+            continue
+        said, right = checked(each["files"], name, signers)
+        states.append(f"  copy on {host}: {said}")
+        try:
+            report = json.loads(each["files"].get(f"{name}.json", ""))
+            read = summary(report)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            said, right, read = (
+                "the report cannot be read: it was changed, or is of another version of Coldframe",
+                False,
+                [],
+            )
+            states[-1] = f"  copy on {host}: {said}"
+        if not right:
+            problems.append(f"{host}: {said} ({name}). Compare it with the copies of other hosts and in {folder}.")
+        elif not path:
+            lines, path = read, str(folder / f"{name}.html")
+            folder.mkdir(parents=True, exist_ok=True)
+            for file, text in each["files"].items():
+                (folder / Path(file).name).write_text(text)
+    page = [f"  page {path}"] if path else []
+    return {"lines": lines + states + page, "problems": problems, "path": path}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "folder": {"type": "path", "required": True},
+            "template": {"type": "path"},
+            "report": {"type": "dict"},
+            "packages": {"type": "dict", "default": {}},
+            "found": {"type": "dict"},
+            "signing_keys": {"type": "list", "elements": "str", "default": [], "no_log": True},
+            "signers": {"type": "list", "elements": "str", "default": []},
+        },
+        required_one_of=[["report", "found"]],
+        mutually_exclusive=[["report", "found"]],
+        required_by={"report": ["template"]},
+        supports_check_mode=True,
+    )
+    p = module.params
+    keys, folder = [key for key in p["signing_keys"] if key], Path(p["folder"])
+    try:
+        if p["report"] is None:
+            own = [public_key(key) for key in keys]
+            module.exit_json(changed=False, **show(p["found"], allowed_signers([*own, *p["signers"]]), folder))
+        key = keys[0] if keys else ""
+        files = write(p["report"], Path(p["template"]).read_text(), folder, key, p["packages"])
+        by = fingerprint(public_key(key)) if key else ""
+    except ValueError as error:
+        module.fail_json(msg=f"release_signing_key cannot be used: {error}.")
+    except OSError as error:
+        module.fail_json(msg=f"The report cannot be kept in {folder}: {error}")
+    page_path = next(str(file) for file in files if file.suffix == ".html")
+    module.exit_json(changed=False, path=page_path, files=[str(file) for file in files], signer=by)
+
+
+if __name__ == "__main__":
+    main()
