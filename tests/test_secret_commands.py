@@ -46,6 +46,9 @@ def value(name):
             return choices[-1]
         case _ if name.endswith("_url"):
             return f"https://hooks.example.net/{name}"
+        case _ if "_signing_key" in name:
+            frame = "-----{} OPENSSH PRIVATE KEY-----"
+            return "\n".join((frame.format("BEGIN"), f"{name}:a{{{{b}}}}#{{%", frame.format("END")))
         case _:
             return f"{name}:a{{{{b}}}}#{{%"
 
