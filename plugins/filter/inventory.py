@@ -143,6 +143,7 @@ def _validator() -> Any:
 
     formats = FormatChecker(())
     formats.checks("printable")(lambda value: not isinstance(value, str) or value.isprintable())
+    formats.checks("lines")(lambda value: not isinstance(value, str) or all(line.isprintable() for line in value.split("\n")))
     formats.checks("command")(lambda value: not isinstance(value, str) or not command_problem(value))
     # In draft 4, as in YAML, 1.0 is no whole number.
     kind = extend(Draft202012Validator, type_checker=Draft4Validator.TYPE_CHECKER)
@@ -207,7 +208,8 @@ def _demand(error: Any) -> str:
     if error.validator == "format" and schema["format"] == "command":
         return command_problem(value).format(valid=words(schema))
     if error.validator == "format":
-        return "must not contain a character that cannot be printed, such as the end of a line"
+        ends = "other than" if schema["format"] == "lines" else "such as"
+        return f"must not contain a character that cannot be printed, {ends} the end of a line"
     if error.validator == "maxLength":
         return f"must not be longer than {error.validator_value} characters"
     valid = words(schema)
