@@ -258,6 +258,7 @@ lint-secrets: .venv/.ready ## Step of lint: detect-secrets on tracked files
 		{ echo "A tracked file has a secret: remove it. Mark a false positive with '# pragma: allowlist secret'." >&2; exit 1; }
 
 test-unit: .venv/.ready ## Run unit tests and house rules, without a host
+	@! command -v dpkg-query >/dev/null || bin/install-packages --only redis-tools postgresql
 	@pytest -q tests
 
 test-runtime: .venv/.ready ## Run the tests of the runtime, with the newest versions of Celery and kombu
