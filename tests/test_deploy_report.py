@@ -199,6 +199,17 @@ def test_page_is_self_contained_and_shows_markup_as_text():
         assert shown in page.text, shown
 
 
+def test_long_lists_are_counted_and_folded():
+    document = deploy_report({"app1": host()}, FACTS, {})
+    for number, short in ((10, True), (11, False)):
+        document["migrations"]["applied"] = [f"blog.{each:04}_x" for each in range(number)]
+        page = Page()
+        page.feed(reports.page(document, TEMPLATE))
+        assert "blog.0009_x" in page.text and ("details" not in page.tags) == short
+        line = next(line for line in reports.summary(document) if "migrations" in line)
+        assert line.endswith("blog.0008_x, blog.0009_x" if short else "applied: 11, which the page lists")
+
+
 @pytest.fixture
 def copies(tmp_path, key):
     """What two hosts keep of a report that was signed."""

@@ -118,7 +118,9 @@ def test_the_deployment_wins_over_the_code(tmp_path):
 
 def test_no_queue_is_named_in_the_code():
     # development.py stands in for the contract where there is none.
-    code = [file.read_text() for file in APP_STUB.glob("[so]*/*.py") if file.name != "development.py"]
+    code = [
+        file.read_text() for file in APP_STUB.glob("[so]*/*.py") if file.name != "development.py"
+    ]
     assert code
     assert not any(f'"{queue}"' in text for queue in ("critical", "bulk") for text in code)
 

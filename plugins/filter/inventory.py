@@ -143,7 +143,9 @@ def _validator() -> Any:
 
     formats = FormatChecker(())
     formats.checks("printable")(lambda value: not isinstance(value, str) or value.isprintable())
-    formats.checks("lines")(lambda value: not isinstance(value, str) or all(line.isprintable() for line in value.split("\n")))
+    formats.checks("lines")(
+        lambda value: not isinstance(value, str) or all(line.isprintable() for line in value.split("\n"))
+    )
     formats.checks("command")(lambda value: not isinstance(value, str) or not command_problem(value))
     # In draft 4, as in YAML, 1.0 is no whole number.
     kind = extend(Draft202012Validator, type_checker=Draft4Validator.TYPE_CHECKER)

@@ -168,13 +168,14 @@ def checked(files: dict[str, str], name: str, signers: str) -> tuple[str, bool]:
 
 
 def summary(report: dict[str, Any]) -> list[str]:
-    """Say in short what a report says."""
+    """Say in short what a report says. More than ten migrations are counted; the page lists them."""
     migrations = report["migrations"]["applied"]
+    applied = ", ".join(migrations) if len(migrations) <= 10 else f"{len(migrations)}, which the page lists"
     lines = [
         f"{report['action'].capitalize()} of {report['application']}, release {report['release'] or 'none'}",
         f"  {report['when']} by {report['who'] or 'an unknown user'}, source {report['source'] or 'unknown'}",
         f"  file sha256 {report['sha256'] or 'unknown'}, lock file sha256 {report['lock_sha256'] or 'unknown'}",
-        f"  migrations applied: {', '.join(migrations) or 'none'}",
+        f"  migrations applied: {applied or 'none'}",
     ]
     for name, host in report["hosts"].items():
         changed = [what.replace("_", " ") for what, true in host["changed"].items() if true]
