@@ -154,8 +154,9 @@ def test_an_order_with_an_address_leads_to_its_delivery(client, broker, url):
     assert Intent.objects.filter(task="orders.tasks.tell_result", args=[str(order.pk)]).count() == 1
 
 
-def test_an_order_without_an_address_leads_to_none(client, broker, url):
-    assert post(client, callback_url="").status_code == 201
+@pytest.mark.parametrize("nothing", ["", None])
+def test_an_order_without_an_address_leads_to_none(client, broker, url, nothing):
+    assert post(client, callback_url=nothing).status_code == 201
     order = Order.objects.get()
     tasks.charge_order.apply([str(order.pk)], task_id=str(order.task_id), throw=True)
     assert not Callback.objects.exists()
