@@ -50,8 +50,9 @@ def test_task_that_waits_keeps_a_release_without_it_away(host, deployment, inven
         "from celery import current_app as app; print(app.send_task('orders.tasks.letter', [1], countdown=240).id)"
     )
     without = variant("without", "post", "to")
-    for dry in (["--check"], []):
-        result = deploy(inventory, *dry, app_source=without)
+    # In a dry run the controller tells the tasks of a release that is not on the host; a deploy asks it there.
+    for arguments, on_controller in ((["--check"], True), ([], False)):
+        result = deploy(inventory, *arguments, app_source=without, release_check_on_controller=on_controller)
         said = output(result)
         assert result.returncode != 0, said
         assert "The new release could not execute what waits for 1 task: " in said
