@@ -67,7 +67,7 @@ def test_removed_task_is_refused_with_each_place_where_it_waits_and_with_the_way
     assert "what waits for 1 task:" in problem and "app.mail" not in problem and notes == ""
     assert (
         "app.send is not in the new release, and waits: 12 in the queue default, 2 with a worker of default, "
-        "1 parked for default, 4 stored until they are due for later."
+        "1 parked for default, 4 stored for later until due."
     ) in problem
     assert "keep the old name as an alias" in problem and "make deploy ALLOW_TASKS='app.send'" in problem
     assert judged(release(mail), running, *messages, allowed=["app.send"])[0] == ""

@@ -45,7 +45,7 @@ def test_task_that_waits_keeps_a_release_without_it_away(host, deployment, inven
     with_task = variant("with", "letter", "to")
     assert deploy(inventory, app_source=with_task).returncode == 0
     old = current(host, app)
-    # An ETA within what the queue allows: a worker holds it.
+    # An ETA beyond what the queue allows: Beat sends it when it is due.
     sent = manage(
         "from celery import current_app as app; print(app.send_task('orders.tasks.letter', [1], countdown=240).id)"
     )
@@ -56,7 +56,7 @@ def test_task_that_waits_keeps_a_release_without_it_away(host, deployment, inven
         said = output(result)
         assert result.returncode != 0, said
         assert "The new release could not execute what waits for 1 task: " in said
-        assert "orders.tasks.letter is not in the new release, and waits: 1 with a worker of default." in said
+        assert "orders.tasks.letter is not in the new release, and waits: 1 stored for default until due." in said
         assert "make deploy ALLOW_TASKS='orders.tasks.letter'" in said
         assert current(host, app) == old and running(host, app) == wanted(deployment, old)
 
@@ -80,6 +80,7 @@ def test_rollback_tells_what_the_older_release_lacks_and_goes_on(
 ):
     app = deployment.app_name
     assert deploy(inventory, app_source=variant("newer", "letter", "to")).returncode == 0
+    # An ETA within what the queue allows: a worker holds it.
     sent = manage(
         "from celery import current_app as app; print(app.send_task('orders.tasks.letter', [1], countdown=60).id)"
     )

@@ -187,7 +187,7 @@ class Judge:
     def messages(self, found: Iterable[dict[str, Any]]) -> None:
         """Judge messages."""
         for each in found:
-            where = PLACES.get(each["place"], "stored until they are due for {}").format(each["queue"])
+            where = PLACES.get(each["place"], "stored for {} until due").format(each["queue"])
             self.call(each, where, each["count"])
             for name in each["further"]:
                 follows = {"task": name, "args": None, "kwargs": []}
