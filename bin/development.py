@@ -591,7 +591,8 @@ class Run:
     def attend(self, running: list[Process], output: Output) -> int:
         """Start processes again when code changes, until a signal comes or a service ends; return the exit status.
 
-        runserver does that itself, unless it has ended.
+        runserver does that itself, unless it has ended or serves nothing: it does not see a change that comes while it fails to
+        load the code.
         """
         changed: list[str] = []
         threading.Thread(target=self.watch, args=(changed, output), daemon=True).start()
@@ -611,7 +612,7 @@ class Run:
             if changed:
                 files = sorted(set(changed))
                 changed.clear()
-                again = [each for each in running if each.name != "web" or each.ended()]
+                again = [each for each in running if each.name != "web" or each.ended() or not listens(self.port)]
                 if again:
                     shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
                     output.tell("make dev", f"{shown} changed: {', '.join(each.name for each in again)} again.")
@@ -662,6 +663,13 @@ class Run:
             return 1
         finally:
             self.stop_services()
+
+
+def listens(port: int) -> bool:
+    """Whether something accepts connections at a port of this machine."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 def is_free(port: int) -> bool:
