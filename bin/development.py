@@ -52,7 +52,8 @@ PORT = 8000
 HOSTS = ("localhost", ".localhost", "127.0.0.1", "[::1]")
 # Variables of this program and of the shell's Python that are not for the application.
 DROPPED = re.compile(
-    r"ANSIBLE_\w+|COLDFRAME_\w+|SANDBOX_\w+|MAKE\w*|MFLAGS|PYTHON(PATH|HOME)?|PIP_FIND_LINKS|VIRTUAL_ENV"
+    r"ANSIBLE_\w+|COLDFRAME_\w+|SANDBOX_(NAME|SSH_PORT|HTTPS_PORT|HTTP_PORT)|MAKE(FLAGS|LEVEL|OVERRIDES|_TERMOUT|_TERMERR)?|MFLAGS"
+    r"|PYTHON(PATH|HOME)?|PIP_FIND_LINKS|VIRTUAL_ENV"
 )
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 # Signals to a process of the application, each with the seconds until the next one. A worker finishes its tasks after the first,
@@ -689,6 +690,9 @@ def coloured() -> bool:
 
 def run(verb: str, environment: str, playbook: str, arguments: list[str]) -> int:
     """Run a command; return its exit status. Raises RefusedError with all that is wrong, before anything is started."""
+    for word in arguments:  # make exports them, and they are not for the application
+        os.environ.pop(word.partition("=")[0], None)
+    os.environ.pop("CMD", None)
     asked = Run(verb, environment, playbook, newinventory.words(arguments, WORDS[verb]))
     asked.prepare()
     if verb == "dev":

@@ -142,15 +142,22 @@ class Process:
         self.reader: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start it. To be called by the main thread: the process ends with the thread that started it."""
-        self.process = subprocess.Popen(
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=partial(prctl, PR_SET_PDEATHSIG, signal.SIGTERM),
-            **self.options,
-        )
+        """Start it. To be called by the main thread: the process ends with the thread that started it.
+
+        A program that cannot be started has ended with 127, as in a shell.
+        """
+        try:
+            self.process = subprocess.Popen(
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=partial(prctl, PR_SET_PDEATHSIG, signal.SIGTERM),
+                **self.options,
+            )
+        except OSError as error:
+            self.output.tell(self.name, f"{self.options['args'][0]} cannot be started: {error.strerror}")
+            return
         self.reader = threading.Thread(target=self.read, args=(self.process,), daemon=True)
         self.reader.start()
 
@@ -171,7 +178,7 @@ class Process:
     def reap(self) -> int:
         """Kill what is left of its group; return its exit status. It is negative for a signal."""
         if not self.process:
-            return 0
+            return 127
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         code = self.process.wait()

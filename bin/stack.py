@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from connections import ROOT, environment_of
 from newinventory import WORDS as NEW
-from newinventory import is_free, prepare, words
+from newinventory import is_free, prepare, tried, words
 from project import RefusedError
 from ruamel.yaml import YAML
 
@@ -236,7 +236,9 @@ class Stack:
     def problems(self) -> list[str]:
         """Say what stands in the way of a start."""
         found, port = [], self.about["port"]
-        if self.state("nginx") != "running" and not is_free(port):
+        has = self.inspect("container", self.container("nginx"), "{{.State.Status}} {{.HostConfig.PortBindings}}")
+        own = has.startswith("running ") and f" {port}}}" in has
+        if not own and not is_free(port):
             found.append(
                 f"The port {port} is taken by another program ('ss -ltnp' names it). Give the stack another one: COMPOSE_HTTPS_PORT=..."
             )
@@ -380,8 +382,6 @@ def main(verb: str, inventory: Path, playbook: str, arguments: list[str]) -> Non
     given = words(arguments, WORDS)
     runs = tool() if verb != "write" else None
     if "APP" in given:
-        from newinventory import tried
-
         app = Path(given["APP"]).expanduser().resolve()
         inventory = tried(app) if verb in ("down", "test") else prepare(given).inventory
         if verb == "write":
@@ -400,7 +400,7 @@ def main(verb: str, inventory: Path, playbook: str, arguments: list[str]) -> Non
         found.up()
         print(found.report())
     elif verb == "down":
-        stack(folder, runs).down("REMOVE_DATA" in given)
+        stack(folder, runs).down(given.get("REMOVE_DATA", "0") != "0")
     else:
         stack(folder, runs)
         make("compose", environment_of(inventory), given)

@@ -220,6 +220,7 @@ def test_file_that_was_changed_by_hand_is_not_overwritten(write, tmp_path):
     for name in ("compose.yml", "redis/a.conf"):
         (tmp_path / "desk" / name).unlink()
     assert write().written == ["compose.yml", "redis/a.conf"], "the remedy works"
+    assert (tmp_path / "desk/compose.yml").read_text() != "mine" and (tmp_path / "desk/redis/a.conf").exists()
 
 
 def test_folder_of_something_else_is_left_alone(write, tmp_path):
@@ -332,8 +333,10 @@ def test_port_that_is_taken_is_said_before_anything_starts(found):
         port = other.getsockname()[1]
         (problem,) = found(port).problems()
         assert f"The port {port} is taken" in problem and "COMPOSE_HTTPS_PORT" in problem
-        running = {"container_inspect_--format_{{.State.Status}}_desk-nginx": "running"}
-        assert found(port, **running).problems() == [], "it is its own"
+        asked = "container_inspect_--format_{{.State.Status}}_{{.HostConfig.PortBindings}}_desk-nginx"
+        for state, published, taken in (("running", port, 0), ("running", 8700, 1), ("exited", port, 1)):
+            has = {asked: f"{state} map[443/tcp:[{{127.0.0.1 {published}}}]]"}
+            assert len(found(port, **has).problems()) == taken, (state, published)
     assert found(port).problems() == []
 
 
@@ -501,6 +504,9 @@ def written(tmp_path_factory):
         [sys.executable, ROOT / "bin/secrets", "make", state / "secrets.yml"], check=True, capture_output=True, cwd=ROOT
     )
     own = stack.write_inventory(ROOT / "inventories/sandbox", folder / "shop")
+    hosts = YAML(typ="safe").load((own / "hosts.yml").read_text())
+    hosts["all"]["vars"] = {"app_email": {"host": "mail.example.net"}, "app_otel_endpoint": "https://192.0.2.7:4318"}
+    (own / "hosts.yml").write_text(json.dumps(hosts))
     extra = {"compose_name": "shop", "compose_folder": str(folder / "shop"), "compose_inventory": "sandbox"}
     extra |= {"compose_https_port": 8700, "sandbox_state": str(state), "release_check_on_controller": False}
     command = ["ansible-playbook", "-i", own, "playbooks/compose.yml", "-e", json.dumps(extra)]
@@ -557,6 +563,14 @@ def test_secrets_are_nowhere_but_in_their_files(written):
     for name in ("web", "worker", "beat"):
         there = (folder / "secrets" / name / "redis_password").read_text()
         assert there == secrets["app_redis_passwords"][name]
+
+
+def test_nothing_is_sent_with_what_the_servers_send_it(written):
+    with tarfile.open(written[0] / "image/release.tar.gz") as release:
+        (name,) = [name for name in release.getnames() if name.endswith("/overlay.json")]
+        overlay = json.load(release.extractfile(name))
+    assert overlay["email"] == {} and overlay["email_logged"] is True
+    assert overlay["tracing"]["otel_endpoint"] == "" and overlay["tracing"]["sentry"] is False
 
 
 def test_redis_is_as_on_a_server(written):

@@ -1,6 +1,7 @@
 """A deploy leaves a signed report without secrets, and what was changed in it is noticed."""
 
 import json
+import os
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +12,7 @@ import release_report as reports
 from ansible.module_utils.coldframe_signatures import REPORT, allowed_signers, fingerprint, sign
 from deploy_end import artifact, exposure, packages
 from reports import deploy_report, report_packages
+from support.playbooks import PLAIN
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = (ROOT / "playbooks/templates/report.html.j2").read_text()
@@ -268,6 +270,56 @@ def test_missing_signature_unknown_key_and_missing_copy_are_said(tmp_path, key, 
     lines = shown(copies, tmp_path, key[1])["lines"]
     assert any(line == "  copy on app1: not signed" for line in lines), lines
     assert "  copy on app2: there is none" in lines
+
+
+def test_copy_whose_signatures_were_removed_is_compared_with_another(tmp_path, key, copies):
+    name = copies["app1"]["name"]
+    changed = {each: text.replace("anna", "ben") for each, text in copies["app1"]["files"].items() if "sig" not in each}
+    copies["app1"]["files"] = changed
+    result = shown(copies, tmp_path, key[1])
+    (problem,) = result["problems"]
+    assert problem.startswith("app1: it differs from the copy on app2: the report and its page")
+    assert "by anna@desk" in "".join(result["lines"])
+    # What this machine has is compared too, and never overwritten.
+    kept_here = (tmp_path / f"shown/{name}.json").read_text()
+    (problem,) = shown({"app1": copies["app1"]}, tmp_path, key[1])["problems"]
+    assert f"differs from the copy in {tmp_path / 'shown'}" in problem
+    assert (tmp_path / f"shown/{name}.json").read_text() == kept_here and "anna" in kept_here
+
+
+def test_nothing_is_stored_in_a_dry_run(tmp_path, key, copies):
+    result = reports.show(copies, allowed_signers([key[1]]), tmp_path / "shown", False)
+    assert result["lines"] and not result["problems"] and not (tmp_path / "shown").exists()
+
+
+def test_report_that_cannot_be_kept_fails_no_host(tmp_path):
+    (tmp_path / "file").touch()
+    report = {
+        "hosts": "all",
+        "gather_facts": False,
+        "connection": "local",
+        "any_errors_fatal": True,
+        "tasks": [
+            {"ansible.builtin.import_tasks": str(ROOT / "roles/release/tasks/report.yml")},
+            {"ansible.builtin.debug": {"msg": "{{ ansible_play_hosts | join('+') }} are left"}, "run_once": True},
+        ],
+    }
+    (tmp_path / "play.yml").write_text(json.dumps([report]))
+    given = {
+        "__release_reports": str(tmp_path / "file/reports"),
+        "__release_report": deploy_report({"app1": host()}, FACTS, {}),
+        "app_project": str(ROOT),
+        "app_name": "shop",
+        "app_root": str(tmp_path),
+        "release_signing_key": "",
+    }
+    command = ["ansible-playbook", "-i", "app1,app2,", str(tmp_path / "play.yml"), "-e", json.dumps(given)]
+    environment = os.environ | PLAIN | {"ANSIBLE_STRATEGY": "linear"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    said = " ".join(done.stdout.split())
+    assert "The deploy is done, and its report could not be kept: The report cannot be kept in " in said, said
+    assert "app1+app2 are left" in done.stdout
 
 
 def test_newest_reports_stay_and_the_one_of_a_release_is_found(tmp_path, monkeypatch):

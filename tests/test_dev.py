@@ -65,6 +65,7 @@ EMAIL_BACKEND = "mailings.Service"
 USE_TZ = True
 CELERY_BEAT_SCHEDULE = {"often": {"task": "papers.tasks.sweep", "schedule": 1.0}}
 CITY, TILL_KEY = os.environ.get("CITY"), os.environ.get("TILL_KEY")
+SHELL = sorted(set(os.environ) & {"ENV", "PORT", "VENV", "CMD", "SANDBOX_NAME", "SANDBOX_KEY", "MAKER", "MAKEFLAGS"})
 """,
     )
     projects.put(
@@ -146,7 +147,7 @@ CITY, TILL_KEY = os.environ.get("CITY"), os.environ.get("TILL_KEY")
             cache.set("seen", 1)
             return JsonResponse({
                 "greeting": GREETING, "debug": settings.DEBUG, "vendor": connection.vendor, "seen": cache.get("seen"),
-                "papers": Paper.objects.count(), "city": settings.CITY, "key": settings.TILL_KEY,
+                "papers": Paper.objects.count(), "city": settings.CITY, "key": settings.TILL_KEY, "shell": settings.SHELL,
             })
 
         def send(request):
@@ -315,11 +316,12 @@ def desk(tmp_path):
 @needs_services
 def test_project_runs_with_its_queues_reloads_and_leaves_nothing(desk, tmp_path):
     app, own, services = desk
-    dev = Dev(tmp_path, own, TILL_KEY="sk_test_4")
+    dev = Dev(tmp_path, own, TILL_KEY="sk_test_4", SANDBOX_KEY="k", MAKER="m")
     page = json.loads(dev.page("/?mail=1"))
     # Settings and services as on the servers, with DEBUG; no mail is sent; no secret of the servers is here.
     wanted = {"greeting": "hello", "debug": True, "vendor": "postgresql", "seen": 1, "papers": 0, "city": "Ghent"}
-    assert page == wanted | {"key": "sk_test_4"}
+    # What the developer's shell has is there, and what make was given is not.
+    assert page == wanted | {"key": "sk_test_4", "shell": ["MAKER", "SANDBOX_KEY"]}
     dev.says(r"web +\| Subject: a subject of a mail")
     assert get(dev.port, "/static/paper.css") == "p { color: grey }\n"
     written = [path for folder in ("dev", "redis") for path in (services / folder).rglob("*") if path.is_file()]

@@ -49,6 +49,17 @@ def started(name, ask, *ignored):
     return process, [int(each) for each in process.last]
 
 
+def test_program_that_cannot_be_started_has_ended_as_in_a_shell(tmp_path, capsys):
+    (tmp_path / "closed").write_text("#!/bin/sh\n")
+    for program, why in (("absent", "No such file"), ("closed", "Permission denied")):
+        output = foreground.Output(["bot"], colour=False)
+        process = foreground.Process("bot", [str(tmp_path / program)], os.environ, tmp_path, output)
+        process.start()
+        assert process.ended() and process.reap() == 127
+        assert f"bot | {tmp_path / program} cannot be started: {why}" in capsys.readouterr().out
+    foreground.stop([process])
+
+
 @pytest.mark.parametrize(
     ("ignored", "least", "most"),
     [

@@ -18,8 +18,10 @@ TASKS = {
   that Celery's routes choose.
 - A priority is a queue: a positive one HIGH_PRIORITY_QUEUE, a negative one LOW_PRIORITY_QUEUE, but
   for tasks that name a queue. Without these options another priority than 0 is refused.
-- A task is delivered at least once. One that was successful is not executed again.
-- Rows are removed with Celery's results: after `result_expires`, by `celery.backend_cleanup`.
+- A task that the broker has is delivered at least once. One that was successful is not executed
+  again. A process that is killed between the commit and the broker sends none (orders/outbox.py).
+- Rows of tasks that have ended are removed with Celery's results: after `result_expires`, by
+  `celery.backend_cleanup`.
 """
 
 import uuid
@@ -179,7 +181,7 @@ def execute(celery_task: CeleryTask) -> None:
     row.return_value = normalize_json(result.task.call(*context, *row.args, **row.kwargs))
     row.status, row.finished_at = TaskResultStatus.SUCCESSFUL, timezone.now()
     row.save(update_fields=["return_value", "status", "finished_at"])
-    task_finished.send(sender, task_result=result_of(row))
+    task_finished.send_robust(sender, task_result=result_of(row))
 
 
 @transaction.atomic
@@ -201,9 +203,12 @@ def failed(sender: CeleryTask, task_id: str, exception: Exception, einfo: Any, *
     """Note a failure: of the function, at a time limit, or of the process."""
     if sender.name in _registered:
         close_old_connections()
-        row = EnqueuedTask.objects.filter(pk=uuid.UUID(task_id)).first()
-        if row:
-            fail(row, exception, str(einfo.traceback) if einfo else "")
+        with transaction.atomic():  # one that was successful stays so, whatever came after it
+            rows = EnqueuedTask.objects.select_for_update().exclude(
+                status=TaskResultStatus.SUCCESSFUL
+            )
+            if row := rows.filter(pk=uuid.UUID(task_id)).first():
+                fail(row, exception, str(einfo.traceback) if einfo else "")
 
 
 def fail(row: EnqueuedTask, exception: Exception, traceback: str) -> None:

@@ -5,12 +5,10 @@ again from the start. Which rows are left is a question to the database, so that
 the next run finds a batch that was lost, and one that is delivered twice changes nothing.
 """
 
-from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from itertools import islice
-from typing import Any
 
 from celery import shared_task
+from celery.utils.functional import chunks
 from django.utils import timezone
 
 from orders.models import Order
@@ -20,17 +18,11 @@ BATCH = 500  # rows of a task: some seconds of work, and a message of some kilob
 ADDRESSES_KEPT = timedelta(days=365)
 
 
-def batched(rows: Iterable[Any]) -> Iterator[list[Any]]:
-    rows = iter(rows)
-    while batch := list(islice(rows, BATCH)):
-        yield batch
-
-
 @shared_task(name="orders.batches.forget_addresses", ignore_result=True, **RETRY)
 def forget_addresses() -> None:
     """Have the e-mail addresses of old orders removed. The keys are read as they are sent."""
     old = Order.objects.filter(confirmed_at__lt=timezone.now() - ADDRESSES_KEPT).exclude(email="")
-    for batch in batched(old.order_by("pk").values_list("pk", flat=True).iterator(BATCH)):
+    for batch in chunks(old.order_by("pk").values_list("pk", flat=True).iterator(BATCH), BATCH):
         forget_batch.delay([str(key) for key in batch])
 
 

@@ -1,9 +1,10 @@
 """The mail that confirms an order, by SMTP (EMAIL_HOST; without one nothing is mailed).
 
 SMTP cannot be asked whether it has a mail already. So the task that sends it holds the order's
-row until the mark is stored: a second delivery waits, and finds it. Only a process that dies
-between the server's answer and the commit makes a second mail; it has the same Message-ID, by
-which a mailbox may know it.
+row until the mark is stored: a second delivery waits, and finds it. A second mail comes only where
+the server has taken the first one and the mark was not stored: its answer came after EMAIL_TIMEOUT
+or never, or the process or the commit failed. It has the same Message-ID, by which a mailbox may
+know it.
 """
 
 from smtplib import SMTPAuthenticationError, SMTPRecipientsRefused, SMTPResponseException

@@ -11,18 +11,30 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.core.cache import cache
-from pybreaker import STATE_CLOSED, CircuitBreaker, CircuitBreakerError, CircuitBreakerStorage
+from pybreaker import (
+    STATE_CLOSED,
+    STATE_HALF_OPEN,
+    CircuitBreaker,
+    CircuitBreakerError,
+    CircuitBreakerStorage,
+)
 from redis.exceptions import RedisError
 
 __all__ = ["CircuitBreakerError", "breaker"]
 
 FAILURES = 5  # in a row
-OPEN = 60  # seconds until one is let through; below RETRY's longest wait, so each wait meets one
+OPEN = 30  # seconds until one is let through; half of RETRY's longest wait
 KEPT = 600  # seconds
 
 
 class InCache(CircuitBreakerStorage):
-    """Where pybreaker keeps its state: names in Django's cache, each with an end."""
+    """Where pybreaker keeps its state: names in Django's cache, each with an end.
+
+    The call that is let through is known to its own process alone: for the others the breaker
+    opens once more, so that they do not all follow it.
+    """
+
+    trial = False
 
     def get(self, what: str, default: Any) -> Any:
         with suppress(RedisError):
@@ -40,11 +52,15 @@ class InCache(CircuitBreakerStorage):
 
     @property
     def state(self) -> str:
-        return self.get("state", STATE_CLOSED)
+        return STATE_HALF_OPEN if self.trial else self.get("state", STATE_CLOSED)
 
     @state.setter
     def state(self, state: str) -> None:
-        self.set("state", state)
+        self.trial = state == STATE_HALF_OPEN
+        if self.trial:
+            self.opened_at = datetime.now(UTC)
+        else:
+            self.set("state", state)
 
     @property
     def opened_at(self) -> datetime | None:

@@ -72,6 +72,21 @@ def test_after_a_while_one_call_decides(server, fail, away):
             assert [breaker("shop.example").call(server) for _ in range(3)] == ["answer"] * 3
 
 
+def test_while_one_looks_the_others_fail_at_once(server, fail):
+    fail(server, FAILURES)
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=OPEN + 1)):
+
+        def looks() -> str:
+            with pytest.raises(CircuitBreakerError):
+                breaker("shop.example").call(server)
+            return "answer"
+
+        assert breaker("shop.example").call(looks) == "answer"
+        assert server.calls == FAILURES
+        server.away = False
+        assert breaker("shop.example").call(server) == "answer", "it is closed"
+
+
 def test_what_says_nothing_against_the_server_is_not_counted(server):
     for _ in range(FAILURES + 1):
         with pytest.raises(TimeoutError):

@@ -126,6 +126,14 @@ def test_one_whose_process_was_lost_has_failed(broker):
     assert (result.status, result.errors[0].exception_class) == ("FAILED", WorkerLostError)
 
 
+def test_a_successful_one_stays_so_whatever_comes_after(broker):
+    result = news_tasks.add.enqueue(1)
+    assert run(result).state == "SUCCESS"
+    backend.failed(app.tasks["news_tasks.add"], result.id, WorkerLostError("killed"), None)
+    result.refresh()
+    assert (result.status, result.return_value, result.errors) == ("SUCCESSFUL", 1, [])
+
+
 def test_a_failed_one_may_be_executed_again_a_successful_one_is_not(broker):
     news_tasks.CALLS.clear()
     result = news_tasks.add.enqueue(1)

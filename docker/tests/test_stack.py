@@ -103,7 +103,7 @@ def test_web_answers_and_the_smoke_test_passes(running, ask):
     assert ask("/")[0] < 500
     smoke = running.about["smoke"]
     if not smoke:
-        return
+        pytest.skip("the inventory has no smoke_request")
     given = {name: smoke[name] for name in ("method", "body") if name in smoke}
     status, body = ask(smoke["path"], **given)
     assert status in smoke.get("status", [200]), body
@@ -222,7 +222,7 @@ def test_stop_cuts_no_task_short(running, execute):
     locked = "SELECT count(*) FROM pg_locks WHERE relation = 'orders_heartbeat'::regclass AND {} granted"
     wait_for(lambda: sql(running, locked.format("")).stdout.strip() == "1", 10, "the table is locked")
     execute("web", running.about["python"], "-m", "coldframe.run_task", "orders.tasks.heartbeat")
-    wait_for(lambda: sql(running, locked.format("NOT")).stdout.strip() != "0", 10, "the task waits")
+    wait_for(lambda: int(sql(running, locked.format("NOT")).stdout or 0) > 0, 10, "the task waits")
     begun = time.monotonic()
     running.tool.composed(running.folder, "stop", "worker-bulk")
     took = time.monotonic() - begun

@@ -15,8 +15,7 @@ pytestmark = [pytest.mark.deploys, pytest.mark.one_host, pytest.mark.changes]
 @pytest.fixture
 def key(deployment):
     """The key that signs the releases of this host."""
-    if not deployment.release_signing_key:
-        pytest.skip("the inventory has no release_signing_key")
+    assert deployment.release_signing_key, "make secrets creates it"
     return deployment.release_signing_key
 
 

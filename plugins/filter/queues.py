@@ -32,7 +32,6 @@ IGNORED: dict[str, dict[str, str]] = {
     "gevent": {"max_tasks_per_child": _ONE_PROCESS, "max_memory_per_child": _ONE_PROCESS},
 }
 LIMITS = ("time_limit", "soft_time_limit", "max_tasks_per_child", "max_memory_per_child")
-SIDE_BY_SIDE = tuple(IGNORED)  # the pools that run many tasks in one process
 
 
 @cache

@@ -11,7 +11,6 @@ from typing import Any
 FORMAT = 1  # of the document
 SECRET_LENGTH = 6  # of what is looked for: shorter ones are in ordinary words
 HIDDEN = "(secret)"
-MARKS = ("preflight", "services", "place", "activate", "check", "finish")  # the phases of a deploy in their order
 
 
 def _phases(host: Mapping[str, Any]) -> dict[str, int]:
@@ -26,7 +25,7 @@ def _phases(host: Mapping[str, Any]) -> dict[str, int]:
         "check": activated.get("until"),
         "finish": ended.get("when"),
     }
-    known = [(name, times[name]) for name in MARKS if times[name] is not None]
+    known = [(name, time) for name, time in times.items() if time is not None]
     known.append(("", ended.get("until")))
     return {name: max(0, end - start) for (name, start), (_, end) in itertools.pairwise(known) if end is not None}
 

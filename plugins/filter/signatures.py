@@ -46,12 +46,11 @@ def signing_problems(key: str, before: str, signers: list[str], known: list[str]
         )
     if problems:
         return problems if first else []
-    keys = {" ".join(each.split()[:2]): each for each in known}
     if known and not key:
         return [
             f"release_signing_key is not set, and this host takes only releases that are signed by {_names(known)}. Use the vault that has it."
         ]
-    if known and not set(own) & set(keys):
+    if known and not set(own) & {" ".join(each.split()[:2]) for each in known}:
         return [
             f"release_signing_key is the key {signatures.fingerprint(own[0])}, and this host takes only releases that are signed by "
             f"{_names(known)}. Use the vault that has it, or have its owner name your public key in release_signers and deploy "

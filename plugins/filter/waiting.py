@@ -193,19 +193,18 @@ class Judge:
                 follows = {"task": name, "args": None, "kwargs": []}
                 self.call(follows, f"to follow {each['task']} {where}", each["count"])
 
-    def call(self, what: dict[str, Any], where: str, count: int) -> bool:
-        """Judge a call; return whether the next release can execute it."""
+    def call(self, what: dict[str, Any], where: str, count: int) -> None:
+        """Judge a call: note it if the next release cannot execute it."""
         name = what["task"]
         if name.startswith(shapes.INTERNAL):
-            return True
+            return
         if name not in self.coming["tasks"]:
             if self.was_wrong(what):
                 self.before[name] = self.before.get(name, 0) + count
             else:
                 places = self.lacking.setdefault(name, {})
                 places[where] = places.get(where, 0) + count
-            return False
-        if why := self.misfit(self.coming, what):
+        elif why := self.misfit(self.coming, what):
             # One that the running release does not have is parked there, and would come back to fail.
             if name in self.running.get("tasks", {}) and self.was_wrong(what):
                 self.before[name] = self.before.get(name, 0) + count
@@ -213,8 +212,6 @@ class Judge:
                 places = self.misfits.setdefault((name, why), {})
                 where = f"{where} with {_call(what['args'], what['kwargs'])}"
                 places[where] = places.get(where, 0) + count
-            return False
-        return True
 
     def changed(self, name: str) -> bool:
         """Whether the next release takes a task away, or changes its parameters."""

@@ -135,7 +135,7 @@ def main() -> None:
         "files": {name: digest(content) for name, content in files.items()},
     }
     changed = bool(gone or new or {**before, PASSING: None} != {**about, PASSING: None})
-    if before != about and not module.check_mode:
+    if (gone or new or before != about) and not module.check_mode:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         for name in gone:

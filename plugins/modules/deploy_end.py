@@ -125,13 +125,13 @@ def main() -> None:
             host.systemctl("daemon-reload")
         if host.lock().get("deploy") == p["deploy"]:
             host.finish(p["deploy"], p["outcome"], **({"reason": p["reason"]} if p["reason"] else {}))
-    units = host.status()
+    units, reported = host.status(), p["outcome"] == "done" and not module.check_mode
     module.exit_json(
         changed=bool(paths),
         removed=[str(path) for path in paths],
         units=units,
-        exposure={} if module.check_mode else exposure(module, units),
-        packages={} if module.check_mode else packages(module, host.root / "current"),
+        exposure=exposure(module, units) if reported else {},
+        packages=packages(module, host.root / "current") if reported else {},
         artifact=artifact(host.root / "current"),
         when=when,
         until=int(time.time()),

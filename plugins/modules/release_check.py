@@ -51,7 +51,7 @@ problems: {description: "What a host would refuse, each with its place in the ap
 may_fail: {description: "What may fail on a host, and need not, a line each.", type: list, returned: always}
 left: {description: "What is left to the hosts, a line each.", type: list, returned: always}
 settings: {description: "What is laid over the application's settings, and what stays, as text.", type: str, returned: always}
-tasks: {description: "The tasks, queues and C(beat_schedule) of the Celery application; empty if it was not loaded.", type: dict, returned: always}
+tasks: {description: "The tasks, queues and C(schedule) of the Celery application; empty if it was not loaded.", type: dict, returned: always}
 """
 
 import contextlib

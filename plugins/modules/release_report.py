@@ -54,6 +54,7 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from jinja2 import Environment, StrictUndefined
 from packageurl import PackageURL
+from packaging.utils import canonicalize_name
 
 KINDS = {"json": "the report", "html": "its page", "cdx.json": "its list of packages"}
 
@@ -74,13 +75,8 @@ def locked(text: str) -> dict[tuple[str, str], list[str]]:
     found = {}
     for line in text.replace("\\\n", " ").splitlines():
         if pinned := re.match(r"([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?\s*==\s*([^\s;]+)", line):
-            found[(canonical(pinned[1]), pinned[2])] = re.findall(r"--hash=(\S+)", line)
+            found[(canonicalize_name(pinned[1]), pinned[2])] = re.findall(r"--hash=(\S+)", line)
     return found
-
-
-def canonical(name: str) -> str:
-    """Write the name of a package of Python as indexes do."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def bill(report: dict[str, Any], packages: dict[str, dict[str, Any]]) -> str:
@@ -90,7 +86,7 @@ def bill(report: dict[str, Any], packages: dict[str, dict[str, Any]]) -> str:
     for host, each in packages.items():
         digests |= locked(each.get("lock", ""))
         for name, version in each.get("python", {}).items():
-            hosts.setdefault(("pypi", canonical(name), version), []).append(host)
+            hosts.setdefault(("pypi", canonicalize_name(name), version), []).append(host)
         for name, version in each.get("debian", {}).items():
             hosts.setdefault(("deb", name, version, f"debian-{each.get('debian_version', '')}"), []).append(host)
     bom = Bom()
@@ -189,12 +185,49 @@ def summary(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def show(found: dict[str, dict[str, Any]], signers: str, folder: Path) -> dict[str, Any]:
-    """Check the newest report that hosts have, and say what it says.
+def own_copy(folder: Path, name: str) -> dict[str, str]:
+    """Return the files of a report that this machine keeps; empty when it has none."""
+    return {path.name: path.read_text() for path in folder.glob(f"{name}.*")} if name else {}
+
+
+def trusted(copies: dict[str, dict[str, str]], name: str, signers: str) -> str:
+    """Name the copy that the others are compared with: the first that is signed and right, or else the first; empty for none."""
+    signed = (
+        where for where, files in copies.items() if f"{name}.json.sig" in files and checked(files, name, signers)[1]
+    )
+    return next(signed, next(iter(copies), ""))
+
+
+def judged(
+    files: dict[str, str], name: str, signers: str, model: dict[str, str], where: str
+) -> tuple[str, bool, list[str]]:
+    """Say of a host's copy whether it is as it was written, whether it may be believed, and what the report says.
+
+    :param model: the files that it is compared with, which are those `where`.
+    """
+    said, right = checked(files, name, signers)
+    if right and (
+        other := [KINDS[kind] for kind in KINDS if files.get(f"{name}.{kind}") != model.get(f"{name}.{kind}")]
+    ):
+        said, right = f"it differs from the copy {where}: {' and '.join(other)}", False
+    try:
+        return said, right, summary(json.loads(files.get(f"{name}.json", "")))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "the report cannot be read: it was changed, or is of another version of Coldframe", False, []
+
+
+def show(found: dict[str, dict[str, Any]], signers: str, folder: Path, keep: bool = True) -> dict[str, Any]:
+    """Check the newest report that hosts have, and say what it says. What this machine has of it is never overwritten.
+
+    :param keep: whether to store it where this machine has none.
 
     Raises OSError when the copy cannot be stored.
     """
     name = max((host.get("name") or "" for host in found.values()), default="")
+    own = own_copy(folder, name)
+    copies = {f"in {folder}": own} if own else {}
+    copies |= {f"on {host}": each["files"] for host, each in found.items() if each.get("name") == name}
+    where = trusted(copies, name, signers)
     lines: list[str] = []
     states, problems = [], []
     path = ""
@@ -202,25 +235,16 @@ def show(found: dict[str, dict[str, Any]], signers: str, folder: Path) -> dict[s
         if each.get("name") != name:
             states.append(f"  copy on {host}: there is none")
             continue
-        said, right = checked(each["files"], name, signers)
+        said, right, read = judged(each["files"], name, signers, copies[where], where)
         states.append(f"  copy on {host}: {said}")
-        try:
-            report = json.loads(each["files"].get(f"{name}.json", ""))
-            read = summary(report)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            said, right, read = (
-                "the report cannot be read: it was changed, or is of another version of Coldframe",
-                False,
-                [],
-            )
-            states[-1] = f"  copy on {host}: {said}"
         if not right:
             problems.append(f"{host}: {said} ({name}). Compare it with the copies of other hosts and in {folder}.")
         elif not path:
-            lines, path = read, str(folder / f"{name}.html")
-            folder.mkdir(parents=True, exist_ok=True)
-            for file, text in each["files"].items():
-                (folder / Path(file).name).write_text(text)
+            lines, path = read, str(folder / f"{name}.html") if own or keep else ""
+            if keep and not own:
+                folder.mkdir(parents=True, exist_ok=True)
+                for file, text in each["files"].items():
+                    (folder / Path(file).name).write_text(text)
     page = [f"  page {path}"] if path else []
     return {"lines": lines + states + page, "problems": problems, "path": path}
 
@@ -247,7 +271,9 @@ def main() -> None:
     try:
         if p["report"] is None:
             own = [public_key(key) for key in keys]
-            module.exit_json(changed=False, **show(p["found"], allowed_signers([*own, *p["signers"]]), folder))
+            module.exit_json(
+                changed=False, **show(p["found"], allowed_signers([*own, *p["signers"]]), folder, not module.check_mode)
+            )
         key = keys[0] if keys else ""
         files = write(p["report"], Path(p["template"]).read_text(), folder, key, p["packages"])
         by = fingerprint(public_key(key)) if key else ""

@@ -21,7 +21,6 @@ from typing import Any
 from celery import schedules
 
 from coldframe import settings_check
-from coldframe.overlay.apps import PACKAGE
 from coldframe.overlay.celery import RESULTS_APP
 from coldframe.release import tasks
 
@@ -44,11 +43,14 @@ class Entry:
     """Why it leads nowhere, or cannot be told; or empty."""
 
 
-def times(plan: Any, last: datetime | None, start: datetime, end: datetime) -> list[float]:
+def times(
+    plan: Any, last: datetime | None, start: datetime, end: datetime, begins: datetime | None = None
+) -> list[float]:
     """Return when a schedule is due, in seconds since 1970, `MOST` times at most.
 
     :param plan: one of Celery's or of django-celery-beat's.
     :param last: when it was due last; None if it never was.
+    :param begins: from when on it is due at all. An interval that never was is due then.
 
     Raises what a schedule of another kind raises.
     """
@@ -56,50 +58,52 @@ def times(plan: Any, last: datetime | None, start: datetime, end: datetime) -> l
         return [clocked.timestamp()] if start <= clocked < end else []
     if isinstance(plan, schedules.schedule):
         every = max(plan.run_every.total_seconds(), 1e-3)
-        first = max(start.timestamp(), (last or start).timestamp() + every)
+        due = begins.timestamp() if begins and not last else (last or start).timestamp() + every
+        first = max(start.timestamp(), due, begins.timestamp() if begins else 0)
         return [first + number * every for number in range(min(MOST, max(0, -int((first - end.timestamp()) // every))))]
     plan, found = copy.copy(plan), list[float]()
     at = start.astimezone(plan.tz)
     while len(found) < MOST:
         plan.nowfun = lambda now=at: now
-        at += timedelta(seconds=max(plan.remaining_estimate(at).total_seconds(), 1))
+        # In seconds that pass: a day on which clocks change has not 24 hours.
+        passing = timedelta(seconds=max(plan.remaining_estimate(at).total_seconds(), 1))
+        at = (at.astimezone(UTC) + passing).astimezone(plan.tz)
         if at >= end:
             break
-        found.append(at.timestamp())
+        if not begins or at >= begins:
+            found.append(at.timestamp())
     return found
 
 
 def planned(app: Any, start: datetime, end: datetime) -> Iterator[Entry]:
     """List what Beat sends: the schedule of the settings, and the enabled entries of django-celery-beat's table."""
-    own, rows = app.conf.beat_schedule or {}, {row.name: row for row in table()}
+    own, rows = app.conf.beat_schedule or {}, {row.name: row for row in tasks.table()}
     for name, value in own.items():
+        if name in rows and not rows[name].enabled:
+            continue
         queue = (value.get("options") or {}).get("queue")
         last = getattr(rows.get(name), "last_run_at", None)
         plan = schedules.maybe_schedule(value["schedule"], value.get("relative", False), app=app)
         yield entry(app, str(name), str(value["task"]), queue, plan, last, start, end)
     for name, row in rows.items():
-        if name in own:
+        if name in own or not row.enabled:
             continue
-        made = entry(app, name, row.task, row.queue, row.schedule, row.last_run_at, start, end)
-        first = row.start_time.timestamp() if row.start_time else 0
+        made = entry(app, name, row.task, row.queue, row.schedule, row.last_run_at, start, end, row.start_time)
         until = row.expires.timestamp() if row.expires else end.timestamp()
-        made.times = [at for at in made.times if first <= at < until][: 1 if row.one_off else None]
+        made.times = [at for at in made.times if at < until][: 1 if row.one_off else None]
         yield made
 
 
-def table() -> Any:
-    """Return the enabled entries of django-celery-beat's table; none where Beat does not read it."""
-    from django.apps import apps
-
-    if not apps.is_installed(PACKAGE) or not settings_check.given()[settings_check.OWN]["scheduler"].startswith(
-        PACKAGE
-    ):
-        return []
-    return apps.get_model(PACKAGE, "PeriodicTask").objects.filter(enabled=True).order_by("name")
-
-
 def entry(
-    app: Any, name: str, task: str, queue: Any, plan: Any, last: datetime | None, start: datetime, end: datetime
+    app: Any,
+    name: str,
+    task: str,
+    queue: Any,
+    plan: Any,
+    last: datetime | None,
+    start: datetime,
+    end: datetime,
+    begins: datetime | None = None,
 ) -> Entry:
     """Return an entry with its times."""
     known = app.tasks.get(task)
@@ -112,7 +116,7 @@ def entry(
     elif queue not in ("?", *app.amqp.queues):
         made.wrong = f"celery_queues has no queue {queue}"
     try:
-        made.times = times(plan, last, start, end)
+        made.times = times(plan, last, start, end, begins)
     except Exception as error:  # a schedule of the application's own
         made.wrong = made.wrong or f"its schedule {type(plan).__name__} does not tell when it is due ({error})"
     return made
@@ -135,11 +139,14 @@ def durations(names: set[str]) -> dict[str, float]:
 
 
 def capacity(workers: list[dict[str, Any]]) -> Counter[str]:
-    """Return how many tasks of each queue are executed at the same time."""
+    """Return how many tasks of each queue are executed at the same time.
+
+    :param workers: of each host its `processors`, and its `queues` with what the queue table has of them.
+    """
     found: Counter[str] = Counter()
     for host in workers:
-        for queue, concurrency in host["queues"].items():
-            found[queue] += host["processors"] if concurrency == "auto" else int(concurrency)
+        for queue, options in host["queues"].items():
+            found[queue] += options["tasks"] + options["tasks_per_processor"] * host["processors"]
     return found
 
 

@@ -21,7 +21,10 @@ FILES = {
         INSTALLED_APPS = ["shop", "django_celery_beat"]
         USE_TZ = True
         DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": Path(__file__).parent / "db.sqlite3"}}
-        CELERY_BEAT_SCHEDULE = {"each minute": {"task": "shop.tasks.report", "schedule": 60}}
+        CELERY_BEAT_SCHEDULE = {
+            "each minute": {"task": "shop.tasks.report", "schedule": 60},
+            "paused": {"task": "shop.tasks.report", "schedule": 60},  # in the admin
+        }
         """,
     "shop/celery.py": """
         from celery import Celery
@@ -71,6 +74,25 @@ def test_interval_goes_on_from_the_last_time(app):
 
 
 @pytest.mark.parametrize(
+    ("start", "due"),
+    [((2027, 3, 27, 23, 30), (2027, 3, 28, 2, 15)), ((2026, 10, 24, 22, 30), (2026, 10, 25, 3, 15))],
+)
+def test_daily_entry_is_due_once_in_a_night_in_which_clocks_change(app, start, due):
+    app.conf.timezone = "Europe/Berlin"
+    night = datetime(*start, tzinfo=UTC)
+    plan = schedules.crontab(hour="4", minute="15", app=app)
+    assert schedule.times(plan, None, night, night + timedelta(hours=12)) == [at(*due)]
+
+
+def test_interval_that_begins_later_is_due_then(app):
+    every, begins = schedules.schedule(timedelta(days=1), app=app), START + timedelta(hours=2)
+    assert schedule.times(every, None, START, END, begins) == [begins.timestamp()]
+    assert schedule.times(every, START - timedelta(hours=23), START, END, begins) == [begins.timestamp()]
+    hourly = schedules.crontab(minute="0", app=app)
+    assert schedule.times(hourly, None, START, END, begins)[0] == at(2026, 3, 3, 1)
+
+
+@pytest.mark.parametrize(
     ("when", "due"),
     [
         ({"hour": 3, "minute": 5}, [at(2026, 3, 3, 3, 5)]),
@@ -117,8 +139,9 @@ def test_what_is_sent_in_one_second_to_too_few_is_named_once_with_how_often():
 
 
 def test_workers_of_several_hosts_add_up():
-    workers = [{"queues": {"a": 2, "b": "auto"}, "processors": 4}, {"queues": {"a": 3}, "processors": 8}]
-    assert schedule.capacity(workers) == {"a": 5, "b": 4}
+    fixed, each = ({"tasks": 3, "tasks_per_processor": 0}, {"tasks": 0, "tasks_per_processor": 5})
+    workers = [{"queues": {"a": fixed, "b": each}, "processors": 4}, {"queues": {"a": fixed}, "processors": 8}]
+    assert schedule.capacity(workers) == {"a": 6, "b": 20}
 
 
 def test_release_tells_what_beat_reads(site):
@@ -144,14 +167,15 @@ def test_release_tells_what_beat_reads(site):
         make("later", interval=hourly, start_time=timezone.now() + timedelta(days=2))
         make("ended", interval=hourly, expires=timezone.now() - timedelta(days=2))
         make("each minute", "shop.tasks.gone", interval=hourly)
+        make("paused", interval=hourly, enabled=False)
         say("done")
         """
     )
-    workers = json.dumps([{"queues": {QUEUE: "auto"}, "processors": 3}])
+    workers = json.dumps([{"queues": {QUEUE: {"tasks": 0, "tasks_per_processor": 1}}, "processors": 3}])
     done = own.run(sys.executable, "-m", "coldframe.schedule", workers)
     assert done.returncode == 0, done.stderr
     said = {line.split("  ")[0]: line for line in done.stdout.splitlines()[1:]}
-    assert f"{3}" in said[QUEUE] and "off" not in said
+    assert ", 3 at the same time" in said[QUEUE] and "off" not in said and "paused" not in said
     assert f"shop.tasks.report to {QUEUE}: 1439 times, next at " in said["each minute"].replace("1440", "1439")
     for name in ("nightly", "once", "first"):
         assert f"shop.tasks.report to {QUEUE}: 1 time, next at" in said[name]

@@ -85,17 +85,23 @@ def stored() -> dict[str, Any]:
     return {"messages": shapes.counted(found), "held": total, "read": min(total, MOST)}
 
 
-def entries() -> dict[str, Any]:
-    """Return the enabled entries of django-celery-beat's table like the schedule in `registry`; none where Beat does not read it."""
+def table() -> Any:
+    """Return the entries of django-celery-beat's table, also disabled ones; none where Beat does not read it."""
     from django.apps import apps
 
     if not apps.is_installed(PACKAGE) or not settings_check.given()[settings_check.OWN]["scheduler"].startswith(
         PACKAGE
     ):
-        return {}
+        return []
+    return apps.get_model(PACKAGE, "PeriodicTask").objects.order_by("name")
+
+
+def entries() -> dict[str, Any]:
+    """Return the enabled entries of django-celery-beat's table like the schedule in `registry`; none where Beat does not read it."""
     return {
         row.name: entry(row.task, loaded(row.args), loaded(row.kwargs), {"queue": row.queue})
-        for row in apps.get_model(PACKAGE, "PeriodicTask").objects.filter(enabled=True).order_by("name")
+        for row in table()
+        if row.enabled
     }
 
 

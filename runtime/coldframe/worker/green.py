@@ -50,7 +50,7 @@ class Run(Greenlet):
     """The execution of a task."""
 
     task = ""  # its id
-    begun = False
+    begun = withdrawn = False
 
     def terminate(self, signal: Any) -> None:
         """Do nothing: Celery calls this when `terminate_job` has ended it."""
@@ -117,6 +117,8 @@ class TaskPool(gevent.TaskPool):
 
         with self.room:
             run = getcurrent()
+            if run.withdrawn:  # there was room in the moment in which it was taken back
+                return
             run.begun = True
             base.apply_target(threads.failing(limited, error_callback), args, {}, done, accept_callback, pid=id(run))
 
@@ -131,6 +133,7 @@ class TaskPool(gevent.TaskPool):
         """
         waiting = [run for run in self._pool if run.task == task and not run.begun]
         for run in waiting:
+            run.withdrawn = True
             run.kill(block=False)
         return bool(waiting)
 

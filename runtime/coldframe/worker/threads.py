@@ -46,7 +46,9 @@ class TaskPool(thread.TaskPool):
 
     def on_start(self) -> None:
         """Start without tasks."""
-        self.given: dict[str, Future[Any]] = {}  # by the id of the task
+        self.given: dict[
+            Future[Any], str
+        ] = {}  # to the ids of the tasks; one that is retried may come before it has ended
         super().on_start()
 
     def on_apply(
@@ -67,8 +69,8 @@ class TaskPool(thread.TaskPool):
                 callback(result)
 
         applied = super().on_apply(failing(target, error_callback), args, kwargs, done, accept_callback)
-        self.given[correlation_id] = applied.f
-        applied.f.add_done_callback(lambda _: self.given.pop(correlation_id, None))
+        self.given[applied.f] = correlation_id
+        applied.f.add_done_callback(lambda future: self.given.pop(future, None))
         return applied
 
     def busy(self) -> bool:
@@ -80,5 +82,5 @@ class TaskPool(thread.TaskPool):
 
         :param task: its id.
         """
-        future = self.given.get(task)
-        return future is not None and future.cancel()
+        waiting = [future for future, id_ in tuple(self.given.items()) if id_ == task and future.cancel()]
+        return bool(waiting)
