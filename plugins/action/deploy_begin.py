@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import importlib.util
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import ansible.module_utils
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 # Ansible brings module_utils to the hosts, and not to its own plugins.
-if TYPE_CHECKING:
-    from ansible.module_utils import coldframe_signatures as signatures
-else:
-
-    def _load(name: str) -> Any:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"module_utils/{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    signatures = _load("coldframe_signatures")
+ansible.module_utils.__path__.append(str(Path(__file__).parents[1] / "module_utils"))
+from ansible.module_utils import coldframe_signatures as signatures  # noqa: E402
 
 
 def started(pid: int) -> str:

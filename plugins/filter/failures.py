@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import ansible.module_utils
 
 # Ansible brings module_utils to the hosts, and not to its own plugins.
-if TYPE_CHECKING:
-    from ansible.module_utils import coldframe_commands as commands
-    from ansible.module_utils import coldframe_failures as failures
-else:
-
-    def _load(name: str) -> Any:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"module_utils/{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    commands, failures = _load("coldframe_commands"), _load("coldframe_failures")
+ansible.module_utils.__path__.append(str(Path(__file__).parents[1] / "module_utils"))
+from ansible.module_utils import coldframe_commands as commands  # noqa: E402
+from ansible.module_utils import coldframe_failures as failures  # noqa: E402
 
 
 def own_lines(journal: str, root: str) -> str:

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import ansible.module_utils
 
 # Ansible brings module_utils to the hosts, and not to its own plugins.
-if TYPE_CHECKING:
-    from ansible.module_utils import coldframe_shapes as shapes
-else:
-
-    def _load(name: str) -> Any:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"module_utils/{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    shapes = _load("coldframe_shapes")
+ansible.module_utils.__path__.append(str(Path(__file__).parents[1] / "module_utils"))
+from ansible.module_utils import coldframe_shapes as shapes  # noqa: E402
 
 SHOWN = 30  # tasks that a message describes
 PLACES = {"waiting": "in the queue {}", "taken": "with a worker of {}", "parked": "parked for {}"}

@@ -72,7 +72,7 @@ def page(report: dict[str, Any], template: str) -> str:
 
 def locked(text: str) -> dict[tuple[str, str], list[str]]:
     """Map each package and version of a lock file to the digests that it may have."""
-    found = {}
+    found: dict[tuple[str, str], list[str]] = {}
     for line in text.replace("\\\n", " ").splitlines():
         if pinned := re.match(r"([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?\s*==\s*([^\s;]+)", line):
             found[(canonicalize_name(pinned[1]), pinned[2])] = re.findall(r"--hash=(\S+)", line)
