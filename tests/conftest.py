@@ -3,6 +3,7 @@
 Fixtures of several files are here too.
 """
 
+import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,9 @@ ROOT = Path(__file__).parents[1]
 ansible.module_utils.__path__.append(str(ROOT / "plugins/module_utils"))
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would each program that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# `make check` gives its own options to each make that a test starts: that one would take them for its own, or warn.
+for variable in ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL"):
+    os.environ.pop(variable, None)
 
 
 @pytest.fixture(scope="session")
