@@ -65,14 +65,24 @@ def times(
     at = start.astimezone(plan.tz)
     while len(found) < MOST:
         plan.nowfun = lambda now=at: now
-        # In seconds that pass: a day on which clocks change has not 24 hours.
-        passing = timedelta(seconds=max(plan.remaining_estimate(at).total_seconds(), 1))
-        at = (at.astimezone(UTC) + passing).astimezone(plan.tz)
+        at = later(plan, at, timedelta(seconds=max(plan.remaining_estimate(at).total_seconds(), 1)))
         if at >= end:
             break
         if not begins or at >= begins:
             found.append(at.timestamp())
     return found
+
+
+def later(plan: Any, at: datetime, span: timedelta) -> datetime:
+    """Return the time at which a span ends that a schedule tells.
+
+    Celery 5.5 tells the seconds that pass until then. A day on which clocks change has not 24 hours. Celery 5.4 tells the difference of
+    the two times of the clock; that is known by the hour, which only then is one of the schedule's.
+    """
+    passed, hours = (at.astimezone(UTC) + span).astimezone(plan.tz), getattr(plan, "hour", None)
+    shown = at + span
+    by_clock = hours and passed.hour not in hours and shown.hour in hours and shown.timestamp() > at.timestamp()
+    return shown if by_clock else passed
 
 
 def planned(app: Any, start: datetime, end: datetime) -> Iterator[Entry]:

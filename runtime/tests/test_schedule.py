@@ -76,6 +76,7 @@ def test_interval_goes_on_from_the_last_time(app):
 @pytest.mark.parametrize(
     ("start", "due"),
     [((2027, 3, 27, 23, 30), (2027, 3, 28, 2, 15)), ((2026, 10, 24, 22, 30), (2026, 10, 25, 3, 15))],
+    ids=["an hour less", "an hour more"],
 )
 def test_daily_entry_is_due_once_in_a_night_in_which_clocks_change(app, start, due):
     app.conf.timezone = "Europe/Berlin"
