@@ -2,8 +2,8 @@
 
     python -m coldframe.schedule WORKERS
 
-WORKERS is a JSON list with an object for each host that has workers: `queues`, name to concurrency (`auto` is one process for
-each processor), and `processors`. Nothing is sent or written.
+WORKERS is a JSON list with an object for each host that has workers: `queues`, name to `tasks` (how many it runs at the same time) and
+`tasks_per_processor`, of which one is 0, and `processors`. Nothing is sent or written.
 """
 
 from __future__ import annotations
@@ -74,10 +74,11 @@ def times(
 
 
 def later(plan: Any, at: datetime, span: timedelta) -> datetime:
-    """Return the time at which a span ends that a schedule tells.
+    """Return when a schedule is due next.
 
-    Celery 5.5 tells the seconds that pass until then. A day on which clocks change has not 24 hours. Celery 5.4 tells the difference of
-    the two times of the clock; that is known by the hour, which only then is one of the schedule's.
+    :param span: what its `remaining_estimate` returned. From Celery 5.5 on these are the seconds that pass until then. With Celery 5.4
+        it is the difference between the two times on the clock, which is another one if the clocks change in between. It is the latter
+        if only then the hour is one of the schedule's.
     """
     passed, hours = (at.astimezone(UTC) + span).astimezone(plan.tz), getattr(plan, "hour", None)
     shown = at + span

@@ -46,9 +46,8 @@ class TaskPool(thread.TaskPool):
 
     def on_start(self) -> None:
         """Start without tasks."""
-        self.given: dict[
-            Future[Any], str
-        ] = {}  # to the ids of the tasks; one that is retried may come before it has ended
+        # To the ids of the tasks. A task that is retried may come again before its first run has ended.
+        self.given: dict[Future[Any], str] = {}
         super().on_start()
 
     def on_apply(
