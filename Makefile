@@ -63,6 +63,7 @@ help: ## Print this help
 	@echo "  ENV=sandbox             which of inventories/ (the default boots a host on this machine), or a folder: ENV=../mysite/deploy"
 	@echo "  CMD='...'               with ssh, manage, shell, dbshell, redis-cli: the command; HOST=name runs it (or run-task) on that server"
 	@echo "  DRY_RUN=1               with deploy, site, rollback, down, queues, maintenance: print what would change, and change nothing"
+	@echo "  VERBOSE=1               with deploy, site, rollback, preflight, check-app, down, sandbox: show every task"
 	@echo "  THOROUGH=1              with test, test-hosts: also run slow tests that add little coverage"
 	@echo "  ARGS='...'              further arguments of ansible-playbook, such as --check --diff or --limit"
 	@echo "  SANDBOX_SSH_PORT=2222 SANDBOX_HTTPS_PORT=8443 SANDBOX_HTTP_PORT=8080 SANDBOX_NAME=coldframe-sandbox"
@@ -129,6 +130,11 @@ wheels: tools ## Build the packages that have no wheel for the servers of ENV, i
 
 HOSTS = $(if $(SANDBOX),sandbox,.venv/.ready)
 PLAYBOOK = ansible-playbook -i $(INVENTORY) $(if $(DRY_RUN),--check --diff)
+
+# A line for each play in place of each task; VERBOSE=1, or -v in ARGS, shows Ansible's own output.
+ifeq ($(VERBOSE),)
+deploy site rollback preflight check-app down sandbox sandbox-down: export ANSIBLE_STDOUT_CALLBACK ?= coldframe_short
+endif
 
 deploy: $(HOSTS) ## Bring the servers of ENV up to date, and test that they work
 	@$(PLAYBOOK) playbooks/deploy.yml $(if $(ALLOW_MIGRATIONS),-e release_allow_migrations=$(ALLOW_MIGRATIONS)) $(if $(ALLOW_QUEUES),-e release_allow_queues=$(ALLOW_QUEUES)) $(call extra,release_,ALLOW_TASKS) $(if $(ALLOW_SHARED),-e release_allow_shared=$(ALLOW_SHARED)) $(ARGS)

@@ -1,6 +1,8 @@
-"""What fails is told once, at the end."""
+"""What fails is told once, at the end. The short account has a line for each play, and what was changed."""
 
 import os
+import pty
+import re
 import subprocess
 from pathlib import Path
 
@@ -128,3 +130,112 @@ def test_filters_are_loaded_once_and_not_for_each_task(play, tmp_path):
     head = "- hosts: localhost\n  gather_facts: false\n  connection: local\n  tasks:\n"
     play(head + 3 * debug + f"    - ansible.builtin.fail: {{msg: {END}}}\n", filters=tmp_path / "filter_plugins")
     assert (tmp_path / "loaded").read_text() == "."
+
+
+SHORT = """
+- name: First
+  hosts: all
+  connection: local
+  gather_facts: false
+  tasks:
+    - {name: "tools : Change this", ansible.builtin.command: "true"}
+    - {name: Change one, ansible.builtin.command: "true", when: inventory_hostname == "a"}
+    - {name: Read, ansible.builtin.command: echo secret-free, changed_when: false}
+    - {name: Try, ansible.builtin.command: ls /nowhere, ignore_errors: true}
+    - {name: Say, ansible.builtin.debug: {msg: "one\\ntwo"}}
+- name: For nobody
+  hosts: nobody
+  tasks: []
+- name: Last
+  hosts: all
+  connection: local
+  gather_facts: false
+  tasks:
+    - name: Block
+      block: [{name: Break, ansible.builtin.command: "ls /nowhere{{ inventory_hostname }}"}]
+      rescue:
+        - {name: Tell, LAST}
+"""
+
+
+def short(tmp_path, text, *arguments, **options):
+    """Run a play on two hosts with the short account."""
+    (tmp_path / "play.yml").write_text(text)
+    own = {"ANSIBLE_STRATEGY": "linear", "ANSIBLE_STDOUT_CALLBACK": "coldframe_short", "TERM": "xterm", "COLUMNS": "90"}
+    return subprocess.run(
+        ["ansible-playbook", "-i", "a,b,", str(tmp_path / "play.yml"), *arguments],
+        cwd=ROOT,
+        env=os.environ | PLAIN | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")} | own,
+        text=True,
+        check=False,
+        **({"capture_output": True} | options if "stdout" not in options else options),
+    )
+
+
+def timeless(text):
+    """Leave out seconds."""
+    return re.sub(r" +[0-9.]+ s\b", " N s", text)
+
+
+def test_short_account_has_a_line_for_each_play_and_what_failed_last(tmp_path):
+    done = short(tmp_path, SHORT.replace("LAST", "ansible.builtin.fail: {msg: it broke}"))
+    assert done.returncode == 2
+    assert timeless(done.stdout).splitlines() == [
+        "one",
+        "two",
+        "First N s",
+        "  a: Change this; Change one",
+        "  b: Change this",
+        "Last N s",
+        "Tasks that changed something: a 2, b 1. N s in all.",
+        "",
+        "FAILED on a, b",
+        "it broke",
+        "",
+        "Every task is shown with VERBOSE=1.",
+    ]
+
+
+def test_short_account_tells_what_a_command_said_and_which_items_failed(tmp_path):
+    done = short(tmp_path, SHORT.replace("LAST", "ansible.builtin.command: ls /nowhere"))
+    assert "FAILED on a, b\nTell:\nls /nowhere ended with 2:\nls: " in done.stdout
+    assert done.stdout.count("No such file") == 1 and "nowherea" not in done.stdout
+    loop = "ansible.builtin.command: 'ls {{ item }}', loop: [/, /one, /two]"
+    said = short(tmp_path, SHORT.replace("LAST", loop)).stdout
+    assert "FAILED on a, b\nTell:\n/one: ls /one ended with 2:" in said and "/two: ls /two ended with 2:" in said
+
+
+def test_short_account_with_v_is_the_long_one(tmp_path):
+    done = short(tmp_path, SHORT.replace("LAST", "ansible.builtin.fail: {msg: it broke}"), "-v")
+    assert "TASK [Read]" in done.stdout and "PLAY RECAP" in done.stdout and "secret-free" in done.stdout
+
+
+def test_dry_run_shows_differences_with_their_task_and_host(tmp_path):
+    copy = f"ansible.builtin.copy: {{dest: {tmp_path}/new, content: hello}}"
+    text = f"- {{name: One, hosts: a, connection: local, gather_facts: false, tasks: [{{name: Write, {copy}}}]}}"
+    done = short(tmp_path, text, "--check", "--diff")
+    assert "Write, a:\n--- before\n+++ after: " in done.stdout and "+hello" in done.stdout
+    assert not (tmp_path / "new").exists() and "  a: Write\n" in done.stdout
+
+
+LONG = """
+- name: Slow
+  hosts: a
+  connection: local
+  gather_facts: false
+  tasks: [{name: "x : Sleep", ansible.builtin.command: sleep 11, changed_when: false}]
+"""
+
+
+def test_long_task_is_said_to_run_still(tmp_path):
+    assert short(tmp_path, LONG).stdout.startswith("  Sleep: 10 s and still running\nSlow ")
+
+
+def test_in_a_terminal_the_last_line_says_which_task_runs_and_goes_again(tmp_path):
+    main, other = pty.openpty()
+    done = short(tmp_path, LONG.replace("sleep 11", "sleep 5"), stdout=other, stderr=other)
+    os.close(other)
+    said = os.read(main, 100000).decode()
+    assert done.returncode == 0
+    assert "\r\x1b[K  Sleep, 3 s" in said and said.index("Sleep, 3 s") < said.index("\r\x1b[KSlow ")
+    assert "still running" not in said

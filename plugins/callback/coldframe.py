@@ -37,10 +37,17 @@ def rescued(task: Any) -> bool:
     return False
 
 
+def plain(result: Any) -> str:
+    """Return the message of a result that failed; empty where it does not tell enough."""
+    message = result.get("msg")
+    return message.strip() if isinstance(message, str) and not MORE & set(result) else ""
+
+
 class CallbackModule(Default):
     """The default output, but for failures."""
 
     CALLBACK_NAME = "coldframe"
+    rescued, plain = staticmethod(rescued), staticmethod(plain)
 
     def __init__(self) -> None:
         """Begin with nothing changed."""
@@ -55,9 +62,21 @@ class CallbackModule(Default):
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Tell it as usual, and remember where something was changed."""
+        self.note(result)
+        super().v2_runner_on_ok(result)
+
+    def note(self, result: Any) -> None:
+        """Remember where something was changed."""
         if result.result.get("changed") and not result.task.delegate_to and not result.task.check_mode:
             self._changed.add(result.host.get_name())
-        super().v2_runner_on_ok(result)
+
+    def unreachable(self, result: Any) -> str:
+        """Say why a host cannot be reached, what was changed before, and what to do."""
+        reason = str(result.result.get("msg") or "no answer").strip().removeprefix("Task failed: ")
+        changed = ", ".join(sorted(self._changed))
+        done = f"Something was changed before on {changed}" if changed else "Nothing was changed"
+        help_ = "If that does not help, make doctor tells what is wrong with the connection."
+        return f"UNREACHABLE\n{reason}\n{done}. Run the command again. {help_}"
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """Tell that a host cannot be reached, what was changed before, and what to do."""
@@ -66,13 +85,7 @@ class CallbackModule(Default):
             return
         if self._last_task_banner != result.task._uuid:
             self._print_task_banner(result.task)
-        reason = str(result.result.get("msg") or "no answer").strip().removeprefix("Task failed: ")
-        changed = ", ".join(sorted(self._changed))
-        done = f"Something was changed before on {changed}" if changed else "Nothing was changed"
-        said = (
-            f"fatal: [{self.host_label(result)}]: UNREACHABLE\n{reason}\n{done}. Run the command again. If that does not "
-            "help, make doctor tells what is wrong with the connection."
-        )
+        said = f"fatal: [{self.host_label(result)}]: {self.unreachable(result)}"
         self._display.display(said, color=COLOR_UNREACHABLE, stderr=self.get_option("display_failed_stderr"))
 
     def _dump_results(self, result: Any, *arguments: Any, **options: Any) -> Any:
@@ -87,19 +100,16 @@ class CallbackModule(Default):
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Tell a failure, once."""
-        message = result.result.get("msg")
-        plain = isinstance(message, str) and message and not MORE & set(result.result)
+        message = plain(result.result)
         if self._display.verbosity or ignore_errors:
             super().v2_runner_on_failed(result, ignore_errors)
             return
-        if not rescued(result.task) and not plain:
+        if not rescued(result.task) and not message:
             result.result.pop("exception", None)  # said as an error too
             super().v2_runner_on_failed(result, ignore_errors)
             return
         if self._last_task_banner != result.task._uuid:
             self._print_task_banner(result.task)
         host = self.host_label(result)
-        said = (
-            f"failed: [{host}]: see below" if rescued(result.task) else f"fatal: [{host}]: FAILED!\n{message.strip()}"
-        )
+        said = f"failed: [{host}]: see below" if rescued(result.task) else f"fatal: [{host}]: FAILED!\n{message}"
         self._display.display(said, color=COLOR_ERROR, stderr=self.get_option("display_failed_stderr"))

@@ -1,0 +1,278 @@
+"""A short account of a playbook: what each play changed on which host, in how many seconds, and last of all what failed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+from ansible.constants import COLOR_ERROR, COLOR_OK, COLOR_WARN
+from ansible.plugins.loader import callback_loader
+
+DOCUMENTATION = """
+name: coldframe_short
+type: stdout
+short_description: A short account of a playbook
+description:
+  - One line for each play, with its seconds, and one for each host on which something was changed, with the tasks that did it.
+  - What a task C(debug) says is shown, also warnings and, in a dry run, the differences.
+  - In a terminal, the last line says which task runs. Elsewhere a line says so when a task takes long.
+  - What failed is told once, last, with its hosts.
+  - With C(-v) it is the output of the callback C(coldframe). C(make VERBOSE=1) chooses that one.
+extends_documentation_fragment: [default_callback, result_format_callback]
+"""
+Full: Any = callback_loader.get("coldframe", class_only=True)
+NAMED = 3  # changed tasks of a host that are named
+LONG = (10, 30, *range(60, 36000, 60))  # seconds after which a task is said to run still, without a terminal
+WIDTH = 28  # of the column with the names of the plays
+SHOWN = ("ansible.builtin.debug", "debug")
+TELLING = ("ansible.builtin.fail", "ansible.builtin.assert", "fail", "assert")  # their message tells all
+LEFT_OUT = ("exception", "invocation", "changed", "item", "ansible_loop_var")
+
+
+def bare(name: str) -> str:
+    """Return the name of a task without its role."""
+    return name.rpartition(" : ")[2].strip()
+
+
+def told(hosts: dict[str, list[str]]) -> list[str]:
+    """Say what was changed: a line for each set of hosts with the same changes.
+
+    :param hosts: the names of the tasks that changed something, by host.
+    """
+    same: dict[tuple[str, ...], list[str]] = {}
+    for host, tasks in hosts.items():
+        same.setdefault(tuple(dict.fromkeys(tasks)), []).append(host)
+    lines = []
+    for changes, names in same.items():
+        more = len(changes) - NAMED
+        shown = "; ".join(changes if more <= 0 else (*changes[: NAMED - 1], f"{more + 1} more"))
+        lines.append(f"  {', '.join(sorted(names))}: {shown}")
+    return lines
+
+
+class Progress:
+    """Says which task runs, from a thread. It writes without Python's files, whose locks a fork would copy."""
+
+    def __init__(self, terminal: bool) -> None:
+        """Begin with no task."""
+        self.terminal, self.task, self.since, self.drawn = terminal, "", 0.0, False
+        self.left: list[int] = []
+        self.lock, self.ended = threading.Lock(), threading.Event()
+
+    def start(self) -> None:
+        """Start the thread."""
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def set(self, task: str) -> None:
+        """Note the task that runs now; empty for none."""
+        with self.lock:
+            self.task, self.since, self.left = task, time.monotonic(), list(LONG)
+
+    def run(self) -> None:
+        """Write, once a second."""
+        while not self.ended.wait(1):
+            with self.lock:
+                seconds = int(time.monotonic() - self.since)
+                if self.task and self.terminal and seconds > 1:
+                    text = f"  {self.task}, {seconds} s"
+                    self.write("\r\033[K" + text[: shutil.get_terminal_size().columns - 1])
+                    self.drawn = True
+                elif self.task and not self.terminal and self.left and seconds >= self.left[0]:
+                    self.left = [each for each in self.left if each > seconds]
+                    self.write(f"  {self.task}: {seconds} s and still running\n")
+
+    def clear(self) -> None:
+        """Remove the line, so that another can be printed in its place."""
+        with self.lock:
+            if self.drawn:
+                self.write("\r\033[K")
+                self.drawn = False
+
+    @staticmethod
+    def write(text: str) -> None:
+        """Write to standard output."""
+        os.write(1, text.encode())
+
+
+class CallbackModule(Full):
+    """A short account."""
+
+    CALLBACK_NAME = "coldframe_short"
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        super().__init__()
+        self.short = self._display.verbosity == 0
+        self.began = self.play_began = time.monotonic()
+        self.play_name = ""
+        self.changes: dict[str, list[str]] = {}  # of this play
+        self.total: Counter[str] = Counter()  # of all plays
+        self.failures: dict[str, list[str]] = {}  # what is told last, to the hosts that say it
+        self.items: dict[tuple[str, str], list[str]] = {}  # of a loop that is not at its end
+        self.messages: set[tuple[str, str]] = set()
+        self.progress = Progress(os.isatty(1))
+
+    def say(self, text: str, color: str | None = None) -> None:
+        """Print a line or several."""
+        self.progress.clear()
+        self._display.display(text, color=color)
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        """Start to say which task runs."""
+        super().v2_playbook_on_start(playbook)
+        if self.short:
+            self.progress.start()
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        """Account for the play before."""
+        if not self.short:
+            super().v2_playbook_on_play_start(play)
+            return
+        self.account()
+        self._play = play
+        self.play_name, self.play_began = play.get_name().strip(), time.monotonic()
+
+    def account(self) -> None:
+        """Say what a play has changed, and how long it took."""
+        self.progress.set("")
+        if self.play_name:
+            seconds = time.monotonic() - self.play_began
+            self.say(f"{self.play_name:{WIDTH}} {seconds:6.1f} s", color=COLOR_OK)
+            for line in told(self.changes):
+                self.say(line)
+        self.play_name, self.changes = "", {}
+
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        """Leave a play out that has nothing to do."""
+        if not self.short:
+            super().v2_playbook_on_no_hosts_matched()
+        self.play_name = ""
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        """Note it."""
+        if not self.short:
+            super().v2_playbook_on_task_start(task, is_conditional)
+            return
+        self.progress.set(bare(task.get_name()))
+
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        """Note it."""
+        if not self.short:
+            super().v2_playbook_on_handler_task_start(task)
+            return
+        self.progress.set(bare(task.get_name()))
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        """Remember what was changed, and print what a task `debug` says."""
+        if not self.short:
+            super().v2_runner_on_ok(result)
+            return
+        self.note(result)
+        host, name = result.host.get_name(), bare(result.task.get_name())
+        if result.result.get("changed"):
+            self.changes.setdefault(host, []).append(name)
+            self.total[host] += 1
+        message = result.result.get("msg")
+        if (
+            result.task.action in SHOWN
+            and isinstance(message, str)
+            and (result.task._uuid, message) not in self.messages
+        ):
+            self.messages.add((result.task._uuid, message))
+            self.say(message.rstrip())
+        elif result.result.get("warnings"):
+            self._handle_warnings_and_exception(result)
+
+    def v2_runner_item_on_ok(self, result: Any) -> None:
+        """Print what a task `debug` says."""
+        if not self.short:
+            super().v2_runner_item_on_ok(result)
+        elif result.task.action in SHOWN and isinstance(result.result.get("msg"), str):
+            self.say(result.result["msg"].rstrip())
+
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        """Remember why."""
+        if not self.short:
+            super().v2_runner_item_on_failed(result)
+            return
+        where = result.host.get_name(), result.task._uuid
+        self.items.setdefault(where, []).append(f"{self._get_item_label(result.result)}: {self.reason(result.result)}")
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        """Print nothing."""
+        if not self.short:
+            super().v2_runner_on_skipped(result)
+
+    def v2_runner_item_on_skipped(self, result: Any) -> None:
+        """Print nothing."""
+        if not self.short:
+            super().v2_runner_item_on_skipped(result)
+
+    def v2_playbook_on_include(self, included_file: Any) -> None:
+        """Print nothing."""
+        if not self.short:
+            super().v2_playbook_on_include(included_file)
+
+    def v2_runner_retry(self, result: Any) -> None:
+        """Print nothing: the task runs still, and that is said."""
+        if not self.short:
+            super().v2_runner_retry(result)
+
+    def v2_on_file_diff(self, result: Any) -> None:
+        """Print what would be changed, in a dry run."""
+        if self.short and result.result.get("diff") and result.result.get("changed"):
+            self.say(f"{bare(result.task.get_name())}, {result.host.get_name()}:", color=COLOR_WARN)
+            self._last_task_banner = result.task._uuid  # it needs no banner
+        super().v2_on_file_diff(result)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        """Remember why, for the end."""
+        if not self.short:
+            super().v2_runner_on_failed(result, ignore_errors)
+            return
+        host = result.host.get_name()
+        items = self.items.pop((host, result.task._uuid), [])
+        if ignore_errors or self.rescued(result.task):
+            return
+        text = "\n".join(items) or self.reason(result.result)
+        if result.task.action not in TELLING:
+            text = f"{bare(result.task.get_name())}:\n{text}"
+        self.failures.setdefault(text, []).append(host)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        """Remember why, for the end."""
+        if not self.short or result.task.ignore_unreachable:
+            super().v2_runner_on_unreachable(result)
+            return
+        self.failures.setdefault(self.unreachable(result), []).append(result.host.get_name())
+
+    def reason(self, result: Any) -> str:
+        """Say why a task failed: its message, or what a command said, or all of the result where that does not tell enough."""
+        if text := self.plain(result):
+            return str(text)
+        said = str(result.get("stderr") or result.get("stdout") or "").strip()
+        if said and "rc" in result:
+            command = result.get("cmd") or ""
+            command = command if isinstance(command, str) else shlex.join(map(str, command))
+            return f"{command} ended with {result['rc']}:\n{said}".lstrip()
+        return str(self._dump_results({name: value for name, value in result.items() if name not in LEFT_OUT}))
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        """Account for the last play and for all, and say what failed."""
+        if not self.short:
+            super().v2_playbook_on_stats(stats)
+            return
+        self.account()
+        self.progress.ended.set()
+        counts = ", ".join(f"{name} {self.total[name]}" for name in sorted(stats.processed))
+        seconds = time.monotonic() - self.began
+        self.say(f"Tasks that changed something: {counts or 'none'}. {seconds:.1f} s in all.")
+        for text, names in self.failures.items():
+            self.say(f"\nFAILED on {', '.join(sorted(set(names)))}\n{text}", color=COLOR_ERROR)
+        if self.failures:
+            self.say("\nEvery task is shown with VERBOSE=1.", color=COLOR_ERROR)
