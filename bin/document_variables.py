@@ -27,7 +27,7 @@ processes, the seconds after which the broker delivers an unacknowledged message
 
 with 20 in reserve. A table for which this is impossible is rejected with the calculation. `make preflight` prints all figures.
 """
-SMOKE = """`smoke_request` (required), `smoke_task_queue` and `smoke_validate_certs` set the smoke test:
+SMOKE = """`smoke_request` (required), `smoke_requests`, `smoke_task_queue` and `smoke_validate_certs` set the smoke test:
 [releases.md](releases.md#the-smoke-test).
 """
 

@@ -59,7 +59,7 @@ def host(**changed):
         },
         "smoke_answer": {"status": 201, "failed": False},
         "smoke_task": {"status": 200, "failed": False, "attempts": 2},
-        "smoke_front": {"skipped": True},
+        "smoke_further": {"results": [{"status": 302, "failed": False, "item": {"path": "/"}}]},
     }
     return known | changed
 
@@ -80,7 +80,7 @@ def test_document_says_what_was_done_on_each_host():
     first, second = document["hosts"].values()
     assert first["changed"] == {"configuration": False, "files": True, "packages": False, "static_files": True}
     assert first["seconds"] == {"preflight": 30, "services": 1, "place": 9, "activate": 10, "check": 5, "finish": 1}
-    assert first["smoke"] == {"requests": 2, "failed": 0}
+    assert first["smoke"] == {"requests": 3, "failed": 0}
     assert first["draining"] == [f"shop-worker-bulk@{OLD}.service"] and first["before"] == OLD
     assert [unit["exposure"] for unit in first["units"]] == [0.2, None]
     assert report_packages({"app1": {"release_ended": {"packages": PACKAGES}}, "app2": other}) == {

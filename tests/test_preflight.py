@@ -327,7 +327,7 @@ def test_modules_are_looked_for_before_a_host_is_touched(project, path, module, 
     [{"path": "/"}, {"path": "/orders/", "method": "POST", "body": {"quantity": 1}, "status": [200, 201]}],
 )
 def test_requests_that_show_that_it_works(request_):
-    assert smoke_problems(request_) == []
+    assert smoke_problems(request_, []) == []
 
 
 @pytest.mark.parametrize(
@@ -335,12 +335,25 @@ def test_requests_that_show_that_it_works(request_):
     [
         ({}, "smoke_request: {path: /}"),
         ("/healthz/", "smoke_request: {path: /}"),
-        ({"path": "healthz/"}, "smoke_request: {path: /}"),
+        ({"path": "healthz/"}, "must have a path that begins with /, such as {path: /}"),
         ({"path": "/", "methode": "POST"}, "smoke_request.methode is unknown. Known: path, method, body, status."),
         ({"path": "/", "status": 201}, "smoke_request.status is 201"),
         ({"path": "/", "status": ["OK"]}, "smoke_request.status is ['OK']"),
     ],
 )
 def test_requests_that_cannot_be_sent_are_refused(request_, said):
-    (problem,) = smoke_problems(request_)
+    (problem,) = smoke_problems(request_, [])
     assert said in problem
+
+
+def test_every_further_request_that_cannot_be_sent_is_refused():
+    assert smoke_problems({"path": "/"}, [{"path": "/cart/", "status": [200, 302]}]) == []
+    further = [{"path": "/"}, "/cart/", {"path": "/", "body": {}, "state": [200]}, {"path": "/", "status": "200"}]
+    assert [problem.partition(" is ")[0] for problem in smoke_problems({}, further)] == [
+        smoke_problems({}, [])[0],
+        "smoke_requests[1]",
+        "smoke_requests[2].state",
+        "smoke_requests[3].status",
+    ]
+    (problem,) = smoke_problems({"path": "/"}, {"path": "/"})
+    assert "smoke_requests is {'path': '/'}; it must be a list" in problem

@@ -91,6 +91,13 @@ def render_status(first=STATE, others=None, **variables):
     return render("status.yml", "What runs where", hostvars=hosts, ansible_play_hosts=list(hosts), **variables)
 
 
+def front(status):
+    """Say what the smoke test was answered at the address of the site."""
+    return {
+        "smoke_further": {"results": [{"item": {"path": page}, "status": status} for page in ("/", "/admin/login/")]}
+    }
+
+
 def deployed(first=None, check=False, said="", report=None, **others):
     """Render the report at the end of a deploy for one host, or for several."""
     base = {
@@ -99,7 +106,7 @@ def deployed(first=None, check=False, said="", report=None, **others):
         "group_names": ["deploy_converge"],
     }
     hosts = {name: base | (changed or {}) for name, changed in ({"app1": first} | others).items()}
-    hosts["app1"] = {"smoke_front": {"status": 200}, "finish_broker": {"stdout": said}} | hosts["app1"]
+    hosts["app1"] = front(200) | {"finish_broker": {"stdout": said}} | hosts["app1"]
     variables = {"app_url": "https://blog.example.com", "release_id": NEW, "ansible_check_mode": check}
     variables |= {"release_report": report} if report else {}
     return render("finish.yml", "What runs now", hostvars=hosts, ansible_play_hosts=list(hosts), **variables)
@@ -191,7 +198,7 @@ def test_deploy_prints_the_state_draining_once_and_what_was_removed():
 
 
 def test_deploy_that_changes_no_release_and_a_site_without_a_first_page():
-    same = {"release_begun": BEGUN | {"current": NEW}, "group_names": [], "smoke_front": {"status": 404}}
+    same = {"release_begun": BEGUN | {"current": NEW}, "group_names": []} | front(404)
     lines = deployed(same, said=broker(critical={"letters": 1, "dead": {"x.y": 1}})["stdout"])
     assert lines[1] == "Application  https://blog.example.com (no page at /, 404)"
     assert lines[3] == f"app1: release {NEW} (unchanged), configuration unchanged"

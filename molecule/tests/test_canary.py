@@ -1,5 +1,7 @@
 """On several hosts the first one goes alone, and the rest only when it stands."""
 
+import re
+
 import pytest
 from support.deployment import deployed
 from support.hosts import wait_for
@@ -36,9 +38,15 @@ def releases(hosts, app):
 def test_release_that_fails_on_the_first_host_reaches_no_other(hosts, inventory, deployment, fault):
     app = deployment.app_name
     before, others = releases(hosts, app), [processes(host, app) for host in hosts[1:]]
-    variables = {"no smoke": {"smoke_request": {"path": "/nowhere/"}}, "no worker": {"app_celery": "absent:app"}}
+    variables = {
+        "no smoke": {"smoke_requests": [{"path": "/"}, {"path": "/nowhere/"}]},
+        "no worker": {"app_celery": "absent:app"},
+    }
     result = deploy(inventory, app_environment={"CHANGED": fault}, **variables[fault])
     assert result.returncode != 0, result.stdout
+    assert fault != "no smoke" or re.search("Send the further requests at http.*/nowhere/:", result.stdout), (
+        result.stdout
+    )
     wait_for(lambda: releases(hosts, app) == before, 30, f"{before} run, not {releases(hosts, app)}")
     assert [processes(host, app) for host in hosts[1:]] == others, "never touched"
     assert deployment.request("/healthz/").status == 200

@@ -508,21 +508,42 @@ def acme_problems(
     return problems
 
 
-def smoke_problems(request: Any) -> list[str]:
-    """Refuse a `smoke_request` that cannot be sent: the smoke test comes last, when the release runs already."""
+def smoke_problems(request: Any, further: Any) -> list[str]:
+    """Refuse requests of the smoke test that cannot be sent: it comes last, when the release runs already.
+
+    :param request: `smoke_request`.
+    :param further: `smoke_requests`.
+    """
+    if not isinstance(request, dict) or "path" not in request:
+        return [
+            "smoke_request must name the page that shows after a deploy that the application works, such as "
+            "smoke_request: {path: /} (docs/releases.md, 'The smoke test').",
+            *_further_problems(further),
+        ]
+    return _request_problems("smoke_request", request) + _further_problems(further)
+
+
+def _further_problems(further: Any) -> list[str]:
+    """Say what is wrong with `smoke_requests`."""
+    if not isinstance(further, list):
+        return [f"smoke_requests is {further!r}; it must be a list of requests, such as [{{path: /}}]."]
+    return [
+        problem
+        for number, request in enumerate(further)
+        for problem in _request_problems(f"smoke_requests[{number}]", request)
+    ]
+
+
+def _request_problems(name: str, request: Any) -> list[str]:
+    """Say what is wrong with a request of the smoke test."""
     known = ("path", "method", "body", "status")
     path = request.get("path") if isinstance(request, dict) else None
     if not isinstance(path, str) or not path.startswith("/"):
-        return [
-            "smoke_request must name the page that shows after a deploy that the application works, such as "
-            "smoke_request: {path: /} (docs/releases.md, 'The smoke test')."
-        ]
-    problems = [f"smoke_request.{name} is unknown. Known: {', '.join(known)}." for name in request if name not in known]
+        return [f"{name} is {request!r}; it must have a path that begins with /, such as {{path: /}}."]
+    problems = [f"{name}.{word} is unknown. Known: {', '.join(known)}." for word in request if word not in known]
     status = request.get("status", [200])
     if not isinstance(status, list) or not all(isinstance(code, int) and 100 <= code <= 599 for code in status):
-        problems.append(
-            f"smoke_request.status is {status!r}; it must be a list of status codes of HTTP, such as [200]."
-        )
+        problems.append(f"{name}.status is {status!r}; it must be a list of status codes of HTTP, such as [200].")
     return problems
 
 

@@ -32,7 +32,8 @@ def _phases(host: Mapping[str, Any]) -> dict[str, int]:
 
 def _smoke(host: Mapping[str, Any]) -> dict[str, int]:
     """Count the requests of the smoke test that a host sent or that were sent through it, and those that failed."""
-    answers = [host.get(name) or {} for name in ("smoke_answer", "smoke_task", "smoke_front")]
+    further = (host.get("smoke_further") or {}).get("results") or []
+    answers = [*(host.get(name) or {} for name in ("smoke_answer", "smoke_task")), *further]
     sent = [answer for answer in answers if "status" in answer or answer.get("failed")]
     return {"requests": len(sent), "failed": sum(bool(answer.get("failed")) for answer in sent)}
 
