@@ -11,7 +11,9 @@ from debian import program
 from queues import celery_queue_table
 
 ROOT = Path(__file__).parents[1]
-TABLE = celery_queue_table({"mail": {"time_limit": 60}, "video": {"time_limit": 900}})
+TABLE = celery_queue_table(
+    {"mail": {"time_limit": 60}, "video": {"time_limit": 900}, "sms": {"time_limit": 60, "wait_slo": 5}}
+)
 RULES = alert_rules(TABLE, visibility_timeout=1100, connections=100)
 NAMES = {rule["alert"] for group in RULES["groups"] for rule in group["rules"]}
 
@@ -39,6 +41,7 @@ WELL = {
     'coldframe_release_info{instance="b",release="1"}': "1",
     PROBE % "mail": "1",
     PROBE % "video": "80",
+    PROBE % "sms": "4",
     EXPIRY: str(90 * 86400),
     AVAILABLE: "30",
     'node_filesystem_size_bytes{instance="a",mountpoint="/"}': "100",
@@ -179,6 +182,10 @@ def test_alert_fires_in_time_and_resolves(tmp_path, alert):
 def test_what_is_no_fault_fires_nothing(tmp_path, alert):
     moments = dict.fromkeys(range(BEGIN, END, 150), False)
     assert not promtool(tmp_path, case(QUIET[alert], alert, moments))
+
+
+def test_budget_of_a_queue_takes_the_place_of_the_usual_one(tmp_path):
+    assert not promtool(tmp_path, case({PROBE % "sms": "6"}, "QueueWaits", {BEGIN - EVERY: False, BEGIN + 180: True}))
 
 
 def test_hosts_that_stay_at_two_releases_are_told(tmp_path):

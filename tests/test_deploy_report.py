@@ -23,6 +23,7 @@ FACTS = {
     "application": "shop",
     "version": "0.9.0",
     "action": "deploy",
+    "outcome": "done",
     "release": NEW,
     "source": "main (1a2b3c4)",
     "sha256": "5" * 64,
@@ -80,6 +81,7 @@ def test_document_says_what_was_done_on_each_host():
     first, second = document["hosts"].values()
     assert first["changed"] == {"configuration": False, "files": True, "packages": False, "static_files": True}
     assert first["seconds"] == {"preflight": 30, "services": 1, "place": 9, "activate": 10, "check": 5, "finish": 1}
+    assert document["watch"] == {"seconds": 0, "tasks": [], "problems": []}
     assert first["smoke"] == {"requests": 3, "failed": 0}
     assert first["draining"] == [f"shop-worker-bulk@{OLD}.service"] and first["before"] == OLD
     assert [unit["exposure"] for unit in first["units"]] == [0.2, None]
@@ -210,6 +212,24 @@ def test_long_lists_are_counted_and_folded():
         assert "blog.0009_x" in page.text and ("details" not in page.tags) == short
         line = next(line for line in reports.summary(document) if "migrations" in line)
         assert line.endswith("blog.0008_x, blog.0009_x" if short else "applied: 11, which the page lists")
+
+
+def test_report_of_a_release_that_broke_a_budget_compares_its_tasks():
+    now, before = {"done": 4, "failed": 9, "seconds": 0.2}, {"done": 4000, "failed": 1, "seconds": 0.1}
+    watched = {
+        "watched": 31,
+        "tasks": [{"task": "blog.send", "now": now, "before": before}],
+        "problems": ["blog.send fails: <9> of 13."],
+    }
+    hosts = {"app1": host(release_watched={"skipped": True}), "app2": host(release_watched=watched)}
+    document = deploy_report(hosts, FACTS | {"outcome": "restored"}, {})
+    assert document["watch"]["seconds"] == 31 and document["outcome"] == "restored"
+    page = Page()
+    page.feed(reports.page(document, TEMPLATE))
+    for shown in ("Tasks in the 31 s", "blog.send", "4000", "blog.send fails: <9> of 13.", "was restored"):
+        assert shown in page.text, shown
+    said = reports.summary(document)
+    assert said[0].endswith(": the previous release was restored") and "    blog.send fails: <9> of 13." in said
 
 
 @pytest.fixture

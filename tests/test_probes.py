@@ -2,7 +2,8 @@
 
 import json
 
-from probes import probe_commands, probe_lines
+from ansible.module_utils.coldframe_servers import Redis, conversation
+from probes import probe_commands, probe_lines, wait_commands, wait_lines
 
 
 def told(sent=None, done=None, waited=0.5):
@@ -39,3 +40,26 @@ def test_redis_is_asked_for_two_notes_a_queue():
         "TIME",
         "MGET probe:sent:a probe:done:a probe:sent:b probe:done:b",
     ]
+
+
+TABLE = {"a": {"wait_slo": 5}, "b": {}, "c": {}}
+
+
+def test_how_long_the_probes_of_a_day_waited_is_told_with_the_budget(redis_socket):
+    server = Redis.behind(redis_socket)
+    server.ask("SELECT", "3")
+    server.ask("FLUSHDB")
+    now = int(server.ask("TIME")[0])
+    for number in range(1, 201):
+        server.ask("XADD", "probe:waits:a", f"{(now - 400 + number) * 1000}-0", "seconds", str(number / 20))
+    server.ask("XADD", "probe:waits:b", f"{(now - 90000) * 1000}-0", "seconds", "77")  # a day and an hour ago
+    server.ask("XADD", "probe:waits:b", f"{(now - 5) * 1000}-0", "seconds", "0.25")
+    answer = conversation(server, wait_commands(TABLE, "PING\n", 3)).replace("PONG", "OK", 1)
+    assert [" ".join(line.split()) for line in wait_lines(answer, TABLE)] == [
+        "a 200 probes in a day: p50 5.0 s, p99 9.9 s, 100 above wait_slo, 5 s",
+        "b 1 probe in a day: p50 0.2 s, p99 0.2 s",
+    ]
+
+
+def test_of_waits_that_are_not_known_nothing_is_told():
+    assert wait_lines("", TABLE) == wait_lines("WRONGPASS no", TABLE) == wait_lines("OK\nOK\nERR", TABLE) == []

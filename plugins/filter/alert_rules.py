@@ -135,13 +135,14 @@ def _queue_rules(table: dict[str, dict[str, Any]], visibility_timeout: int) -> l
     for queue, options in table.items():
         # A task that keeps all processes busy is no fault, up to its time limit.
         busy = options["time_limit"]
+        most = options.get("wait_slo") or OVERDUE
         wait = f'coldframe_queue_probe_wait_seconds{{queue="{queue}"}}'
         rules.append(
             _rule(
                 "QueueWaits",
                 "warning",
-                f"{wait} > {OVERDUE} <= {OVERDUE + busy}",
-                f"A message of the queue {queue} waits {SPAN}.",
+                f"{wait} > {most} <= {OVERDUE + busy}",
+                f"A message of the queue {queue} waits {SPAN}: longer than {most} s.",
                 "README#a-queue-is-overdue",
                 "2m",
             )

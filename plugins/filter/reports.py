@@ -99,7 +99,7 @@ def deploy_report(hosts: Mapping[str, Mapping[str, Any]], facts: Mapping[str, An
     """Write down what a deploy did.
 
     :param hosts: of the run, name to variables, such as Ansible's entries of hostvars.
-    :param facts: what is the same for all of them: application, version, action, release, source, sha256, contract and tasks.
+    :param facts: what is the same for all of them: application, version, action, outcome, release, source, sha256, contract and tasks.
     :param secrets: none of the texts in it is in the document.
     """
     first = next((host for host in hosts.values() if host.get("release_prepared")), {})
@@ -107,6 +107,9 @@ def deploy_report(hosts: Mapping[str, Mapping[str, Any]], facts: Mapping[str, An
     begun = [host["release_begun"] for host in hosts.values() if host.get("release_begun")]
     artifacts = [(host.get("release_ended") or {}).get("artifact") or {} for host in hosts.values()]
     artifact = next((each for each in artifacts if each), {})
+    watched: Mapping[str, Any] = next(
+        (host["release_watched"] for host in hosts.values() if "tasks" in host.get("release_watched", {})), {}
+    )
     when = min((each["when"] for each in begun), default=0)
     document = {
         "format": FORMAT,
@@ -121,6 +124,11 @@ def deploy_report(hosts: Mapping[str, Mapping[str, Any]], facts: Mapping[str, An
             "judged": [each["migration"] for each in prepared.get("plan") or []],
             "applied": prepared.get("applied") or [],
             "notes": prepared.get("report") or [],
+        },
+        "watch": {
+            "seconds": watched.get("watched", 0),
+            "tasks": watched.get("tasks") or [],
+            "problems": watched.get("problems") or [],
         },
         "hosts": {name: _host(host) for name, host in hosts.items()},
     }

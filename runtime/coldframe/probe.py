@@ -1,8 +1,8 @@
 """Shows that each queue is served: every 30 s a queue probe is sent to it, a worker executes it, and both are recorded.
 
 The Beat that ticks sends them. Records are in the Redis database of locks: `probe:sent:QUEUE` is the time at which the last
-one was sent, `probe:done:QUEUE` describes the last one that was executed. Each has one writer, and all times are from Redis'
-clock. While one waits in its queue no other is sent, so they do not pile up without a consumer. The application is not
+one was sent, `probe:done:QUEUE` describes the last one that was executed, `probe:waits:QUEUE` is a stream of how long those of the
+last day waited. Each has one writer, and all times are from Redis' clock. While one waits in its queue no other is sent, so they do not pile up without a consumer. The application is not
 involved: it imports nothing, gets no result and no event, and its own base class of tasks is not used.
 """
 
@@ -36,8 +36,14 @@ def probe(task: Any, queue: str, sent: float) -> None:
     """Record that a probe of the queue was executed, when, and by which worker."""
     try:
         with credentials.locks() as client:
-            done = {"sent": float(sent), "done": clock(client), "worker": task.request.hostname}
-            client.set(f"probe:done:{queue}", json.dumps(done), ex=KEEP)
+            now = clock(client)
+            done = {"sent": float(sent), "done": now, "worker": task.request.hostname}
+            with client.pipeline() as pipe:
+                pipe.set(f"probe:done:{queue}", json.dumps(done), ex=KEEP)
+                waited = {"seconds": round(max(0.0, now - sent), 3)}
+                pipe.xadd(f"probe:waits:{queue}", waited, minid=int((now - KEEP) * 1000))
+                pipe.expire(f"probe:waits:{queue}", KEEP)
+                pipe.execute()
     except redis.RedisError as error:  # a fault of Redis, which must not fail a task
         logger.warning("The time of the queue probe was not recorded: %s", error)
 

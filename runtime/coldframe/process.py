@@ -48,6 +48,7 @@ from coldframe.beat import lease
 from coldframe.logs import ids, journal
 from coldframe.sending import amqp
 from coldframe.worker import consumer, heartbeat, limits, processors, transport, unknown
+from coldframe.worker import runs as counting
 from coldframe.worker.status import Status
 from coldframe.worker.stop import Rest
 from coldframe.worker.watch import Watch
@@ -130,6 +131,7 @@ def on_worker_ready(sender: Any, **_: object) -> None:
     watch = Watch(sender.controller, rest)
     threading.Thread(target=status.report, args=(watch,), name="status", daemon=True).start()
     threading.Thread(target=limits.keep_limits, args=(sender.controller,), name="limits", daemon=True).start()
+    threading.Thread(target=counting.runs.keep_adding, name="runs", daemon=True).start()
 
 
 @worker_shutting_down.connect
@@ -148,6 +150,7 @@ if __name__ == "__main__":
     limits.install()
     transport.install()
     unknown.install()
+    counting.install()
     overlay.load()
     sys.argv = processors.arguments(sys.argv)
     main()

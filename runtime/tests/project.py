@@ -73,6 +73,19 @@ def interrupted(self, seconds):
         note(self, "is interrupted")
 
 
+@shared_task(bind=True, max_retries=2, autoretry_for=(ConnectionError,), retry_backoff=False, default_retry_delay=0)
+def flaky(self):
+    """Fail, and be retried for it."""
+    raise ConnectionError("no answer")
+
+
+@shared_task(bind=True, max_retries=2, default_retry_delay=0)
+def look(self):
+    """Look, and look again later."""
+    if self.request.retries < 2:
+        raise self.retry()
+
+
 class Long(Exception):
     """Much to send, and little to log."""
 

@@ -82,8 +82,19 @@ def test_when_it_was_sent_and_done_is_recorded_for_a_day(scene):
     done = scene.recorded("a")
     assert done["sent"] == float(scene.locks.get("probe:sent:a")) <= done["done"] <= probe.clock(scene.locks)
     assert not scene.recorded("b")
-    for key in ("probe:sent:a", "probe:done:a"):
+    ((_, waited),) = scene.locks.xrange("probe:waits:a")
+    assert float(waited["seconds"]) == pytest.approx(done["done"] - done["sent"], abs=0.001)
+    for key in ("probe:sent:a", "probe:done:a", "probe:waits:a"):
         assert 23 * 3600 < scene.locks.ttl(key) <= 24 * 3600
+
+
+def test_waits_of_before_a_day_are_forgotten(scene):
+    old = [f"{int((probe.clock(scene.locks) - 25 * 3600 + number) * 1000)}-0" for number in range(300)]
+    for entry in old:
+        scene.locks.xadd("probe:waits:a", {"seconds": 1}, id=entry)
+    scene.after(0)
+    scene.work("a")
+    assert scene.locks.xlen("probe:waits:a") <= 101, "Redis removes a hundred at a time"
 
 
 def test_while_one_waits_no_other_is_sent(scene):

@@ -46,7 +46,7 @@ def test_connections_are_closed_when_a_result_was_stored(monkeypatch):
 
     class Own(Request):
         def __init__(self):
-            self._request_dict = {"id": "1", "task": "a"}
+            self.name, self._request_dict = "a", {"id": "1", "task": "a"}
 
         def on_timeout(self, soft, timeout):
             done.append("stored")

@@ -14,6 +14,7 @@ from kombu.utils.imports import symbol_by_name
 
 from coldframe.logs import ids
 from coldframe.worker import celery56
+from coldframe.worker.runs import runs
 
 
 class Closing:
@@ -21,19 +22,22 @@ class Closing:
 
     __slots__ = ()
 
-    def on_timeout(self: Any, *arguments: Any, **options: Any) -> Any:
+    def on_timeout(self: Any, soft: bool, timeout: float) -> Any:
         """Handle a time limit of the task."""
         try:
+            if not soft:
+                runs.failed(self.name)
             with ids.of_message(self.request_dict):
-                return super().on_timeout(*arguments, **options)  # type: ignore[misc]
+                return super().on_timeout(soft, timeout)  # type: ignore[misc]
         finally:
             close_connections()
 
-    def on_failure(self: Any, *arguments: Any, **options: Any) -> Any:
+    def on_failure(self: Any, exc_info: Any, *arguments: Any, **options: Any) -> Any:
         """Handle a failure of the task, or the loss of its process."""
         try:
+            runs.ended(self.name, exc_info.exception)
             with ids.of_message(self.request_dict):
-                return super().on_failure(*arguments, **options)  # type: ignore[misc]
+                return super().on_failure(exc_info, *arguments, **options)  # type: ignore[misc]
         finally:
             close_connections()
 
