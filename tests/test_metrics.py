@@ -143,6 +143,9 @@ def test_probe_that_waits_counts_until_now_and_one_that_is_done_as_long_as_it_wa
     found = samples(serve()("/metrics")[1])
     assert found["coldframe_queue_probe_wait_seconds", ("queue", "mail")] == 3.5
     assert 49 < found["coldframe_queue_probe_wait_seconds", ("queue", "video")] < 80
+    redis.ask("SET", "probe:sent:video", str(int(seconds) - 1))
+    later = samples(serve()("/metrics")[1])
+    assert later["coldframe_queue_probe_wait_seconds", ("queue", "video")] == 3.5, "until it has waited for longer"
     assert found["coldframe_queue_probe_done_timestamp_seconds", ("queue", "mail")] == 103.5
 
 

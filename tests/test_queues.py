@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from alert_rules import alert_rules
 from contract import celery_settings
 from inventory import variable_problems
 from queues import PROFILES, celery_queue_problems, celery_queue_table, options_of_a_queue
@@ -97,10 +98,11 @@ UNIT = (ROOT / "systemd/worker@.service.j2").read_text()
 
 
 def effects(option, value):
-    """What a queue's option changes: the worker's arguments, Celery's settings, the unit."""
+    """What a queue's option changes: the worker's arguments, Celery's settings, the unit, the alerts."""
     table = celery_queue_table({"q": {option: value}})
     unit = [table["q"][name] for name in sorted(set(re.findall(r"\boptions\.(\w+)", UNIT)))]
-    return json.dumps([table["q"]["arguments"], celery_settings(table, {}, "q", "redis://"), unit])
+    alerts = alert_rules(table, visibility_timeout=1100, connections=100)
+    return json.dumps([table["q"]["arguments"], celery_settings(table, {}, "q", "redis://"), unit, alerts])
 
 
 @pytest.mark.parametrize("option", options_of_a_queue())

@@ -35,11 +35,15 @@ def test_the_tags_are_those_that_ansible_knows():
 
 
 def test_a_tag_runs_its_role_and_what_every_deploy_runs():
-    *_, services, place, activated, after, smoke, finish = playbook("--list-tasks", "--tags=redis").split("\n  play #")
+    *_, services, place, activated, watched, after, smoke, finish = playbook("--list-tasks", "--tags=redis").split(
+        "\n  play #"
+    )
     roles = set(re.findall(r"^ +(\w+) : (?!Validating)", services, re.MULTILINE))
     assert roles == {"redis", "tls"}, "which redis imports"
     assert (
-        "release : " not in place + activated + after and "Test from outside" in smoke and "release the lock" in finish
+        "release : " not in place + activated + watched + after
+        and "Test from outside" in smoke
+        and "release the lock" in finish
     )
 
 

@@ -19,7 +19,8 @@ type: stdout
 short_description: A short account of a playbook
 description:
   - One line for each play, with its seconds, and one for each host on which something was changed, with the tasks that did it.
-  - What a task C(debug) says is shown, also warnings and, in a dry run, the differences.
+  - What a task C(debug) says is shown, also warnings and, in a dry run, the differences. The name of the host is before it, unless
+    the task says it once for all of them.
   - In a terminal, the last line says which task runs. Elsewhere a line says so when a task takes long.
   - What failed is told once, last, with its hosts.
   - With C(-v) it is the output of the callback C(coldframe). C(make VERBOSE=1) chooses that one.
@@ -113,8 +114,8 @@ class CallbackModule(Full):
         self.changes: dict[str, list[str]] = {}  # of this play
         self.total: Counter[str] = Counter()  # of all plays
         self.failures: dict[str, list[str]] = {}  # what is told last, to the hosts that say it
+        self.dealt_with: dict[str, list[str]] = {}  # by host, why tasks failed whose failure a rescue deals with
         self.items: dict[tuple[str, str], list[str]] = {}  # of a loop that is not at its end
-        self.messages: set[tuple[str, str]] = set()
         self.progress = Progress(os.isatty(1))
 
     def say(self, text: str, color: str | None = None) -> None:
@@ -177,23 +178,45 @@ class CallbackModule(Full):
         if result.result.get("changed"):
             self.changes.setdefault(host, []).append(name)
             self.total[host] += 1
-        message = result.result.get("msg")
-        if (
-            result.task.action in SHOWN
-            and isinstance(message, str)
-            and (result.task._uuid, message) not in self.messages
-        ):
-            self.messages.add((result.task._uuid, message))
-            self.say(message.rstrip())
-        elif result.result.get("warnings"):
-            self._handle_warnings_and_exception(result)
+        self.warn(result)
+        if result.task.action in SHOWN and "results" not in result.result:
+            self.tell(result)
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
         """Print what a task `debug` says."""
         if not self.short:
             super().v2_runner_item_on_ok(result)
-        elif result.task.action in SHOWN and isinstance(result.result.get("msg"), str):
-            self.say(result.result["msg"].rstrip())
+        elif result.task.action in SHOWN:
+            self.tell(result)
+
+    def tell(self, result: Any) -> None:
+        """Print what a task `debug` says, with the name of the host, unless it says that for all of them."""
+        if message := self.text(result.result):
+            space = "\n" if "\n" in message else " "
+            self.say(message if result.task.run_once else f"{result.host.get_name()}:{space}{message}")
+
+    def text(self, result: Any) -> str:
+        """Return what a task `debug` says: a text, a list of texts as lines, or else as Ansible prints it."""
+        if "msg" not in result:
+            return str(
+                self._dump_results({name: each for name, each in result.items() if name not in LEFT_OUT})
+            ).strip()
+        message = result["msg"]
+        if isinstance(message, list) and all(isinstance(each, str) for each in message):
+            message = "\n".join(message)
+        return message.rstrip() if isinstance(message, str) else str(self._dump_results({"msg": message})).strip()
+
+    def warn(self, result: Any) -> None:
+        """Print the warnings of a task."""
+        if result.result.get("warnings") or result.result.get("deprecations"):
+            self.progress.clear()
+            self._handle_warnings(result.result)
+
+    def v2_playbook_on_vars_prompt(self, *arguments: Any, **options: Any) -> None:
+        """Leave the line to a question."""
+        self.progress.set("")
+        self.progress.clear()
+        super().v2_playbook_on_vars_prompt(*arguments, **options)
 
     def v2_runner_item_on_failed(self, result: Any) -> None:
         """Remember why."""
@@ -235,14 +258,21 @@ class CallbackModule(Full):
         if not self.short:
             super().v2_runner_on_failed(result, ignore_errors)
             return
+        self.warn(result)
         host = result.host.get_name()
         items = self.items.pop((host, result.task._uuid), [])
-        if ignore_errors or self.rescued(result.task):
+        if ignore_errors:
             return
         text = "\n".join(items) or self.reason(result.result)
         if result.task.action not in TELLING:
             text = f"{bare(result.task.get_name())}:\n{text}"
-        self.failures.setdefault(text, []).append(host)
+        if self.rescued(result.task):
+            self.dealt_with.setdefault(host, []).append(text)
+            return
+        # The rescue tells the reason, by `fail` or `assert`. Otherwise it has failed itself, and what it was for is told, too.
+        before = self.dealt_with.pop(host, [])
+        for each in [text] if result.task.action in TELLING else [*before, text]:
+            self.failures.setdefault(each, []).append(host)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """Remember why, for the end."""

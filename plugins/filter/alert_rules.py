@@ -136,12 +136,13 @@ def _queue_rules(table: dict[str, dict[str, Any]], visibility_timeout: int) -> l
         # A task that keeps all processes busy is no fault, up to its time limit.
         busy = options["time_limit"]
         most = options.get("wait_slo") or OVERDUE
+        longest = max(OVERDUE, most) + busy
         wait = f'coldframe_queue_probe_wait_seconds{{queue="{queue}"}}'
         rules.append(
             _rule(
                 "QueueWaits",
                 "warning",
-                f"{wait} > {most} <= {OVERDUE + busy}",
+                f"{wait} > {most} <= {longest}",
                 f"A message of the queue {queue} waits {SPAN}: longer than {most} s.",
                 "README#a-queue-is-overdue",
                 "2m",
@@ -151,7 +152,7 @@ def _queue_rules(table: dict[str, dict[str, Any]], visibility_timeout: int) -> l
             _rule(
                 "QueueNotServed",
                 "critical",
-                f"{wait} > {OVERDUE + busy}",
+                f"{wait} > {longest}",
                 f"A message of the queue {queue} waits {SPAN}: longer than a task may run ({busy} s).",
                 "README#a-queue-is-overdue",
             )

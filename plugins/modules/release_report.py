@@ -169,14 +169,14 @@ def summary(report: dict[str, Any]) -> list[str]:
     applied = ", ".join(migrations) if len(migrations) <= 10 else f"{len(migrations)}, which the page lists"
     lines = [
         f"{report['action'].capitalize()} of {report['application']}, release {report['release'] or 'none'}"
-        + (": the previous release was restored" if report["outcome"] == "restored" else ""),
+        + (": the previous release was restored" if report.get("outcome") == "restored" else ""),
         f"  {report['when']} by {report['who'] or 'an unknown user'}, source {report['source'] or 'unknown'}",
         f"  file sha256 {report['sha256'] or 'unknown'}, lock file sha256 {report['lock_sha256'] or 'unknown'}",
         f"  migrations applied: {applied or 'none'}",
     ]
-    if report["watch"]["seconds"]:
-        lines.append(f"  watched for {report['watch']['seconds']} s: {len(report['watch']['tasks'])} tasks ran")
-        lines += [f"    {problem}" for problem in report["watch"]["problems"]]
+    if (watch := report.get("watch", {})).get("seconds"):
+        lines.append(f"  watched for {watch['seconds']} s: {len(watch['tasks'])} tasks ran")
+        lines += [f"    {problem}" for problem in watch["problems"]]
     for name, host in report["hosts"].items():
         changed = [what.replace("_", " ") for what, true in host["changed"].items() if true]
         seconds = ", ".join(f"{phase} {number}" for phase, number in host["seconds"].items())

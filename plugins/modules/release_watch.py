@@ -7,13 +7,17 @@ DOCUMENTATION = r"""
 module: release_watch
 short_description: Watches the tasks of a new release for some time
 description:
-  - Workers count in Redis how the attempts at each task end, by release. So do they note how long the queue probes wait.
-  - Ends as soon as the release breaks a budget, or after O(seconds). It does not fail for that, so that each host can be rolled back.
-  - A task fails too often if at least 3 attempts of it have failed since the watch began, these are 10 of 100 more than with the
-    release before, and by chance that would be improbable. Of a task that the release before attempted less than 10 times, more than half.
-  - A task takes too long if at least 5 runs of it have ended well, took three times as long on average as with the release before,
-    at least 0.2 s more, and by chance that would be improbable.
-  - A queue is over its budget if a queue probe waits longer than C(wait_slo), unless the last one before the watch did too.
+  - Workers count in Redis how the first attempts at each task end, by release, in hashes of ten minutes. So do queue probes note how
+    long they waited.
+  - Ends as soon as tasks fail too often or a queue waits too long, and otherwise after O(seconds). It does not fail for that, so that
+    each host can be rolled back.
+  - A task fails too often if at least 3 first attempts have failed since the watch began, if its failure rate is 10 percentage points
+    higher than with the previous release, both in the last day and in the last ten to twenty minutes, and if the difference is more
+    than four standard deviations. With fewer than 10 attempts of the previous release, if more than half have failed.
+  - A task takes too long if at least 20 runs of it were timed in the watch and with the previous release, if their typical time (the
+    geometric mean, which a few long runs hardly change) is three times that of the previous release and 0.2 s more, and if the
+    difference is more than four standard deviations. This is judged at the end of the watch.
+  - A queue waits too long if two queue probes have waited longer than C(wait_slo), unless one did so in the ten minutes before the watch.
   - Changes nothing, also in check mode.
 options:
   server: {description: As for M(redis_commands)., type: dict, required: true}
@@ -40,7 +44,7 @@ EXAMPLES = r"""
 RETURN = r"""
 problems: {description: "The budgets that the release breaks, a sentence each.", type: list, returned: always}
 tasks:
-  description: Each task that ran, with how often and how long. C(now) and C(before) have C(done), C(failed) and C(seconds), the average.
+  description: Each task that ran, with how often and how long. C(now) and C(before) have C(done), C(failed) and C(seconds), the typical time.
   type: list
   returned: always
 watched: {description: For how many seconds it was watched., type: int, returned: always}
@@ -57,26 +61,28 @@ from ansible.module_utils.coldframe_servers import Failed, Redis, Refused, conve
 LOOK = 2.0  # seconds between two looks
 FAILED, RATE = 3, 0.1  # attempts that must have failed; how many more than before, as a part of all
 KNOWN, UNKNOWN = 10, 0.5  # attempts before from which its rate counts; the rate that is too high with fewer
-DONE, TIMES, SLOWER = 5, 3.0, 0.2  # runs; times the average before; seconds more than that
-IMPROBABLE = 4.0  # standard deviations
-LEAST = 0.01  # the rate of failures that a task is taken to have at least, which never failed before
+TIMED, TIMES, SLOWER = 20, 3.0, 0.2  # runs that were timed; times the typical time before; seconds more than that
+FAR = 4.0  # standard deviations
+LEAST, SPREAD = (
+    0.01,
+    0.3,
+)  # the rate of failures, and the deviation of logarithms of times, that a task is taken to have at least
+SPAN, DAY, RECENT = 600, 86400, 600  # seconds of a hash (coldframe.worker.runs); and those that are looked back
+PROBES = 30  # seconds from one queue probe to the next
 
 
 class Counts:
-    """How the attempts at a task ended."""
+    """How the first attempts at a task ended: sums of coldframe.worker.runs."""
 
-    def __init__(self, done: float = 0, failed: float = 0, seconds: float = 0, squares: float = 0) -> None:
-        """Take the sums (coldframe.worker.runs)."""
-        self.done, self.failed, self.seconds, self.squares = done, failed, seconds, squares
+    def __init__(
+        self, done: float = 0, failed: float = 0, timed: float = 0, logs: float = 0, squares: float = 0
+    ) -> None:
+        """Begin with such sums."""
+        self.done, self.failed, self.timed, self.logs, self.squares = done, failed, timed, logs, squares
 
     def __sub__(self, other: Counts) -> Counts:
         """Return what has been added since."""
-        return Counts(
-            self.done - other.done,
-            self.failed - other.failed,
-            self.seconds - other.seconds,
-            self.squares - other.squares,
-        )
+        return Counts(**{kind: sum_ - vars(other)[kind] for kind, sum_ in vars(self).items()})
 
     @property
     def attempts(self) -> float:
@@ -89,51 +95,56 @@ class Counts:
         return self.failed / self.attempts if self.attempts else 0.0
 
     @property
-    def average(self) -> float:
-        """The seconds of a successful one."""
-        return self.seconds / self.done if self.done else 0.0
+    def log(self) -> float:
+        """The mean of the logarithms of the seconds."""
+        return self.logs / self.timed if self.timed else 0.0
 
     @property
-    def deviation(self) -> float:
-        """The standard deviation of these seconds."""
-        return math.sqrt(max(0.0, self.squares / self.done - self.average**2)) if self.done else 0.0
+    def typical(self) -> float:
+        """The geometric mean of the seconds; 0 if none was timed."""
+        return math.exp(self.log) if self.timed else 0.0
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of the logarithms."""
+        return math.sqrt(max(0.0, self.squares / self.timed - self.log**2)) if self.timed else 0.0
 
     def told(self) -> dict[str, Any]:
         """Return what a report says."""
-        return {"done": int(self.done), "failed": int(self.failed), "seconds": round(self.average, 3)}
+        return {"done": int(self.done), "failed": int(self.failed), "seconds": round(self.typical, 3)}
 
 
-def read(fields: list[str]) -> dict[str, Counts]:
-    """Return the counts of each task, from the fields of a hash and their values."""
-    counts: dict[str, Counts] = {}
-    for field, value in zip(fields[::2], fields[1::2], strict=True):
-        kind, _, task = field.partition(" ")
-        setattr(counts.setdefault(task, Counts()), kind, float(value))
-    return counts
+def failure_problem(task: str, now: Counts, before: Counts, lately: Counts, release: str) -> str:
+    """Say that a task fails too often; an empty text if it does not.
 
-
-def task_problems(task: str, now: Counts, before: Counts, release: str) -> list[str]:
-    """Say which budgets a task breaks.
-
-    :param now: what it came to with the new release.
-    :param before: what it came to with the one before.
-    :param release: the one before.
+    :param now: with the new release.
+    :param before: with the previous one, in the last day.
+    :param lately: with the previous one, in the last minutes.
+    :param release: the previous one.
     """
-    problems = []
-    likely = max(before.rate, LEAST)
-    far = IMPROBABLE * math.sqrt(likely * (1 - likely) / now.attempts) if now.attempts else 0.0
+    likely = max(before.rate, lately.rate if lately.attempts >= KNOWN else 0.0, LEAST)
+    far = FAR * math.sqrt(likely * (1 - likely) / now.attempts) if now.attempts else 0.0
     most = likely + max(RATE, far) if before.attempts >= KNOWN else UNKNOWN
-    if now.failed >= FAILED and now.rate > most:
-        than = f"with release {release} {before.failed:.0f} of {before.attempts:.0f} did"
-        problems.append(f"{task} fails: {now.failed:.0f} of {now.attempts:.0f} attempts, and {than}.")
-    far = IMPROBABLE * before.deviation / math.sqrt(now.done) if now.done else 0.0
-    most = max(TIMES * before.average, before.average + SLOWER, before.average + far)
-    if now.done >= DONE and before.done >= DONE and now.average > most:
-        problems.append(
-            f"{task} takes {now.average:.2f} s, the average of {now.done:.0f} runs, and with release {release} "
-            f"{before.average:.2f} s, that of {before.done:.0f}."
-        )
-    return problems
+    if now.failed < FAILED or now.rate <= most:
+        return ""
+    return (
+        f"{task} fails: {now.failed:.0f} of {now.attempts:.0f} first attempts, and with release {release} "
+        f"{before.failed:.0f} of {before.attempts:.0f} in a day."
+    )
+
+
+def time_problem(task: str, now: Counts, before: Counts, release: str) -> str:
+    """Say that a task takes too long; an empty text if it does not. The parameters are those of `failure_problem`."""
+    if min(now.timed, before.timed) < TIMED:
+        return ""
+    spread = max(now.spread, before.spread, SPREAD)
+    far = FAR * spread * math.sqrt(1 / now.timed + 1 / before.timed)
+    if now.log - before.log <= max(math.log(TIMES), far) or now.typical - before.typical <= SLOWER:
+        return ""
+    return (
+        f"{task} takes too long: typically {now.typical:.2f} s in {now.timed:.0f} runs, and with release {release} "
+        f"{before.typical:.2f} s in {before.timed:.0f}."
+    )
 
 
 class Watch:
@@ -141,40 +152,59 @@ class Watch:
 
     def __init__(self, redis: Redis, release: str, before: str, budgets: dict[str, float]) -> None:
         """Remember how things are when it begins. Raises Failed and OSError."""
-        self.redis, self.release, self.before, self.budgets = redis, release, before, budgets
-        self.began, self.at_first = self.clock(), self.counts(release)
-        self.budgets = {queue: most for queue, most in budgets.items() if self.wait(queue, 0) <= most}
+        self.redis, self.release, self.before = redis, release, before
+        self.began = self.clock()
+        self.at_first = self.counts(release, self.began, self.began)
+        recent = self.began - RECENT
+        self.budgets = {
+            queue: most for queue, most in budgets.items() if all(wait <= most for wait in self.waits(queue, recent))
+        }
 
     def clock(self) -> float:
         """Return Redis' time."""
         seconds, microseconds = self.redis.ask("TIME")
         return int(seconds) + int(microseconds) / 1e6
 
-    def counts(self, release: str) -> dict[str, Counts]:
-        """Return what is counted of a release."""
-        return read(self.redis.ask("HGETALL", f"runs:{release}"))
+    def counts(self, release: str, since: float, until: float) -> dict[str, Counts]:
+        """Return what is counted of a release in the hashes of a time."""
+        counts: dict[str, Counts] = {}
+        for number in range(int(since / SPAN), int(until / SPAN) + 1):
+            fields = self.redis.ask("HGETALL", f"runs:{release}:{number}")
+            for field, value in zip(fields[::2], fields[1::2], strict=True):
+                kind, _, task = field.partition(" ")
+                of_task = counts.setdefault(task, Counts())
+                setattr(of_task, kind, getattr(of_task, kind) + float(value))
+        return counts
 
-    def wait(self, queue: str, since: float) -> float:
-        """Return how long the last queue probe waited, or has waited until now; from that time on."""
+    def waits(self, queue: str, since: float) -> list[float]:
+        """Return how long queue probes waited that were done since then, and those that wait now or should have been sent meanwhile."""
+        entries = self.redis.ask("XRANGE", f"probe:waits:{queue}", str(int(since * 1000)), "+")
+        waits = [float(values[1]) for _, values in entries]
         sent, noted = self.redis.ask("MGET", f"probe:sent:{queue}", f"probe:done:{queue}")
-        note = json.loads(noted) if noted else {"sent": 0.0, "done": 0.0}
-        if sent and note["sent"] < float(sent):
-            return self.clock() - max(float(sent), since)
-        return float(note["done"] - note["sent"]) if note["sent"] >= since else 0.0
+        if sent and (json.loads(noted)["sent"] if noted else 0) < float(sent):
+            waited = self.clock() - max(float(sent), since)
+            waits += [waited - later for later in range(0, max(1, int(waited)), PROBES)]
+        return waits
 
-    def look(self) -> tuple[list[str], list[dict[str, Any]]]:
-        """Return the problems, and each task that ran with the new release. Raises Failed and OSError."""
-        problems, tasks = [], []
-        known = self.counts(self.before)
-        for task, counts in sorted(self.counts(self.release).items()):
-            now, before = counts - self.at_first.get(task, Counts()), known.get(task, Counts())
+    def look(self, last: bool) -> tuple[list[str], list[dict[str, Any]]]:
+        """Return the problems, and each task that ran with the new release. Raises Failed and OSError.
+
+        :param last: whether the watch ends: then times are judged, too.
+        """
+        clock, problems, tasks = self.clock(), list[str](), list[dict[str, Any]]()
+        before = self.counts(self.before, clock - DAY, clock)
+        lately = self.counts(self.before, clock - RECENT, clock)
+        for task, counts in sorted(self.counts(self.release, self.began, clock).items()):
+            now, known = counts - self.at_first.get(task, Counts()), before.get(task, Counts())
             if now.attempts:
-                problems += task_problems(task, now, before, self.before)
-                tasks.append({"task": task, "now": now.told(), "before": before.told()})
+                problems.append(failure_problem(task, now, known, lately.get(task, Counts()), self.before))
+                problems.append(time_problem(task, now, known, self.before) if last else "")
+                tasks.append({"task": task, "now": now.told(), "before": known.told()})
         for queue, most in self.budgets.items():
-            if (waited := self.wait(queue, self.began)) > most:
-                problems.append(f"The queue {queue} waits {waited:.1f} s, and its wait_slo is {most:g} s.")
-        return problems, tasks
+            above = [wait for wait in self.waits(queue, self.began) if wait > most]
+            if len(above) > 1:
+                problems.append(f"The queue {queue} waits {max(above):.1f} s, and its wait_slo is {most:g} s.")
+        return list(filter(None, problems)), tasks
 
 
 def main() -> None:
@@ -198,10 +228,12 @@ def main() -> None:
         conversation(redis, f"{asked['login'].rstrip()}\nSELECT {asked['index']}\n")
         budgets = {queue: float(most) for queue, most in asked["budgets"].items()}
         watch = Watch(redis, asked["release"], asked["before"], budgets)
-        problems, tasks = watch.look()
-        while not problems and (left := began + asked["seconds"] - time.monotonic()) > 0:
-            time.sleep(min(LOOK, left))
-            problems, tasks = watch.look()
+        problems, tasks, last = list[str](), list[dict[str, Any]](), False
+        while not problems and not last:
+            left = began + asked["seconds"] - time.monotonic()
+            time.sleep(max(0.0, min(LOOK, left)))
+            last = left <= LOOK
+            problems, tasks = watch.look(last)
     except (Refused, Failed, OSError) as error:
         module.fail_json(msg=f"Redis does not answer: {error}")
         raise  # fail_json does not return

@@ -38,8 +38,8 @@ def probe(task: Any, queue: str, sent: float) -> None:
         with credentials.locks() as client:
             now = clock(client)
             done = {"sent": float(sent), "done": now, "worker": task.request.hostname}
+            client.set(f"probe:done:{queue}", json.dumps(done), ex=KEEP)
             with client.pipeline() as pipe:
-                pipe.set(f"probe:done:{queue}", json.dumps(done), ex=KEEP)
                 waited = {"seconds": round(max(0.0, now - sent), 3)}
                 pipe.xadd(f"probe:waits:{queue}", waited, minid=int((now - KEEP) * 1000))
                 pipe.expire(f"probe:waits:{queue}", KEEP)

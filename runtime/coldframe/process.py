@@ -126,12 +126,14 @@ def on_worker_ready(sender: Any, **_: object) -> None:
     limits.require(sender.pool)
     if not isinstance(sender.pool, TaskPool):  # tasks run in this process
         tracing.start()
+    if isinstance(sender.pool, TaskPool):
+        counting.runs.slots = max(1, int(sender.pool.num_processes))
     rest = Rest(sender.controller)
     seams.put(state, "maybe_shutdown", rest)
     watch = Watch(sender.controller, rest)
     threading.Thread(target=status.report, args=(watch,), name="status", daemon=True).start()
     threading.Thread(target=limits.keep_limits, args=(sender.controller,), name="limits", daemon=True).start()
-    threading.Thread(target=counting.runs.keep_adding, name="runs", daemon=True).start()
+    threading.Thread(target=counting.runs.keep_recording, name="runs", daemon=True).start()
 
 
 @worker_shutting_down.connect

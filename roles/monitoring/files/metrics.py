@@ -157,13 +157,14 @@ class Broker:
             note = json.loads(noted) if noted else None
             if note:
                 done.append(((queue,), note["done"]))
+            wait = max(0.0, note["done"] - note["sent"]) if note else 0.0
             if sent and (not note or note["sent"] < float(sent)):
-                waits.append(((queue,), max(0.0, now - float(sent))))
-            elif note:
-                waits.append(((queue,), max(0.0, note["done"] - note["sent"])))
+                wait = max(wait, now - float(sent))
+            if sent or note:
+                waits.append(((queue,), wait))
         yield gauge(
             "queue_probe_wait_seconds",
-            "How long the last queue probe waited for a worker, or has waited until now.",
+            "How long the last queue probe waited for a worker, or the present one has until now, whichever is longer.",
             waits,
             "queue",
         )

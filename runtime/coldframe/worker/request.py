@@ -26,7 +26,7 @@ class Closing:
         """Handle a time limit of the task."""
         try:
             if not soft:
-                runs.failed(self.name)
+                runs.failed(self)
             with ids.of_message(self.request_dict):
                 return super().on_timeout(soft, timeout)  # type: ignore[misc]
         finally:
@@ -35,7 +35,7 @@ class Closing:
     def on_failure(self: Any, exc_info: Any, *arguments: Any, **options: Any) -> Any:
         """Handle a failure of the task, or the loss of its process."""
         try:
-            runs.ended(self.name, exc_info.exception)
+            runs.ended(self, exc_info)
             with ids.of_message(self.request_dict):
                 return super().on_failure(exc_info, *arguments, **options)  # type: ignore[misc]
         finally:
