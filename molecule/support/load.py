@@ -156,6 +156,7 @@ class Load:
 
         An entry is three tasks, and each of these may be parked and taken back: more would fill two processors.
         """
+        self._no_entries.clear()
         for _ in range(2):
             self._client("entry", self.place_entry, 0.5, True, self._no_entries)
 

@@ -96,6 +96,19 @@ def look_after_error(self):
             raise self.retry()  # noqa: B904  # as many write it
 
 
+def signs(self, name, *more):
+    """Note that a release accepts more than a name."""
+    note(self, f"signs {name} {len(more)}")
+
+
+def sign(self, name):
+    """Note that a release accepts a name alone."""
+    note(self, f"signs {name}")
+
+
+shared_task(bind=True, name="project.sign")(signs if os.environ.get("NEXT") else sign)
+
+
 class Long(Exception):
     """Much to send, and little to log."""
 

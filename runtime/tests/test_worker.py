@@ -224,6 +224,30 @@ def test_unknown_task_is_parked_and_one_that_is_known_comes_back(server, start, 
     wait_for(lambda: other.ended() == "NotRegistered", 10, "its sender is told")
 
 
+def test_task_that_cannot_be_called_is_parked_for_a_release_that_can_call_it(
+    server, environment, start, send, tmp_path
+):
+    worker = start()
+    parked = f"unknown:{QUEUE}:project.sign"
+    one, more, wrong = send("sign", "a"), send("sign", "b", "c"), send("sign", kwargs={"name": "d", "other": 1})
+    wait_for(lambda: one.ended() == "SUCCESS" and server.client.llen(parked) == 2, 10, "it executes one, and parks two")
+    assert server.client.hlen("unacked") == 0 and worker.logged("cannot be called here (too many positional arguments)")
+    time.sleep(3)  # in which it looks at them some times
+    assert server.client.llen(parked) == 2 and worker.noted(one.id, "signs a") and not worker.noted(more.id, "signs")
+    later = Worker(tmp_path / "next", environment | {"NEXT": "1"}).ready()
+    try:
+        wait_for(lambda: more.ended() == "SUCCESS", 10, "the next release executes it")
+        assert later.noted(more.id, "signs b 1") and server.client.smembers(f"unknown:{QUEUE}") == {"project.sign"}
+        (entry,) = server.client.lrange(parked, 0, -1)
+        assert wrong.id in entry and not wrong.ended()
+        server.client.lset(parked, 0, "7" + entry[entry.index(" ") :])
+        wait_for(lambda: server.client.llen(f"dead:{QUEUE}") == 1, 40, "one that waits since 1970 is a dead letter")
+        wait_for(wrong.ended, 10, "its sender is told")
+    finally:
+        later.stop()
+        print(later.log.read_text())
+
+
 def test_pool_solo(server, start, send):
     worker = start("--pool=solo")
     tasks = [send("hold", 1) for _ in range(3)]

@@ -31,6 +31,18 @@ def work(key: str, part: int) -> None:
     note(event="ledger", key=key, part=part)
 
 
-# The tasks that this release knows; its web sends the last one (holds.ledger).
+def work_signed(key: str, part: int, name: str) -> None:
+    """Note the same: this one must be told who asks."""
+    work(key, part)
+
+
+def work_perhaps_signed(key: str, part: int, name: str = "") -> None:
+    """Note the same: this one may be told who asks."""
+    work(key, part)
+
+
+# The tasks that this release knows, and what they are called with; its web sends the last one (holds.ledger).
 NAMES = getattr(settings, "LEDGER", ["first"])
-TASKS = {name: shared_task(name=f"holds.ledger.{name}", ignore_result=False)(work) for name in NAMES}
+SIGNED = getattr(settings, "LEDGER_SIGNED", "")
+WORK = {"": work, "always": work_signed, "perhaps": work_perhaps_signed}[SIGNED]
+TASKS = {name: shared_task(name=f"holds.ledger.{name}", ignore_result=False)(WORK) for name in NAMES}

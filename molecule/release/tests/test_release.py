@@ -122,24 +122,32 @@ def test_rollback_to_the_release_before_and_forward_by_name(scene):
         assert scene.still_busy(older), "it does not wait for the tasks of a minute"
 
 
-def test_tasks_of_changing_names_are_each_done_once(scene, redis, capsys):
-    """The web sends tasks that one release alone knows, at a deploy, at a rollback, and at the deploy after that."""
-    original = scene.source
+NAMES = {"LEDGER": ["second"]}, {"LEDGER": ["first", "second"]}
+PARAMETERS = {"LEDGER_SIGNED": "always"}, {"LEDGER_SIGNED": "perhaps"}
 
-    def named(*names):
-        return scene.variant("-".join(names), {"shop/settings.py": f"LEDGER = {list(names)}\n"}, of=original.name)
+
+@pytest.mark.parametrize(("contracts", "expands"), [NAMES, PARAMETERS], ids=["names", "parameters"])
+def test_tasks_that_one_release_alone_can_execute_are_each_done_once(scene, redis, capsys, contracts, expands):
+    """The web sends them at a deploy, at a rollback, and at the deploy of a release that can execute all of them."""
+    original, tasks = scene.source, ["first", "second"]
+
+    def variant(settings):
+        text = "".join(f"{name} = {value!r}\n" for name, value in settings.items())
+        return scene.variant("-".join(map(str, settings.values())), {"shop/settings.py": text}, of=original.name)
 
     def parked():
         return sum(
             int(redis(f"LLEN unknown:{queue}:holds.ledger.{name}"))
             for queue in scene.deployment.celery_queues
-            for name in ("first", "second")
+            for name in tasks
         )
 
+    scene.load.entries.clear()
     scene.load.start_entries()
     left = []
-    allow = {"release_allow_tasks": ["holds.ledger.first"]}
-    for source, allowed in ((named("second"), allow), (None, {}), (named("first", "second"), {})):
+    changed_task = "holds.ledger.first" if contracts is NAMES[0] else "holds.ledger.second"
+    allow = {"release_allow_tasks": [changed_task]}
+    for source, allowed in ((variant(contracts), allow), (None, {}), (variant(expands), {})):
         result = scene.deploy(source, **allowed) if source else scene.play(ROLLBACK)
         assert result.returncode == 0, result.stdout
         scene.assert_all_on(scene.release)

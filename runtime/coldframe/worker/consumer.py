@@ -42,10 +42,13 @@ class Consumer(celery56.Consumer):
             with ids.of_message(received.headers):
                 try:
                     wrong = message.flaw(received)
+                    unfit = "" if wrong else unknown.unfit(self, received)
                 except (ContentDisallowed, DecodeError):
-                    wrong = ""  # Celery rejects these itself
+                    wrong = unfit = ""  # Celery rejects these itself
                 if wrong:
                     self.on_invalid_task(None, received, InvalidTaskError(wrong))
+                elif unfit:
+                    unknown.park(received, unfit)
                 else:
                     handle(received)
 

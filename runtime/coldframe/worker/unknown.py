@@ -1,28 +1,37 @@
-"""Keeps a task that this worker does not know for a release that does.
+"""Keeps a task that this worker does not know, or cannot call, for a release that can execute it.
 
-Celery 5.7 drops a message whose task's name is not registered. While two releases run beside each other, at a deploy or
-a rollback, that loses tasks which one of them alone knows. Here such a message is parked: it moves, in one step, from
-what is unacknowledged to the list `unknown:QUEUE:NAME`; the set `unknown:QUEUE` has the names. Every worker of the queue
-looks there once a second, and puts what it knows back at the front of the queue. What no running release has known for
-`task_unknown_seconds` becomes a dead letter: it moves to the list `dead:QUEUE`, and Celery's own handling follows.
+Celery 5.7 drops a message whose task's name is not registered, and fails a task whose function does not accept the arguments. While
+two releases run beside each other, at a deploy or a rollback, that loses tasks which one of them alone can execute. Here such a
+message is parked: it moves, in one step, from what is unacknowledged to the list `unknown:QUEUE:NAME`; the set `unknown:QUEUE` has
+the names. Every worker of the queue looks there once a second, and puts what it can execute back at the front of the queue. What no
+running release could execute for `task_unknown_seconds` becomes a dead letter: it moves to the list `dead:QUEUE`, and Celery's own
+handling of an unknown task follows.
 
 An entry is the time at which it was parked, in seconds since 1970, a space, and the message as kombu keeps it in a queue.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, ClassVar
 
+from celery.app.task import Task
 from celery.bootsteps import StartStopStep
 from celery.signals import worker_init
 from celery.worker.consumer.tasks import Tasks
 from kombu.transport import virtual
 from kombu.utils.json import dumps, loads
 
+from coldframe.release import shapes
+
 INTERVAL = 1.0  # seconds between two looks
 BATCH = 100  # tasks of one name that go back to the queue at one look
+MOST = 1000  # of them that are looked at
+AGAIN = 30.0  # seconds until those that this release cannot execute are looked at again, if none comes or goes
 DEAD = 1000  # dead letters that a queue keeps
 SECONDS = 86400  # where the settings do not say task_unknown_seconds
 RECENT = 4.0  # seconds for which the status names what was parked or went back
@@ -35,13 +44,17 @@ redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('SADD', KEYS[3], ARGV[2])
 return redis.call('RPUSH', KEYS[4], ARGV[3])
 """
-# The oldest ones; the oldest of them is the next to be taken from the queue.
+# Those entries, unless another worker has returned them meanwhile. The first of them is the next to be taken from the queue.
 RETURN = """
-local entries = redis.call('LRANGE', KEYS[2], 0, ARGV[2] - 1)
-redis.call('LTRIM', KEYS[2], #entries, -1)
-for i = #entries, 1, -1 do redis.call('RPUSH', KEYS[3], entries[i]:sub(entries[i]:find(' ') + 1)) end
-if #entries < tonumber(ARGV[2]) then redis.call('SREM', KEYS[1], ARGV[1]) end
-return #entries
+local count = 0
+for i = #ARGV, 2, -1 do
+  if redis.call('LREM', KEYS[2], 1, ARGV[i]) == 1 then
+    redis.call('RPUSH', KEYS[3], ARGV[i]:sub(ARGV[i]:find(' ') + 1))
+    count = count + 1
+  end
+end
+if redis.call('LLEN', KEYS[2]) == 0 then redis.call('SREM', KEYS[1], ARGV[1]) end
+return count
 """
 # The oldest one, if it is old enough.
 BURY = """
@@ -62,6 +75,12 @@ class Unknown(StartStopStep):
     returned: ClassVar[dict[str, float]] = {}  # and when one was last put back into the queue
     timer: Any = None
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Start with nothing looked at."""
+        super().__init__(*arguments, **options)
+        # Of tasks that are known here, and cannot be called with what is parked: how many entries there were, and when.
+        self.unfit: dict[str, tuple[int, float]] = {}
+
     def start(self, consumer: Any) -> None:
         """Start to check the parked tasks, once connected."""
         self.timer = consumer.timer.call_repeatedly(INTERVAL, self.look, (consumer,))
@@ -74,7 +93,7 @@ class Unknown(StartStopStep):
             getattr(timer, "entry", timer).cancel()  # with gevent it is a green thread, which repeats the entry
 
     def look(self, consumer: Any) -> None:
-        """Return tasks that this worker knows to each queue, and give up those that have been unknown for too long."""
+        """Return tasks that this worker can execute to each queue, and give up those that none could execute for too long."""
         if not self.timer:
             return
         channel = consumer.task_consumer.channel
@@ -92,10 +111,12 @@ class Unknown(StartStopStep):
         """Return or give up the tasks of one name."""
         names, entries = f"unknown:{queue}", f"unknown:{queue}:{name}"
         if name in consumer.strategies:
-            if count := client.register_script(RETURN)([names, entries, queue], [name, BATCH]):
-                self.returned[name] = time.monotonic()
-                logger.info("%d parked tasks %s go back into the queue %s.", count, name, queue)
-            return
+            fitting = self.fitting(consumer.app.tasks[name], client, entries)
+            if fitting or not client.llen(entries):
+                if count := client.register_script(RETURN)([names, entries, queue], [name, *fitting]):
+                    self.returned[name] = time.monotonic()
+                    logger.info("%d parked tasks %s go back into the queue %s.", count, name, queue)
+                return
         seconds = consumer.app.conf.get("task_unknown_seconds", SECONDS)
         bury = client.register_script(BURY)
         while entry := bury([entries, f"dead:{queue}"], [time.time() - seconds, DEAD]):
@@ -104,16 +125,66 @@ class Unknown(StartStopStep):
             try:
                 task = message.headers if "id" in message.headers else message.payload
                 logger.error(
-                    "%s[%s] of the queue %s is a dead letter: for %s s no release that ran has known it.",
+                    "%s[%s] of the queue %s is a dead letter: for %s s no release that ran could execute it.",
                     *(name, task["id"], queue, seconds),
                 )
                 consumer.give_up(message, KeyError(name))
             except Exception:
                 logger.exception("A receiver of the signal for the dead letter %s failed.", name)
 
+    def fitting(self, task: Any, client: Any, key: str) -> list[str]:
+        """Return the oldest entries of a task that this release can execute. Those that it cannot are looked at again only after a while."""
+        length, now = client.llen(key), time.monotonic()
+        if (before := self.unfit.get(key)) and before[0] == length and now - before[1] < AGAIN:
+            return []
+        found: list[str] = []
+        for entry in client.lrange(key, 0, MOST - 1):
+            text = entry.decode() if isinstance(entry, bytes) else entry
+            try:
+                asked = shapes.of_queue(text.partition(" ")[2])
+            except ValueError:  # Celery's protocol 1
+                asked = {"args": None, "kwargs": []}
+            if asked["args"] is None or not misfit(task, [None] * asked["args"], asked["kwargs"]):
+                found.append(text)
+        if not found:
+            self.unfit[key] = length, now
+        return found[:BATCH]
 
-def park(message: Any) -> None:
+
+@cache
+def signature(task: Any) -> inspect.Signature | None:
+    """Return what a task's function accepts; None if that cannot be told, or if the task is called in a way of its own."""
+    own = any("__call__" in vars(kind) for kind in type(task).__mro__ if kind not in (Task, object))
+    try:
+        return None if own else inspect.signature(task.run)
+    except (TypeError, ValueError):
+        return None
+
+
+def misfit(task: Any, args: Sequence[Any], kwargs: Iterable[str]) -> str:
+    """Say why a task cannot be called with such arguments; an empty text if it can, or if that is not known.
+
+    :param kwargs: the names of those that are given by name.
+    """
+    if accepted := signature(task):
+        try:
+            accepted.bind(*args, **dict.fromkeys(kwargs))
+        except TypeError as error:
+            return str(error)
+    return ""
+
+
+def unfit(consumer: Any, message: Any) -> str:
+    """Say why this release cannot execute a message whose task it has; an empty text if it can."""
+    task = consumer.app.tasks.get(message.headers["task"])
+    args, kwargs, _ = message.payload
+    return misfit(task, args, kwargs) if task else ""
+
+
+def park(message: Any, why: str = "") -> None:
     """Park a message.
+
+    :param why: the reason, if not that the task is unknown.
 
     Raises a connection error or ResponseError when the broker fails. The message is requeued then, like all that have
     not started when the connection is lost (coldframe.worker.held).
@@ -128,7 +199,12 @@ def park(message: Any) -> None:
         client.register_script(PARK)(keys, [message.delivery_tag, task["task"], entry])
     virtual.QoS.ack(channel.qos, message.delivery_tag)
     Unknown.parked[task["task"]] = time.monotonic()
-    logger.warning("%s[%s] is unknown here and waits for a release that knows it.", task["task"], task["id"])
+    reason = (
+        f"cannot be called here ({why}) and waits for a release that can"
+        if why
+        else "is unknown here and waits for a release that knows it"
+    )
+    logger.warning("%s[%s] %s.", task["task"], task["id"], reason)
 
 
 def status() -> str:
