@@ -41,8 +41,10 @@ def work_perhaps_signed(key: str, part: int, name: str = "") -> None:
     work(key, part)
 
 
-# The tasks that this release knows, and what they are called with; its web sends the last one (holds.ledger).
+# The ledger's tasks, which change with the release: one's name does, and the other's parameters. The web sends the
+# last of the names (holds.ledger).
 NAMES = getattr(settings, "LEDGER", ["first"])
+TASKS = {name: shared_task(name=f"holds.ledger.{name}", ignore_result=False)(work) for name in NAMES}
 SIGNED = getattr(settings, "LEDGER_SIGNED", "")
-WORK = {"": work, "always": work_signed, "perhaps": work_perhaps_signed}[SIGNED]
-TASKS = {name: shared_task(name=f"holds.ledger.{name}", ignore_result=False)(WORK) for name in NAMES}
+SIGNATURES = {"": work, "always": work_signed, "perhaps": work_perhaps_signed}
+signed = shared_task(name="holds.ledger.signed", ignore_result=False)(SIGNATURES[SIGNED])
