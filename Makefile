@@ -265,7 +265,7 @@ lint-secrets: .venv/.ready ## Step of lint: detect-secrets on tracked files
 
 test-unit: .venv/.ready ## Run unit tests and house rules, without a host
 	@! command -v dpkg-query >/dev/null || bin/install-packages --only redis-tools postgresql
-	@pytest -q tests
+	@pytest -q --numprocesses=2 --dist=loadfile tests
 
 test-runtime: .venv/.ready ## Run the tests of the runtime, with the newest versions of Celery and kombu
 	@bin/test-runtime

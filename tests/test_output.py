@@ -181,7 +181,8 @@ def timeless(text):
 
 
 def test_short_account_has_a_line_for_each_play_and_what_failed_last(tmp_path):
-    done = short(tmp_path, SHORT.replace("LAST", "ansible.builtin.fail: {msg: it broke}"))
+    # One fork: what `debug` says is printed as it comes.
+    done = short(tmp_path, SHORT.replace("LAST", "ansible.builtin.fail: {msg: it broke}"), "--forks=1")
     assert done.returncode == 2
     assert timeless(done.stdout).splitlines() == [
         "a:",

@@ -144,7 +144,7 @@ class CallbackModule(Full):
         if self.play_name:
             seconds = time.monotonic() - self.play_began
             self.say(f"{self.play_name:{WIDTH}} {seconds:6.1f} s", color=COLOR_OK)
-            for line in told(self.changes):
+            for line in told(dict(sorted(self.changes.items()))):
                 self.say(line)
         self.play_name, self.changes = "", {}
 
