@@ -358,6 +358,20 @@ def test_project_runs_with_its_queues_reloads_and_leaves_nothing(desk, tmp_path)
 
 
 @needs_services
+def test_eager_tasks_run_in_the_request_and_there_is_no_worker(desk, tmp_path):
+    _, own, services = desk
+    dev = Dev(tmp_path, own, "EAGER=1")
+    dev.page()
+    assert json.loads(get(dev.port, "/send/?number=21")) == {"sent": "21"}
+    for done in ("sold 21 first", "folded 21 first"):
+        assert re.search(rf"^web +\| {done}", dev.text(), re.MULTILINE), dev.text()[-3000:]
+    names = set(re.findall(r"^([\w-]+) +\| ", dev.text(), re.MULTILINE))
+    assert {"web", "service-ticker"} <= names and not [name for name in names if name.startswith(("worker", "beat"))]
+    dev.end(signal.SIGINT)
+    assert left(services) == {}
+
+
+@needs_services
 @pytest.mark.parametrize("how", ["terminal", "make", "keeper", "supervisor"])
 def test_nothing_is_left_however_it_ends(desk, tmp_path, how):
     """The terminal is closed, make is killed, or one of the two processes of bin/dev."""
