@@ -63,6 +63,7 @@ help: ## Print this help
 	@echo "  ENV=sandbox             which of inventories/ (the default boots a host on this machine), or a folder: ENV=../mysite/deploy"
 	@echo "  CMD='...'               with ssh, manage, shell, dbshell, redis-cli: the command; HOST=name runs it (or run-task) on that server"
 	@echo "  DRY_RUN=1               with deploy, site, rollback, down, queues, maintenance: print what would change, and change nothing"
+	@echo "  ALLOW_MIGRATIONS= ALLOW_QUEUES= ALLOW_TASKS= ALLOW_SHARED=  with deploy (ALLOW_QUEUES also with rollback): accept by name what would be refused"
 	@echo "  VERBOSE=1               with deploy, site, rollback, preflight, check-app, down, sandbox: show every task"
 	@echo "  THOROUGH=1              with test, test-hosts: also run slow tests that add little coverage"
 	@echo "  ARGS='...'              further arguments of ansible-playbook, such as --check --diff or --limit"

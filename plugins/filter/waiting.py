@@ -113,8 +113,8 @@ def _refusal(refused: dict[str, list[str]], allowed: list[str]) -> str:
             *lines,
             *more,
             " ".join(REMEDY.split()),
-            "Or accept it: a message of a task that no release has is parked, and becomes a dead letter after "
-            "celery_unknown_task_seconds; one whose arguments do not fit fails with a TypeError:",
+            "Or accept it: such messages are parked, and become dead letters after celery_unknown_task_seconds unless a release "
+            "that can execute them comes first:",
             f"    make deploy ALLOW_TASKS='{','.join(names)}' (release_allow_tasks: [{', '.join(names)}])",
         ]
     )
@@ -127,8 +127,8 @@ def _rollback(found: dict[str, list[str]], release: str) -> str:
     return "\n".join(
         [
             f"Release {release} cannot execute what waits for {len(found)} task{'' if len(found) == 1 else 's'}. The rollback goes on: "
-            "what it does not know is parked, and executed by the next release that has it, if that comes within "
-            "celery_unknown_task_seconds. A task whose arguments do not fit fails with a TypeError:",
+            "what it cannot execute is parked, and executed by the next release that can, if that comes within "
+            "celery_unknown_task_seconds:",
             *lines,
             *more,
         ]
@@ -197,7 +197,7 @@ class Judge:
                 places = self.lacking.setdefault(name, {})
                 places[where] = places.get(where, 0) + count
         elif why := self.misfit(self.coming, what):
-            # One that the running release does not have is parked there, and would come back to fail.
+            # One that the running release does not have is parked there, too, and comes back.
             if name in self.running.get("tasks", {}) and self.was_wrong(what):
                 self.before[name] = self.before.get(name, 0) + count
             else:
