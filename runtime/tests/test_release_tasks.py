@@ -1,10 +1,15 @@
 """What a release says of its tasks, of real tasks of every kind, and what is kept for them in the database and in the broker."""
 
+import contextlib
+import functools
 import json
 import sys
+import uuid
 
 import pytest
+from celery import Celery, Task
 from coldframe.release import shapes
+from coldframe.worker import unknown
 from conftest import LONGEST, QUEUE
 
 FILES = {
@@ -72,6 +77,76 @@ FILES = {
 }
 
 
+app = Celery("kinds", set_as_current=False)
+
+
+def adding(function):
+    """Give a function an argument that its caller does not know, and take one away that it does."""
+
+    @functools.wraps(function)
+    def run(*args, _tenant=None, **kwargs):
+        return function(*args, "session", **kwargs)
+
+    return run
+
+
+def plain(order):
+    """Take one argument."""
+
+
+def bound(self, order):
+    """Take one argument beside the task."""
+
+
+def within(order, session):
+    """Take one argument, and one that a decorator gives."""
+
+
+def bound_within(self, order, session):
+    """Do so beside the task."""
+
+
+class Batches(Task):
+    """Takes the messages itself, and calls its function with a list of them, as celery-batches does."""
+
+    def Strategy(self, *_):
+        """Start tasks in an own way."""
+
+
+class Called(Task):
+    """Is called in a way of its own."""
+
+    def __call__(self, *args, **kwargs):
+        """Call the function without what it does not know."""
+
+
+@pytest.mark.parametrize(
+    ("options", "function", "known"),
+    [
+        ({}, plain, True),
+        ({"bind": True}, bound, True),
+        ({"autoretry_for": (OSError,)}, plain, True),
+        ({}, adding(within), False),
+        ({"bind": True}, adding(bound_within), False),
+        ({"autoretry_for": (OSError,)}, adding(within), False),
+        ({"typing": False}, plain, False),
+        ({"base": Batches}, plain, False),
+        ({"base": Called}, plain, False),
+    ],
+)
+def test_call_is_judged_only_where_celery_judges_it_too(options, function, known):
+    name = uuid.uuid4().hex
+    app.task(name=name, **options)(function)
+    task = app.tasks[name]
+    for args, kwargs in (([1], []), ([], []), ([1, 2], []), ([1], ["_tenant"])):
+        refused = bool(unknown.misfit(task, args, kwargs))
+        assert bool(shapes.misfit(shapes.parameters(task), len(args), kwargs)) == refused
+        assert refused == (known and (args, kwargs) != ([1], [])), (args, kwargs)
+        if known:
+            with pytest.raises(TypeError) if refused else contextlib.nullcontext():
+                task.__header__(*args, **dict.fromkeys(kwargs))
+
+
 @pytest.fixture
 def own(site):
     """A project with a database."""
@@ -100,9 +175,11 @@ def test_tasks_of_every_kind_are_told_with_what_a_caller_gives(own):
     }
     assert {task["queue"] for task in found["tasks"].values()} == {QUEUE} and found["queues"] == [QUEUE]
     assert fits(found, "shop.tasks.add", 1, "second") and not fits(found, "shop.tasks.add", 0)
-    for name in ("bound", "retried", "untyped", "decorated"):
+    for name in ("bound", "retried"):
         assert fits(found, f"shop.tasks.{name}", 1), name
         assert not fits(found, f"shop.tasks.{name}", 2), name
+    for name in ("untyped", "decorated"):  # what Celery does not check either
+        assert fits(found, f"shop.tasks.{name}", 2), name
     assert (
         fits(found, "shop.tasks.retried", 1, "cc")
         and fits(found, "shop.Report", 1)

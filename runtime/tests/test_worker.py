@@ -7,8 +7,9 @@ import time
 import uuid
 from pathlib import Path
 
+import celery
 import pytest
-from conftest import LIMIT, QUEUE, USER, Worker, wait_for
+from conftest import LIMIT, QUEUE, USER, Sent, Worker, wait_for
 
 LATE = 6  # seconds after its limit in which a task is ended, on a busy machine too
 
@@ -225,15 +226,21 @@ def test_unknown_task_is_parked_and_one_that_is_known_comes_back(server, start, 
 
 
 def test_task_that_cannot_be_called_is_parked_for_a_release_that_can_call_it(
-    server, environment, start, send, tmp_path
+    server, settings, broker, environment, start, send, tmp_path
 ):
     worker = start()
     parked = f"unknown:{QUEUE}:project.sign"
-    one, more, wrong = send("sign", "a"), send("sign", "b", "c"), send("sign", kwargs={"name": "d", "other": 1})
+    app = celery.Celery("sender", set_as_current=False)
+    app.conf.update(settings | {"broker_url": broker, "result_backend": f"redis+socket://{server.path}?virtual_host=2"})
+    one, more = send("sign", "a"), send("sign", "b", "c", compression="gzip")
+    part = app.signature("project.sign", kwargs={"name": "d", "other": 1})
+    body = celery.chord([part], app.signature("project.hold", (0,)), app=app).apply_async()
+    wrong = Sent(server, body.parent[0].id)
     wait_for(lambda: one.ended() == "SUCCESS" and server.client.llen(parked) == 2, 10, "it executes one, and parks two")
     assert server.client.hlen("unacked") == 0 and worker.logged("cannot be called here (too many positional arguments)")
     time.sleep(3)  # in which it looks at them some times
     assert server.client.llen(parked) == 2 and worker.noted(one.id, "signs a") and not worker.noted(more.id, "signs")
+    assert worker.log.read_text().count("cannot be called here") == 2, "each is parked once"
     later = Worker(tmp_path / "next", environment | {"NEXT": "1"}).ready()
     try:
         wait_for(lambda: more.ended() == "SUCCESS", 10, "the next release executes it")
@@ -243,6 +250,7 @@ def test_task_that_cannot_be_called_is_parked_for_a_release_that_can_call_it(
         server.client.lset(parked, 0, "7" + entry[entry.index(" ") :])
         wait_for(lambda: server.client.llen(f"dead:{QUEUE}") == 1, 40, "one that waits since 1970 is a dead letter")
         wait_for(wrong.ended, 10, "its sender is told")
+        wait_for(lambda: Sent(server, body.id).ended() == "ChordError", 10, "and the chord does not wait for it")
     finally:
         later.stop()
         print(later.log.read_text())

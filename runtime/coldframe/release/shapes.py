@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 INTERNAL = ("celery.", "coldframe.")  # tasks that are not the application's
+STRATEGY = "celery.worker.strategy:default"
 JSON = "application/json"
 KINDS = (
     inspect.Parameter.POSITIONAL_ONLY,
@@ -24,15 +25,29 @@ KINDS = (
 FURTHER = ("callbacks", "errbacks", "chain")  # of a message: tasks that are sent when this one is done
 
 
-def parameters(function: Any) -> list[list[Any]] | None:
-    """Return the parameters of a function, each with its name, its kind (an index of KINDS) and whether it has a default.
+def signature(task: Any) -> inspect.Signature | None:
+    """Return which arguments a task accepts, as Celery checks them when the task is sent: a decorator may add some, or take some away.
 
-    None if Python cannot tell. Of a method that is bound, `self` is none of them.
+    None if that cannot be told: the task says so (`typing`), is called or started in a way of its own, or has a function of which
+    Python cannot tell it. `self` of a bound task is no argument.
     """
+    own = any("__call__" in vars(kind) for kind in type(task).__mro__ if not kind.__module__.startswith("celery.app."))
+    if own or not getattr(task, "typing", True) or getattr(task, "Strategy", STRATEGY) != STRATEGY:
+        return None
     try:
-        found = inspect.signature(function).parameters.values()
+        return inspect.signature(
+            getattr(task, "_orig_run", task.run), follow_wrapped=False
+        )  # that of autoretry_for calls it
     except (TypeError, ValueError):
         return None
+
+
+def parameters(task: Any) -> list[list[Any]] | None:
+    """Return the parameters of `signature`, each with its name, its kind (an index of KINDS) and whether it has a default."""
+    accepted = signature(task)
+    if accepted is None:
+        return None
+    found = accepted.parameters.values()
     return [[each.name, KINDS.index(each.kind), each.default is not inspect.Parameter.empty] for each in found]
 
 

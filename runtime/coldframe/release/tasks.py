@@ -28,7 +28,7 @@ def registry(app: Any) -> dict[str, Any]:
         names; `schedule`, the entries of `beat_schedule`, name to what it sends (`entry`).
     """
     tasks = {
-        name: {"queue": settings_check.queue_of(app, name, task), "parameters": shapes.parameters(task.run)}
+        name: {"queue": settings_check.queue_of(app, name, task), "parameters": shapes.parameters(task)}
         for name, task in sorted(app.tasks.items())
         if not name.startswith(shapes.INTERNAL)
     }

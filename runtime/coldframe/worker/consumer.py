@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from celery.app.task import Context
 from celery.exceptions import InvalidTaskError
 from celery.signals import worker_shutdown
 from kombu.exceptions import ContentDisallowed, DecodeError
@@ -68,8 +69,11 @@ class Consumer(celery56.Consumer):
         unknown.park(message)
 
     def give_up(self, message: Any, exc: Exception) -> None:
-        """Handle an unknown task as Celery does: reject it and mark it as failed."""
+        """Handle an unknown task as Celery does: reject it and mark it as failed. So fail its chain and chord; errbacks are called."""
         super().on_unknown_task(None, message, exc)
+        args, kwargs, further = message.payload
+        request = Context(message.headers, args=args, kwargs=kwargs, **further)
+        self.app.backend.mark_as_failure(message.headers["id"], exc, request=request)
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         """Report it too: Celery only logs it, and tries again."""

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
-from celery.app.task import Task
 from celery.bootsteps import StartStopStep
 from celery.signals import worker_init
 from celery.worker.consumer.tasks import Tasks
@@ -78,8 +77,9 @@ class Unknown(StartStopStep):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """Start with nothing looked at."""
         super().__init__(*arguments, **options)
-        # Of tasks that are known here, and cannot be called with what is parked: how many entries there were, and when.
-        self.unfit: dict[str, tuple[int, float]] = {}
+        # Of tasks that are known here, and cannot be called with what is parked: how many entries there were, when, and how many
+        # of them were looked at.
+        self.unfit: dict[str, tuple[int, float, int]] = {}
 
     def start(self, consumer: Any) -> None:
         """Start to check the parked tasks, once connected."""
@@ -110,55 +110,74 @@ class Unknown(StartStopStep):
     def decide(self, consumer: Any, channel: Any, client: Any, queue: str, name: str) -> None:
         """Return or give up the tasks of one name."""
         names, entries = f"unknown:{queue}", f"unknown:{queue}:{name}"
-        if name in consumer.strategies:
-            fitting = self.fitting(consumer.app.tasks[name], client, entries)
+        task = consumer.app.tasks[name] if name in consumer.strategies else None
+        if task:
+            fitting = self.fitting(task, channel, client, entries)
             if fitting or not client.llen(entries):
-                if count := client.register_script(RETURN)([names, entries, queue], [name, *fitting]):
-                    self.returned[name] = time.monotonic()
-                    logger.info("%d parked tasks %s go back into the queue %s.", count, name, queue)
+                self.put_back(client, names, entries, queue, name, fitting)
                 return
         seconds = consumer.app.conf.get("task_unknown_seconds", SECONDS)
         bury = client.register_script(BURY)
-        while entry := bury([entries, f"dead:{queue}"], [time.time() - seconds, DEAD]):
-            entry = entry.decode() if isinstance(entry, bytes) else entry
-            message = channel.Message(loads(entry.partition(" ")[2]), channel=channel)
+        while True:
+            oldest = client.lindex(entries, 0) if task else None
+            if oldest and fits(task, channel, text_of(oldest)):  # behind too many others
+                self.put_back(client, names, entries, queue, name, [text_of(oldest)])
+                continue
+            entry = bury([entries, f"dead:{queue}"], [time.time() - seconds, DEAD])
+            if not entry:
+                return
+            message = channel.Message(loads(text_of(entry).partition(" ")[2]), channel=channel)
             try:
-                task = message.headers if "id" in message.headers else message.payload
+                headers = message.headers if "id" in message.headers else message.payload
                 logger.error(
                     "%s[%s] of the queue %s is a dead letter: for %s s no release that ran could execute it.",
-                    *(name, task["id"], queue, seconds),
+                    *(name, headers["id"], queue, seconds),
                 )
                 consumer.give_up(message, KeyError(name))
             except Exception:
                 logger.exception("A receiver of the signal for the dead letter %s failed.", name)
 
-    def fitting(self, task: Any, client: Any, key: str) -> list[str]:
-        """Return the oldest entries of a task that this release can execute. Those that it cannot are looked at again only after a while."""
+    def put_back(self, client: Any, names: str, entries: str, queue: str, name: str, fitting: list[str]) -> None:
+        """Return entries to their queue."""
+        if count := client.register_script(RETURN)([names, entries, queue], [name, *fitting]):
+            self.returned[name] = time.monotonic()
+            logger.info("%d parked tasks %s go back into the queue %s.", count, name, queue)
+
+    def fitting(self, task: Any, channel: Any, client: Any, key: str) -> list[str]:
+        """Return the oldest entries of a task that this release can execute. Those that it cannot are looked at again only after a while.
+
+        Not all are looked at, but the next ones at the next look.
+        """
         length, now = client.llen(key), time.monotonic()
-        if (before := self.unfit.get(key)) and before[0] == length and now - before[1] < AGAIN:
-            return []
-        found: list[str] = []
-        for entry in client.lrange(key, 0, MOST - 1):
-            text = entry.decode() if isinstance(entry, bytes) else entry
-            try:
-                asked = shapes.of_queue(text.partition(" ")[2])
-            except ValueError:  # Celery's protocol 1
-                asked = {"args": None, "kwargs": []}
-            if asked["args"] is None or not misfit(task, [None] * asked["args"], asked["kwargs"]):
-                found.append(text)
-        if not found:
-            self.unfit[key] = length, now
+        before, when, start = self.unfit.get(key, (0, 0.0, 0))
+        if start >= length:
+            if before == length and now - when < AGAIN:
+                return []
+            start = 0
+        looked = [text_of(entry) for entry in client.lrange(key, start, start + MOST - 1)]
+        found = [text for text in looked if fits(task, channel, text)]
+        self.unfit[key] = length, now, start if found else start + MOST
         return found[:BATCH]
+
+
+def text_of(entry: bytes | str) -> str:
+    """Return an entry as a text, however the connection returns texts."""
+    return entry.decode() if isinstance(entry, bytes) else entry
+
+
+def fits(task: Any, channel: Any, entry: str) -> bool:
+    """Whether this release can execute an entry of a task that it has. Of one that cannot be read the worker will say why."""
+    try:
+        args, kwargs, _ = channel.Message(loads(entry.partition(" ")[2]), channel=channel).payload
+    except Exception:
+        return True
+    return not misfit(task, args, kwargs)
 
 
 @cache
 def signature(task: Any) -> inspect.Signature | None:
-    """Return what a task's function accepts; None if that cannot be told, or if the task is called in a way of its own."""
-    own = any("__call__" in vars(kind) for kind in type(task).__mro__ if kind not in (Task, object))
-    try:
-        return None if own else inspect.signature(task.run)
-    except (TypeError, ValueError):
-        return None
+    """Return what `shapes.signature` does."""
+    return shapes.signature(task)
 
 
 def misfit(task: Any, args: Sequence[Any], kwargs: Iterable[str]) -> str:
