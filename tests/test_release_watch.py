@@ -3,11 +3,12 @@
 import json
 import math
 import threading
+from random import Random
 
 import pytest
 import release_watch
 from ansible.module_utils.coldframe_servers import Redis
-from release_watch import SPAN, Counts, Watch, failure_problem, time_problem
+from release_watch import SPAN, Counts, Watch, chance, failure_problem, time_problem
 
 NEW, OLD = "3f2a9c1b7d04", "0f1e2d3c4b5a"  # pragma: allowlist secret
 
@@ -22,11 +23,13 @@ def timed(runs, seconds, spread=0.3):
     ("now", "before", "lately"),
     [
         (Counts(), Counts(1000), Counts()),
-        (Counts(0, 2), Counts(1000), Counts()),  # too few
-        (Counts(97, 3), Counts(1000), Counts()),  # not ten percentage points more
-        (Counts(6, 4), Counts(700, 300), Counts()),  # by chance: 3 were to be expected
-        (Counts(5, 5), Counts(), Counts()),  # a task that is new
-        (Counts(0, 3), Counts(100_000, 600), Counts(40, 20)),  # what it calls is down, and was before
+        (Counts(0, 4), Counts(1000), Counts()),  # too few
+        (Counts(91, 9), Counts(1000), Counts()),  # not ten percentage points more
+        (Counts(12, 18), Counts(700, 300), Counts()),  # by chance: 9 were to be expected
+        (Counts(15, 5), Counts(10), Counts()),  # by chance, after so few
+        (Counts(0, 30), Counts(9), Counts()),  # a task that is new
+        (Counts(0, 30), Counts(), Counts()),  # and a previous release that counted nothing
+        (Counts(0, 9), Counts(100_000, 600), Counts(40, 20)),  # what it calls is down, and was before
     ],
 )
 def test_release_whose_tasks_do_not_fail_more_often(now, before, lately):
@@ -36,20 +39,48 @@ def test_release_whose_tasks_do_not_fail_more_often(now, before, lately):
 @pytest.mark.parametrize(
     ("now", "before", "lately", "said"),
     [
-        (Counts(0, 3), Counts(1000), Counts(50), "3 of 3 first attempts, and with release {} 0 of 1000 in a day."),
-        (Counts(0, 3), Counts(1000), Counts(0, 1), "3 of 3 first attempts, and with release {} 0 of 1000 in a day."),
-        (Counts(20, 5), Counts(990, 10), Counts(), "5 of 25 first attempts, and with release {} 10 of 1000 in a day."),
-        (Counts(2, 4), Counts(), Counts(), "4 of 6 first attempts, and with release {} 0 of 0 in a day."),
+        (Counts(0, 5), Counts(1000), Counts(50), "5 of 5 first attempts, and with release {} 0 of 1000 in a day."),
+        (Counts(0, 5), Counts(1000), Counts(0, 1), "5 of 5 first attempts, and with release {} 0 of 1000 in a day."),
+        (Counts(20, 8), Counts(990, 10), Counts(), "8 of 28 first attempts, and with release {} 10 of 1000 in a day."),
+        (Counts(0, 10), Counts(10), Counts(), "10 of 10 first attempts, and with release {} 0 of 10 in a day."),
         (
-            Counts(60, 60),
+            Counts(50, 70),
             Counts(700, 300),
             Counts(),
-            "60 of 120 first attempts, and with release {} 300 of 1000 in a day.",
+            "70 of 120 first attempts, and with release {} 300 of 1000 in a day.",
         ),
     ],
 )
 def test_release_whose_tasks_fail_more_often(now, before, lately, said):
     assert failure_problem("blog.send", now, before, lately, OLD) == f"blog.send fails: {said.format(OLD)}"
+
+
+@pytest.mark.parametrize(
+    ("failed", "attempts", "rate", "right"),
+    [
+        (0, 10, 0.5, 1.0),
+        (10, 10, 0.5, 0.5**10),
+        (3, 4, 0.1, 4 * 0.1**3 * 0.9 + 0.1**4),
+        (1, 10**6, 1e-6, 1 - math.exp(-1)),
+    ],
+)
+def test_chance_of_so_many_failures(failed, attempts, rate, right):
+    assert math.isclose(chance(failed, attempts, rate), right, rel_tol=1e-5)
+
+
+def test_release_that_is_as_good_as_the_one_before_is_hardly_ever_said_to_fail():
+    """Each attempt fails with the same chance; it is judged after each, as a watch does that never ends."""
+    random, wrong = Random(7), 0  # noqa: S311
+    for rate, known in ((0.02, 2000), (0.05, 30), (0.1, 20), (0.2, 15)):
+        for _ in range(500):
+            failed = sum(random.random() < rate for _ in range(known))
+            before, now = Counts(known - failed, failed), Counts()
+            for _ in range(60):
+                now = now - Counts(*((0, -1) if random.random() < rate else (-1, 0)))
+                if failure_problem("a", now, before, Counts(), OLD):
+                    wrong += 1
+                    break
+    assert wrong == 0
 
 
 @pytest.mark.parametrize(
@@ -116,8 +147,9 @@ def test_what_the_release_counted_before_the_watch_does_not_count(server):
     assert problems == [] and [each["task"] for each in tasks] == ["blog.fold it", "blog.send"]
     assert tasks[1]["now"] == {"done": 4, "failed": 0, "seconds": 0.1}
     assert tasks[1]["before"] == {"done": 1000, "failed": 0, "seconds": 0}
-    count(server, NEW, "blog.send", failed=4)
-    said = f"blog.send fails: 4 of 8 first attempts, and with release {OLD} 0 of 1000 in a day."
+    count(server, OLD, "blog.send", failed=400)  # those that its workers still had
+    count(server, NEW, "blog.send", failed=5)
+    said = f"blog.send fails: 5 of 9 first attempts, and with release {OLD} 0 of 1000 in a day."
     assert watch.look(last=False)[0] == [said]
 
 
@@ -126,6 +158,22 @@ def test_times_are_judged_at_the_end(server):
         watch = Watch(server, NEW, OLD, {})
         count(server, release, "blog.send", done=40, timed=40, logs=40 * log, squares=40 * log**2)
     assert watch.look(last=False)[0] == [] and "blog.send takes too long: " in watch.look(last=True)[0][0]
+
+
+def test_tasks_of_which_messages_are_parked_meanwhile_are_named(server):
+    def park(task, number):
+        server.ask("SADD", "unknown:mail", task)
+        server.ask("RPUSH", f"unknown:mail:{task}", *["1 {}"] * number)
+
+    park("blog.old", 7)
+    watch = Watch(server, NEW, OLD, {}, ["mail", "bulk"], (4, 4))
+    assert watch.notes() == []
+    park("blog.sign", 2)
+    park("blog.fold", 1)
+    assert watch.notes() == [
+        f"1 message of blog.fold came that release {NEW} cannot execute: parked (make queues).",
+        f"2 messages of blog.sign came that release {NEW} cannot execute: parked (make queues).",
+    ]
 
 
 def test_queue_of_which_two_probes_wait_for_longer_than_its_budget(server):
@@ -155,6 +203,7 @@ def test_queue_that_nobody_serves_waits_for_longer_than_its_budget(server):
 def ran(monkeypatch, socket, **changed):
     """Run the module; return what it gives Ansible."""
     asked = {"server": {"socket": socket}, "login": "PING", "index": 4, "release": NEW, "before": OLD, "seconds": 3}
+    asked |= {"broker_index": 4, "queues": ["mail"]}
     given = {}
 
     class Module:
@@ -179,12 +228,22 @@ def ran(monkeypatch, socket, **changed):
 def test_watch_ends_with_its_time_or_with_the_first_problem(monkeypatch, server, redis_socket):
     count(server, OLD, "blog.send", done=100)
     result = ran(monkeypatch, redis_socket)
-    assert (result["problems"], result["tasks"], result["watched"], result["changed"]) == ([], [], 3, False)
+    assert (result["problems"], result["tasks"], result["notes"], result["watched"]) == ([], [], [], 3)
     other = Redis.behind(redis_socket)
     other.ask("SELECT", "4")
-    threading.Timer(1, count, (other, NEW, "blog.send"), {"failed": 3}).start()
+    threading.Timer(1, count, (other, NEW, "blog.send"), {"failed": 5}).start()
     result = ran(monkeypatch, redis_socket, seconds=600)
     assert len(result["problems"]) == 1 and result["watched"] < 10
+
+
+def test_watch_goes_on_after_a_lost_connection(monkeypatch, server, redis_socket):
+    count(server, OLD, "blog.send", done=100)
+    other = Redis.behind(redis_socket)
+    other.ask("SELECT", "4")
+    threading.Timer(1, other.ask, ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")).start()
+    threading.Timer(3, count, (other, NEW, "blog.send"), {"failed": 5}).start()
+    result = ran(monkeypatch, redis_socket, seconds=600)
+    assert len(result["problems"]) == 1 and 2 < result["watched"] < 20
 
 
 def test_redis_that_does_not_answer_is_said(monkeypatch, tmp_path):

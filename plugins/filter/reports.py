@@ -129,6 +129,7 @@ def deploy_report(hosts: Mapping[str, Mapping[str, Any]], facts: Mapping[str, An
             "seconds": watched.get("watched", 0),
             "tasks": watched.get("tasks") or [],
             "problems": watched.get("problems") or [],
+            "notes": watched.get("notes") or [],
         },
         "hosts": {name: _host(host) for name, host in hosts.items()},
     }
