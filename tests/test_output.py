@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -214,6 +215,37 @@ def test_short_account_tells_what_a_command_said_and_which_items_failed(tmp_path
     loop = "ansible.builtin.command: 'ls {{ item }}', loop: [/, /one, /two]"
     said = short(tmp_path, SHORT.replace("LAST", loop)).stdout
     assert "FAILED on a, b\nTell:\n/one: ls /one ended with 2:" in said and "/two: ls /two ended with 2:" in said
+
+
+def test_short_account_says_why_hosts_failed_when_it_is_cut_off(tmp_path):
+    text = """
+- hosts: all
+  connection: local
+  gather_facts: false
+  tasks:
+    - {name: Look, ansible.builtin.command: ls /nowhere, when: inventory_hostname == 'a'}
+    - {name: Wait, ansible.builtin.command: "sh -c 'touch FILE; sleep 600'"}
+"""
+    file = tmp_path / "waits"
+    log = (tmp_path / "log").open("w")
+    (tmp_path / "play.yml").write_text(text.replace("FILE", str(file)))
+    own = {"ANSIBLE_STRATEGY": "linear", "ANSIBLE_STDOUT_CALLBACK": "coldframe_short"}
+    command = ["ansible-playbook", "-i", "a,b,", str(tmp_path / "play.yml")]
+    environment = os.environ | PLAIN | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")} | own
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True) as run:
+        until = time.monotonic() + 60
+        while not file.exists():
+            assert time.monotonic() < until and run.poll() is None
+            time.sleep(0.1)
+        os.killpg(run.pid, signal.SIGINT)
+    assert "FAILED on a\nLook:\nls /nowhere ended with 2:\n" in (tmp_path / "log").read_text()
+
+
+def test_short_account_says_all_that_a_command_said(tmp_path):
+    command = "sh -c 'echo the reason; echo a warning >&2; exit 3'"
+    play = f'- {{hosts: a, connection: local, gather_facts: false, tasks: [{{name: Say, ansible.builtin.command: "{command}"}}]}}'
+    said = short(tmp_path, play).stdout
+    assert "FAILED on a\nSay:\n" in said and " ended with 3:\nthe reason\na warning\n" in said
 
 
 def test_short_account_with_v_is_the_long_one(tmp_path):

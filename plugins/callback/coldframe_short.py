@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shlex
 import shutil
@@ -117,6 +118,23 @@ class CallbackModule(Full):
         self.dealt_with: dict[str, list[str]] = {}  # by host, why tasks failed whose failure a rescue deals with
         self.items: dict[tuple[str, str], list[str]] = {}  # of a loop that is not at its end
         self.progress = Progress(os.isatty(1))
+        self.told, self.process = False, os.getpid()
+        atexit.register(self.interrupted)
+
+    def interrupted(self) -> None:
+        """Say what failed before the run was cut off, such as by Ctrl-C. Otherwise it has been said."""
+        if self.short and not self.told and os.getpid() == self.process:
+            for host, reasons in self.dealt_with.items():
+                for each in reasons:
+                    self.failures.setdefault(each, []).append(host)
+            self.failed()
+
+    def failed(self) -> None:
+        """Say what failed, and where."""
+        for text, names in self.failures.items():
+            self.say(f"\nFAILED on {', '.join(sorted(set(names)))}\n{text}", color=COLOR_ERROR)
+        if self.failures:
+            self.say("\nEvery task is shown with VERBOSE=1.", color=COLOR_ERROR)
 
     def say(self, text: str, color: str | None = None) -> None:
         """Print a line or several."""
@@ -146,7 +164,7 @@ class CallbackModule(Full):
             self.say(f"{self.play_name:{WIDTH}} {seconds:6.1f} s", color=COLOR_OK)
             for line in told(dict(sorted(self.changes.items()))):
                 self.say(line)
-        self.play_name, self.changes = "", {}
+        self.play_name, self.changes, self.dealt_with = "", {}, {}
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
         """Leave a play out that has nothing to do."""
@@ -279,13 +297,16 @@ class CallbackModule(Full):
         if not self.short or result.task.ignore_unreachable:
             super().v2_runner_on_unreachable(result)
             return
-        self.failures.setdefault(self.unreachable(result), []).append(result.host.get_name())
+        host = result.host.get_name()
+        for each in [*self.dealt_with.pop(host, []), self.unreachable(result)]:
+            self.failures.setdefault(each, []).append(host)
 
     def reason(self, result: Any) -> str:
         """Say why a task failed: its message, or what a command said, or all of the result where that does not tell enough."""
         if text := self.plain(result):
             return str(text)
-        said = str(result.get("stderr") or result.get("stdout") or "").strip()
+        parts = [str(result.get(name) or "").strip() for name in ("msg", "stdout", "stderr")]
+        said = "\n".join(part for part in parts if part not in ("", "non-zero return code"))
         if said and "rc" in result:
             command = result.get("cmd") or ""
             command = command if isinstance(command, str) else shlex.join(map(str, command))
@@ -302,7 +323,5 @@ class CallbackModule(Full):
         counts = ", ".join(f"{name} {self.total[name]}" for name in sorted(stats.processed))
         seconds = time.monotonic() - self.began
         self.say(f"Tasks that changed something: {counts or 'none'}. {seconds:.1f} s in all.")
-        for text, names in self.failures.items():
-            self.say(f"\nFAILED on {', '.join(sorted(set(names)))}\n{text}", color=COLOR_ERROR)
-        if self.failures:
-            self.say("\nEvery task is shown with VERBOSE=1.", color=COLOR_ERROR)
+        self.told = True
+        self.failed()

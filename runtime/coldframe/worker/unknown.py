@@ -43,13 +43,17 @@ redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('SADD', KEYS[3], ARGV[2])
 return redis.call('RPUSH', KEYS[4], ARGV[3])
 """
-# Those entries, unless another worker has returned them meanwhile. The first of them is the next to be taken from the queue.
+# Those entries, unless another worker has returned them meanwhile: then the rest is left, for each would be looked for in the whole
+# list. The first of them is the next to be taken from the queue.
 RETURN = """
-local count = 0
+local count, gone = 0, 0
 for i = #ARGV, 2, -1 do
+  if gone == 3 then break end
   if redis.call('LREM', KEYS[2], 1, ARGV[i]) == 1 then
     redis.call('RPUSH', KEYS[3], ARGV[i]:sub(ARGV[i]:find(' ') + 1))
     count = count + 1
+  else
+    gone = gone + 1
   end
 end
 if redis.call('LLEN', KEYS[2]) == 0 then redis.call('SREM', KEYS[1], ARGV[1]) end
