@@ -233,11 +233,16 @@ def test_short_account_says_why_hosts_failed_when_it_is_cut_off(tmp_path):
     command = ["ansible-playbook", "-i", "a,b,", str(tmp_path / "play.yml")]
     environment = os.environ | PLAIN | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")} | own
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True) as run:
-        until = time.monotonic() + 60
-        while not file.exists():
-            assert time.monotonic() < until and run.poll() is None
-            time.sleep(0.1)
-        os.killpg(run.pid, signal.SIGINT)
+        try:
+            until = time.monotonic() + 60
+            while not file.exists():
+                assert time.monotonic() < until and run.poll() is None
+                time.sleep(0.1)
+            os.killpg(run.pid, signal.SIGINT)
+            run.wait(30)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
     assert "FAILED on a\nLook:\nls /nowhere ended with 2:\n" in (tmp_path / "log").read_text()
 
 
