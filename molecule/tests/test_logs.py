@@ -52,13 +52,14 @@ def test_id_of_a_client_is_not_believed(host, deployment):
 @pytest.mark.group("workers")
 def test_error_of_a_task_is_one_entry_of_its_priority(host, deployment, manage):
     task = manage(
-        "from celery import current_app as app; print(app.send_task('orders.tasks.heartbeat', ['too many']).id)"
+        "import uuid; from celery import current_app as app; "
+        "print(app.send_task('orders.tasks.charge_order', [str(uuid.uuid4())]).id)"
     )
     find = lambda: entries(host, f"TASK_ID={task} --priority=err")  # noqa: E731
     error = wait_for(find, 60, "its error is in the journal")[0]
     assert (error["PRIORITY"], error["EXCEPTION"]) == (
         "3",
-        "TypeError",
+        "DoesNotExist",
     ) and "Traceback (most recent call last):\n" in error["MESSAGE"]
     assert error["_SYSTEMD_UNIT"].startswith(f"{deployment.app_name}-worker-")
     manage(f"from orders.models import DeadLetter; DeadLetter.objects.filter(task_id={task!r}).delete()")

@@ -142,12 +142,13 @@ def test_one_trace_leads_from_nginx_to_the_task(host, deployment, reporting, rec
 @pytest.mark.group("workers")
 def test_error_of_a_task_names_release_queue_task_and_request(host, deployment, reporting, receiver, manage):
     task = manage(
-        "from celery import current_app as app; print(app.send_task('orders.tasks.heartbeat', ['too many']).id)"
+        "import uuid; from celery import current_app as app; "
+        "print(app.send_task('orders.tasks.charge_order', [str(uuid.uuid4())]).id)"
     )
     find = lambda: [event for event in events(receiver) if event["tags"].get("task_id") == task]  # noqa: E731
     event = wait_for(find, 60, "its error is reported")[0]
     assert event["release"] == reporting and event["environment"]
-    assert event["tags"]["task_name"] == "orders.tasks.heartbeat" and event["tags"]["request_id"]
+    assert event["tags"]["task_name"] == "orders.tasks.charge_order" and event["tags"]["request_id"]
     assert event["tags"]["service"] == f"{deployment.app_name}-worker-{event['tags']['queue']}"
     manage(f"from orders.models import DeadLetter; DeadLetter.objects.filter(task_id={task!r}).delete()")
 
