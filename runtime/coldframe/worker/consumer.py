@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celery.app.task import Context
-from celery.exceptions import InvalidTaskError
+from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.signals import worker_shutdown
 from kombu.exceptions import ContentDisallowed, DecodeError
 from redis.exceptions import ResponseError
@@ -73,7 +73,8 @@ class Consumer(celery56.Consumer):
         super().on_unknown_task(None, message, exc)
         args, kwargs, further = message.payload
         request = Context(message.headers, args=args, kwargs=kwargs, **further)
-        self.app.backend.mark_as_failure(message.headers["id"], exc, request=request)
+        failure = NotRegistered(message.headers["task"])
+        self.app.backend.mark_as_failure(message.headers["id"], failure, request=request)
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         """Report it too: Celery only logs it, and tries again."""
