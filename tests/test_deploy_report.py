@@ -81,7 +81,7 @@ def test_document_says_what_was_done_on_each_host():
     first, second = document["hosts"].values()
     assert first["changed"] == {"configuration": False, "files": True, "packages": False, "static_files": True}
     assert first["seconds"] == {"preflight": 30, "services": 1, "place": 9, "activate": 10, "check": 5, "finish": 1}
-    assert document["watch"] == {"seconds": 0, "tasks": [], "problems": []}
+    assert document["watch"] == {"seconds": 0, "tasks": [], "problems": [], "notes": []}
     assert first["smoke"] == {"requests": 3, "failed": 0}
     assert first["draining"] == [f"shop-worker-bulk@{OLD}.service"] and first["before"] == OLD
     assert [unit["exposure"] for unit in first["units"]] == [0.2, None]

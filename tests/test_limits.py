@@ -18,13 +18,13 @@ VARIABLE = re.compile(r"\b(?:app|base|celery|firewall|flower|nginx|postgresql|re
 
 
 def texts():
-    """What the code may print: the literal parts of its texts, and the titles of variables' values."""
+    """What the code may print: the literal parts of its texts, the titles of variables' values, and what playbooks say."""
     for folder in ("bin", "plugins", "runtime/coldframe"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     yield node.value
-    for path in ROOT.glob("roles/*/meta/schema.yml"):
+    for path in (*ROOT.glob("roles/*/meta/schema.yml"), *ROOT.glob("playbooks/tasks/*.yml")):
         yield path.read_text()
 
 

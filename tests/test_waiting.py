@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import broker_messages
 import pytest
@@ -23,7 +24,9 @@ STORED = {"messages": [], "held": 0, "read": 0}
 def release(*functions, queues=("default",), schedule=None, entries=None, **tasks):
     """What a release says of its tasks: functions by their names, or names to functions."""
     named = {f"app.{each.__name__}": each for each in functions} | {f"app.{name}": each for name, each in tasks.items()}
-    known = {name: {"queue": "default", "parameters": parameters(each)} for name, each in named.items()}
+    known = {
+        name: {"queue": "default", "parameters": parameters(SimpleNamespace(run=each))} for name, each in named.items()
+    }
     own = {"tasks": known, "queues": list(queues), "schedule": schedule or {}}
     return own | {"stored": STORED, "entries": entries or {}}
 
@@ -82,7 +85,7 @@ def test_task_that_is_removed_while_nothing_waits_may_go():
 @pytest.mark.parametrize("new", ["letters.send", "app.sent"])
 def test_new_name_is_guessed(new):
     coming = release()
-    coming["tasks"][new] = {"queue": "default", "parameters": parameters(send)}
+    coming["tasks"][new] = {"queue": "default", "parameters": parameters(SimpleNamespace(run=send))}
     assert (
         f"app.send is not in the new release (renamed to {new}?)" in judged(coming, release(send), waits("send", 1))[0]
     )
@@ -120,7 +123,7 @@ def test_task_that_changes_may_be_named_although_nothing_waits_any_more():
     ],
 )
 def test_arguments_fit_as_python_calls(function, args, kwargs, why):
-    told = misfit(json.loads(json.dumps(parameters(function))), args, kwargs)
+    told = misfit(json.loads(json.dumps(parameters(SimpleNamespace(run=function)))), args, kwargs)
     assert why in told and bool(why) == bool(told)
 
 
@@ -129,8 +132,8 @@ def test_bound_task_takes_no_self_and_what_python_cannot_tell_is_not_judged():
         def run(self, to):
             """A bound one."""
 
-    assert misfit(parameters(Task().run), 1, []) == "" and misfit(parameters(Task().run), 2, [])
-    assert parameters(type) is None and misfit(None, 3, ["x"]) == ""
+    assert misfit(parameters(Task()), 1, []) == "" and misfit(parameters(Task()), 2, [])
+    assert parameters(SimpleNamespace(run=type)) is None and misfit(None, 3, ["x"]) == ""
 
 
 def test_changed_parameters_are_refused_for_messages_that_do_not_fit_and_no_others():
