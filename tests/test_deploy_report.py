@@ -220,16 +220,25 @@ def test_report_of_a_release_that_broke_a_budget_compares_its_tasks():
         "watched": 31,
         "tasks": [{"task": "blog.send", "now": now, "before": before}],
         "problems": ["blog.send fails: <9> of 13."],
+        "notes": ["2 messages of blog.sign came."],
     }
     hosts = {"app1": host(release_watched={"skipped": True}), "app2": host(release_watched=watched)}
     document = deploy_report(hosts, FACTS | {"outcome": "restored"}, {})
     assert document["watch"]["seconds"] == 31 and document["outcome"] == "restored"
     page = Page()
     page.feed(reports.page(document, TEMPLATE))
-    for shown in ("Tasks in the 31 s", "blog.send", "4000", "blog.send fails: <9> of 13.", "was restored"):
+    for shown in (
+        "Tasks in the 31 s",
+        "blog.send",
+        "4000",
+        "blog.send fails: <9> of 13.",
+        "was restored",
+        "blog.sign came.",
+    ):
         assert shown in page.text, shown
     said = reports.summary(document)
     assert said[0].endswith(": the previous release was restored") and "    blog.send fails: <9> of 13." in said
+    assert "    2 messages of blog.sign came." in said
 
 
 @pytest.fixture

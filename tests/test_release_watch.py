@@ -202,7 +202,14 @@ def test_queue_that_nobody_serves_waits_for_longer_than_its_budget(server):
 
 def ran(monkeypatch, socket, **changed):
     """Run the module; return what it gives Ansible."""
-    asked = {"server": {"socket": socket}, "login": "PING", "index": 4, "release": NEW, "before": OLD, "seconds": 3}
+    asked = {
+        "server": {"socket": socket},
+        "login": "CLIENT SETNAME watch",
+        "index": 4,
+        "release": NEW,
+        "before": OLD,
+        "seconds": 3,
+    }
     asked |= {"broker_index": 4, "queues": ["mail"]}
     given = {}
 

@@ -368,7 +368,7 @@ def test_message_whose_arguments_cannot_be_read_is_judged_by_its_name(read, othe
 
 def test_login_that_is_refused_is_told(redis_socket):
     with pytest.raises(coldframe_servers.Failed, match=r"WRONGPASS|AUTH"):
-        broker_messages.logged_in({"socket": redis_socket}, 'AUTH nobody "x"\n', 0)
+        coldframe_servers.logged_in({"socket": redis_socket}, 'AUTH nobody "x"\n', 0)
 
 
 PLAY = """

@@ -1,4 +1,4 @@
-"""Tasks that a worker does not know are kept: for a release that does, or as dead letters."""
+"""Tasks that a worker does not know, or cannot call, are kept: for a release that can execute them, or as dead letters."""
 
 import base64
 import json
@@ -32,10 +32,10 @@ def parked(manage, redis, deployment):
     redis("\n".join(f"DEL unknown:{queue} unknown:{queue}:{NAME} dead:{queue}" for queue in ids))
 
 
-def probe(redis, queue, way):
-    """Put another queue probe at a place of the broker; return when it says that it was sent."""
+def probe(redis, queue, way, arguments=None):
+    """Put another queue probe at a place of the broker, or one with other arguments; return when it says that it was sent."""
     sent, tag = time.time() - 1000, str(uuid.uuid4())
-    body = base64.b64encode(json.dumps([[queue, sent], {}, {}]).encode()).decode()
+    body = base64.b64encode(json.dumps([arguments or [queue, sent], {}, {}]).encode()).decode()
     where = {"exchange": "default", "routing_key": queue}
     message = {
         "body": body,
@@ -55,12 +55,12 @@ def done(redis, queue):
     return json.loads(noted)["sent"] if noted else None
 
 
-def make_old(redis, queue):
-    """Have the first parked task of a queue wait since 1970."""
+def make_old(redis, queue, name=NAME):
+    """Have the first parked task of a name and a queue wait since 1970."""
     script = (
         "local e = redis.call('LRANGE', KEYS[1], 0, 0)[1] redis.call('LSET', KEYS[1], 0, '7' .. e:sub(e:find(' '), -1))"
     )
-    redis(f'EVAL "{script}" 1 unknown:{queue}:{NAME}')
+    redis(f'EVAL "{script}" 1 unknown:{queue}:{name}')
 
 
 def test_task_that_nobody_knows_waits_and_holds_up_nothing(parked, redis, inventory):
@@ -102,6 +102,23 @@ def test_task_that_nobody_has_known_for_too_long_is_a_dead_letter(host, parked, 
         )
     told = " ".join(output(play(inventory, "status")).split())
     assert all(f"{queue} 1 dead letters of tasks that no release has: {NAME} (1)" in told for queue in parked)
+
+
+def test_task_that_a_worker_knows_and_cannot_call_is_kept_too(host, redis, deployment):
+    """Every release has the task of the queue probes: this one is for a queue without a time."""
+    for queue in deployment.celery_queues:
+        name, key = "coldframe.probe", f"unknown:{queue}:coldframe.probe"
+        journal = f"journalctl --no-pager --output=cat --since=-5min --unit='{deployment.app_name}-worker-{queue}@*'"
+        probe(redis, queue, f'LPUSH {queue} "{{}}"', arguments=[queue])
+        try:
+            wait_for(lambda k=key: redis(f"LLEN {k}") == "1", 30, f"it is parked: {queue}")
+            make_old(redis, queue, name)
+            wait_for(lambda q=queue: redis(f"LLEN dead:{q}") == "1", 30, f"it is a dead letter: {queue}")
+            assert redis(f"EXISTS {key}") == "0"
+            said = host.check_output(journal)
+            assert f"of the queue {queue} is a dead letter" in said and "does not let parked tasks go" not in said
+        finally:
+            redis(f"DEL unknown:{queue} {key} dead:{queue}")
 
 
 def test_application_is_told_of_a_dead_letter(parked, redis, manage, deployment):

@@ -164,6 +164,15 @@ def conversation(redis: Redis, commands: str) -> str:
     return "\n".join(said)
 
 
+def logged_in(server: Mapping[str, Any], login: str, index: int) -> Redis:
+    """Connect to a Redis, log in and choose the database. Raises Refused, Failed and OSError."""
+    redis = Redis.of(server)
+    said = conversation(redis, f"{login.strip()}\nSELECT {index}\n")
+    if said != "OK\nOK":
+        raise Failed(next(line for line in said.split("\n") if line != "OK"))
+    return redis
+
+
 class PostgreSQL:
     """A session of PostgreSQL: `ask` sends a query and returns its rows."""
 

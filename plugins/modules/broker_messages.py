@@ -47,7 +47,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.coldframe_servers import Failed, Redis, Refused, conversation
+from ansible.module_utils.coldframe_servers import Failed, Redis, Refused, logged_in
 from ansible.module_utils.coldframe_shapes import counted, of_message, of_queue
 
 CHUNK = 100  # messages in one answer
@@ -132,15 +132,6 @@ class Reader:
     def result(self) -> dict[str, Any]:
         """Return what was found, as the module does."""
         return {"messages": counted(self.messages), "unknown": counted(self.unknown), "sampled": self.sampled}
-
-
-def logged_in(server: dict[str, Any], login: str, index: int) -> Redis:
-    """Connect, log in and choose the database. Raises Refused, Failed and OSError."""
-    redis = Redis.of(server)
-    said = conversation(redis, f"{login.strip()}\nSELECT {index}\n")
-    if said != "OK\nOK":
-        raise Failed(next(line for line in said.split("\n") if line != "OK"))
-    return redis
 
 
 def main() -> None:

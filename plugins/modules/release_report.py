@@ -176,7 +176,7 @@ def summary(report: dict[str, Any]) -> list[str]:
     ]
     if (watch := report.get("watch", {})).get("seconds"):
         lines.append(f"  watched for {watch['seconds']} s: {len(watch['tasks'])} tasks ran")
-        lines += [f"    {problem}" for problem in watch["problems"]]
+        lines += [f"    {said}" for said in watch["problems"] + watch["notes"]]
     for name, host in report["hosts"].items():
         changed = [what.replace("_", " ") for what, true in host["changed"].items() if true]
         seconds = ", ".join(f"{phase} {number}" for phase, number in host["seconds"].items())

@@ -63,15 +63,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.coldframe_servers import Failed, Redis, Refused, conversation
+from ansible.module_utils.coldframe_servers import Failed, Redis, Refused, logged_in
 
 LOOK = 2.0  # seconds between two looks
 FAILED, RATE = 5, 0.1  # attempts that must have failed; how many more than before, as a part of all
 KNOWN = 10  # attempts before from which its rate counts
-UNLIKELY, CHANCE = (
-    0.01,
-    1e-4,
-)  # that the rate before was higher than is assumed; that there are so many failures with that rate
+UNLIKELY = 0.01  # how likely the rate before was higher than is assumed
+CHANCE = 1e-4  # how likely there are so many failures with that rate
 TIMED, TIMES, SLOWER = 20, 3.0, 0.2  # runs that were timed; times the typical time before; seconds more than that
 FAR = 4.0  # standard deviations
 SPREAD = 0.3  # the deviation of the logarithms of times that a task is taken to have at least
@@ -277,13 +275,6 @@ class Watch:
         return list(filter(None, problems)), tasks
 
 
-def connected(asked: dict[str, Any]) -> Redis:
-    """Return a connection that is logged in. Raises Refused, Failed and OSError."""
-    redis = Redis.of(asked["server"])
-    conversation(redis, f"{asked['login'].rstrip()}\nSELECT {asked['index']}\n")
-    return redis
-
-
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -303,26 +294,27 @@ def main() -> None:
     asked = module.params
     began = time.monotonic()
     budgets = {queue: float(most) for queue, most in asked["budgets"].items()}
-    problems, tasks, notes, error = list[str](), list[dict[str, Any]](), list[str](), ""
-    watch, left = None, 0.0
-    while not problems and (not watch or left > 0):
+    connection = asked["server"], asked["login"], asked["index"]
+    problems, tasks, notes = list[str](), list[dict[str, Any]](), list[str]()
+    watch, lost, last = None, False, False
+    while not problems and not last:
         left = began + asked["seconds"] - time.monotonic()
+        last = left <= LOOK
         try:
             if not watch:
                 indexes = asked["index"], asked["broker_index"]
-                watch = Watch(connected(asked), asked["release"], asked["before"], budgets, asked["queues"], indexes)
-                continue
-            if error:
-                watch.redis, error = connected(asked), ""
+                watch = Watch(
+                    logged_in(*connection), asked["release"], asked["before"], budgets, asked["queues"], indexes
+                )
             time.sleep(max(0.0, min(LOOK, left)))
-            left = began + asked["seconds"] - time.monotonic()
-            problems, tasks = watch.look(last=left <= 0)
-            notes = watch.notes() if problems or left <= 0 else []
-        except (Refused, Failed, OSError) as failure:
-            error = str(failure)
-            if left <= 0 or not watch:
+            if lost:
+                watch.redis, lost = logged_in(*connection), False
+            problems, tasks = watch.look(last)
+            notes = watch.notes() if problems or last else []
+        except (Refused, Failed, OSError) as error:
+            if last or not watch:
                 module.fail_json(msg=f"Redis does not answer: {error}")
-            time.sleep(LOOK)
+            lost = True
     module.exit_json(
         changed=False, problems=problems, tasks=tasks, notes=notes, watched=round(time.monotonic() - began)
     )

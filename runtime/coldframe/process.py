@@ -124,10 +124,10 @@ def on_worker_ready(sender: Any, **_: object) -> None:
     seams.require(sender, consumer.Consumer)
     seams.require(sender.connection.transport, transport.Transport)
     limits.require(sender.pool)
-    if not isinstance(sender.pool, TaskPool):  # tasks run in this process
-        tracing.start()
     if isinstance(sender.pool, TaskPool):
         counting.runs.slots = max(1, int(sender.pool.num_processes))
+    else:  # tasks run in this process
+        tracing.start()
     rest = Rest(sender.controller)
     seams.put(state, "maybe_shutdown", rest)
     watch = Watch(sender.controller, rest)

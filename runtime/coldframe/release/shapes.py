@@ -35,9 +35,8 @@ def signature(task: Any) -> inspect.Signature | None:
     if own or not getattr(task, "typing", True) or getattr(task, "Strategy", STRATEGY) != STRATEGY:
         return None
     try:
-        return inspect.signature(
-            getattr(task, "_orig_run", task.run), follow_wrapped=False
-        )  # that of autoretry_for calls it
+        own_run = getattr(task, "_orig_run", task.run)  # with autoretry_for, `run` is another function that calls it
+        return inspect.signature(own_run, follow_wrapped=False)
     except (TypeError, ValueError):
         return None
 
@@ -60,14 +59,22 @@ def misfit(accepted: list[list[Any]] | None, args: int | None, kwargs: Iterable[
     """
     if accepted is None or args is None:
         return ""
-    signature = inspect.Signature(
-        [
-            inspect.Parameter(name, KINDS[kind], default=None if default else inspect.Parameter.empty)
-            for name, kind, default in accepted
-        ]
+    return unbound(
+        inspect.Signature(
+            [
+                inspect.Parameter(name, KINDS[kind], default=None if default else inspect.Parameter.empty)
+                for name, kind, default in accepted
+            ]
+        ),
+        args,
+        kwargs,
     )
+
+
+def unbound(accepted: inspect.Signature, args: int, kwargs: Iterable[str]) -> str:
+    """Say why a signature does not accept so many arguments and those names; an empty text if it does."""
     try:
-        signature.bind(*[None] * args, **dict.fromkeys(kwargs))
+        accepted.bind(*[None] * args, **dict.fromkeys(kwargs))
     except TypeError as error:
         return str(error)
     return ""

@@ -123,9 +123,9 @@ class Unknown(StartStopStep):
         seconds = consumer.app.conf.get("task_unknown_seconds", SECONDS)
         bury = client.register_script(BURY)
         while True:
-            oldest = client.lindex(entries, 0) if task else None
-            if oldest and fits(task, channel, text_of(oldest)):  # behind too many others
-                self.put_back(client, names, entries, queue, name, [text_of(oldest)])
+            oldest = [text_of(each) for each in client.lrange(entries, 0, 0)] if task else []
+            if oldest and fits(task, channel, oldest[0]):  # behind too many others
+                self.put_back(client, names, entries, queue, name, oldest)
                 continue
             entry = bury([entries, f"dead:{queue}"], [time.time() - seconds, DEAD])
             if not entry:
@@ -189,12 +189,8 @@ def misfit(task: Any, args: Sequence[Any], kwargs: Iterable[str]) -> str:
 
     :param kwargs: the names of those that are given by name.
     """
-    if accepted := signature(task):
-        try:
-            accepted.bind(*args, **dict.fromkeys(kwargs))
-        except TypeError as error:
-            return str(error)
-    return ""
+    accepted = signature(task)
+    return shapes.unbound(accepted, len(args), kwargs) if accepted else ""
 
 
 def unfit(consumer: Any, message: Any) -> str:
