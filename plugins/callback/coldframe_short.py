@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible.constants import COLOR_ERROR, COLOR_OK, COLOR_WARN
 from ansible.plugins.loader import callback_loader
+from ansible.utils.display import Display
 
 DOCUMENTATION = """
 name: coldframe_short
@@ -109,7 +110,6 @@ class CallbackModule(Full):
     def __init__(self) -> None:
         """Begin with nothing."""
         super().__init__()
-        self.short = self._display.verbosity == 0
         self.began = self.play_began = time.monotonic()
         self.play_name = ""
         self.changes: dict[str, list[str]] = {}  # of this play
@@ -123,7 +123,7 @@ class CallbackModule(Full):
 
     def interrupted(self) -> None:
         """Say what failed before the run was cut off, such as by Ctrl-C. Otherwise it has been said."""
-        if self.short and not self.told and os.getpid() == self.process:
+        if not self.told and os.getpid() == self.process:
             for host, reasons in self.dealt_with.items():
                 for each in reasons:
                     self.failures.setdefault(each, []).append(host)
@@ -144,14 +144,10 @@ class CallbackModule(Full):
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Start to say which task runs."""
         super().v2_playbook_on_start(playbook)
-        if self.short:
-            self.progress.start()
+        self.progress.start()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Account for the play before."""
-        if not self.short:
-            super().v2_playbook_on_play_start(play)
-            return
         self.account()
         self._play = play
         self.play_name, self.play_began = play.get_name().strip(), time.monotonic()
@@ -168,29 +164,18 @@ class CallbackModule(Full):
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
         """Leave a play out that has nothing to do."""
-        if not self.short:
-            super().v2_playbook_on_no_hosts_matched()
         self.play_name = ""
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """Note it."""
-        if not self.short:
-            super().v2_playbook_on_task_start(task, is_conditional)
-            return
         self.progress.set(bare(task.get_name()))
 
     def v2_playbook_on_handler_task_start(self, task: Any) -> None:
         """Note it."""
-        if not self.short:
-            super().v2_playbook_on_handler_task_start(task)
-            return
         self.progress.set(bare(task.get_name()))
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Remember what was changed, and print what a task `debug` says."""
-        if not self.short:
-            super().v2_runner_on_ok(result)
-            return
         self.note(result)
         host, name = result.host.get_name(), bare(result.task.get_name())
         if result.result.get("changed"):
@@ -202,9 +187,7 @@ class CallbackModule(Full):
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
         """Print what a task `debug` says."""
-        if not self.short:
-            super().v2_runner_item_on_ok(result)
-        elif result.task.action in SHOWN:
+        if result.task.action in SHOWN:
             self.tell(result)
 
     def tell(self, result: Any) -> None:
@@ -238,44 +221,30 @@ class CallbackModule(Full):
 
     def v2_runner_item_on_failed(self, result: Any) -> None:
         """Remember why."""
-        if not self.short:
-            super().v2_runner_item_on_failed(result)
-            return
         where = result.host.get_name(), result.task._uuid
         self.items.setdefault(where, []).append(f"{self._get_item_label(result.result)}: {self.reason(result.result)}")
 
     def v2_runner_on_skipped(self, result: Any) -> None:
         """Print nothing."""
-        if not self.short:
-            super().v2_runner_on_skipped(result)
 
     def v2_runner_item_on_skipped(self, result: Any) -> None:
         """Print nothing."""
-        if not self.short:
-            super().v2_runner_item_on_skipped(result)
 
     def v2_playbook_on_include(self, included_file: Any) -> None:
         """Print nothing."""
-        if not self.short:
-            super().v2_playbook_on_include(included_file)
 
     def v2_runner_retry(self, result: Any) -> None:
         """Print nothing: the task runs still, and that is said."""
-        if not self.short:
-            super().v2_runner_retry(result)
 
     def v2_on_file_diff(self, result: Any) -> None:
         """Print what would be changed, in a dry run."""
-        if self.short and result.result.get("diff") and result.result.get("changed"):
+        if result.result.get("diff") and result.result.get("changed"):
             self.say(f"{bare(result.task.get_name())}, {result.host.get_name()}:", color=COLOR_WARN)
             self._last_task_banner = result.task._uuid  # it needs no banner
         super().v2_on_file_diff(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Remember why, for the end."""
-        if not self.short:
-            super().v2_runner_on_failed(result, ignore_errors)
-            return
         self.warn(result)
         host = result.host.get_name()
         items = self.items.pop((host, result.task._uuid), [])
@@ -294,7 +263,7 @@ class CallbackModule(Full):
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """Remember why, for the end."""
-        if not self.short or result.task.ignore_unreachable:
+        if result.task.ignore_unreachable:
             super().v2_runner_on_unreachable(result)
             return
         host = result.host.get_name()
@@ -315,9 +284,6 @@ class CallbackModule(Full):
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Account for the last play and for all, and say what failed."""
-        if not self.short:
-            super().v2_playbook_on_stats(stats)
-            return
         self.account()
         self.progress.ended.set()
         counts = ", ".join(f"{name} {self.total[name]}" for name in sorted(stats.processed))
@@ -325,3 +291,7 @@ class CallbackModule(Full):
         self.say(f"Tasks that changed something: {counts or 'none'}. {seconds:.1f} s in all.")
         self.told = True
         self.failed()
+
+
+if Display().verbosity:  # with -v
+    CallbackModule = Full  # type: ignore[misc]
