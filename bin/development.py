@@ -34,7 +34,7 @@ import own_code
 import yaml
 from connections import ROOT, environment_of, environments, inventory_of, played
 from dev_services import LONGEST, SOCKET, Failed, PostgreSQL, Redis
-from foreground import Output, Process, stop
+from foreground import Output, Process, Stopping, stop
 from project import RefusedError
 from watchfiles import PythonFilter, watch
 
@@ -278,7 +278,7 @@ class Run:
         self.app: dict[str, Any] = {}
         self.programs: Path | None = None
         self.owned: list[Process] = []  # services that this run has started
-        self.stopping = threading.Event()
+        self.stopping = Stopping()
         self.hurry = 0.0  # when a first signal came
 
     # What is found before anything is started

@@ -93,6 +93,31 @@ def end_children() -> None:
                 time.sleep(0.05)
 
 
+class Stopping:
+    """Whether signals have asked this program to stop.
+
+    No lock as in threading.Event: a handler that needs one waits forever if it interrupts the holder, such as the handler before.
+    """
+
+    def __init__(self) -> None:
+        """Go on, at first."""
+        self.told = False
+
+    def set(self) -> None:
+        """Ask to stop. For signal handlers too."""
+        self.told = True
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+        return self.told
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, unless it is asked already; return whether to stop."""
+        if not self.told:
+            time.sleep(seconds)
+        return self.told
+
+
 class Output:
     """The lines of several processes, each with its process' name before it."""
 

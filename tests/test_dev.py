@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -392,6 +393,34 @@ def test_nothing_is_left_however_it_ends(desk, tmp_path, how):
         os.kill(victims[how][0], signal.SIGKILL)
     dev.process.wait(30)
     wait_for(lambda: left(services) == {}, "everything has ended", 12)
+
+
+# A signal for each line that is executed while the one before it is handled, as when a terminal closes and the keeper passes it on.
+STORM = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+import development
+run = development.Run("dev", "shop", "playbooks/dev.yml", {})
+run.signals([signal.SIGHUP])
+sent = 0
+def trace(frame, event, _):
+    global sent
+    if event == "line":
+        sent += 1
+        os.kill(os.getpid(), signal.SIGHUP)
+    return trace
+sys.settrace(trace)
+os.kill(os.getpid(), signal.SIGHUP)
+sys.settrace(None)
+sys.exit(3 if run.stopping.wait(30) and sent > 3 else 4)
+"""
+
+
+def test_signals_that_come_while_one_is_handled_do_not_hold_it_up():
+    done = subprocess.run(
+        [sys.executable, "-c", STORM, ROOT / "bin"], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 3, done.stderr
 
 
 @needs_services
