@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from converged import NOT_INPUT, converged_digest, converged_inputs
+from converged import FOUND, converged_digest, converged_inputs, deploy_digest, deploy_inputs
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,7 +31,7 @@ def digest(project, groups=GROUPS, facts=FACTS, **variables):
 def test_what_is_worked_out_once_is_no_input_beside_what_it_follows_from():
     """One is a path of this controller: on another one each host would be converged again."""
     (task,) = yaml.safe_load((ROOT / "roles/app/tasks/facts.yml").read_text())
-    assert set(task["ansible.builtin.set_fact"]) <= NOT_INPUT
+    assert set(task["ansible.builtin.set_fact"]) <= FOUND
 
 
 def test_same_input_is_the_same_digest(project):
@@ -91,3 +91,73 @@ def test_what_the_preflight_finds_out_is_no_input():
             found |= {task.get("register"), *task.get("ansible.builtin.set_fact", {})} - {None}
     assert {"app_state", "__nginx_pair"} <= found
     assert converged_inputs(found, str(ROOT)) == []
+
+
+@pytest.fixture
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source")
+    for name in ("manage.py", "requirements.txt", "shop/views.py", "tests/test_views.py", "note.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
+    return {"folder": str(folder), "kind": "folder", "include": [], "exclude": ["note.txt"], "lock": "requirements.txt"}
+
+
+def whole(project, source, groups=GROUPS, facts=FACTS, **variables):
+    everything = VARIABLES | variables
+    inputs = {name: everything[name] for name in deploy_inputs(everything, str(project))}
+    return deploy_digest(inputs, groups, facts, str(project), source)
+
+
+def test_deploy_of_the_same_is_the_same_digest(project, source):
+    same = whole(project, source)
+    assert len(same) == 64 and whole(project, source) == same
+    folder = Path(source["folder"])
+    for left_out in ("note.txt", "tests/test_views.py", "shop/views.pyc"):
+        (folder / left_out).write_text("another")
+    (folder / "shop/views.py").touch()
+    assert whole(project, source, app_state={"when": 1}, ansible_host="b", smoke_request={"body": 7}) == same
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"redis_appendfsync": "always"},
+        {"app_environment": {"A": "1"}},
+        {"app_secrets": {"token": "x"}},
+        {"release_keep": 9},
+        {"sandbox_name": "a"},
+        {"groups": {"web": ["one", "two"]}},
+        {"facts": {"memtotal_mb": 2048}},
+    ],
+)
+def test_deploy_with_another_variable_group_or_fact_is_another(project, source, variables):
+    (project / "roles/release").mkdir()
+    assert whole(project, source, **variables) != whole(project, source)
+
+
+def test_deploy_of_another_file_is_another(project, source, tmp_path):
+    folder, lock = Path(source["folder"]), tmp_path / "beside.txt"
+    seen = [whole(project, source)]
+    for change in (
+        lambda: (folder / "shop/views.py").write_text("another"),
+        lambda: (folder / "shop/new.py").write_text(""),
+        lambda: (folder / "manage.py").chmod(0o755),
+        lambda: (folder / "shop/link").symlink_to("views.py"),
+        lambda: (folder / "manage.py").unlink(),
+        lambda: (folder / "requirements.txt").write_text("another"),
+        lambda: (project / "playbooks").mkdir() or (project / "playbooks/deploy.yml").write_text(""),
+        lambda: (project / "roles/app/vars/main.yml").write_text("another"),
+        lambda: (project / "VERSION").write_text("2"),
+        lambda: source.update(include=["note.txt"], exclude=[]),
+        lambda: lock.write_text("one") and source.update(lock=str(lock)),
+        lambda: lock.write_text("two"),
+    ):
+        change()
+        seen.append(whole(project, source))
+    assert len(set(seen)) == len(seen) == 13
+
+
+def test_deploy_of_files_that_cannot_be_told_has_no_digest(project, source):
+    (Path(source["folder"]) / "requirements.txt").unlink()
+    assert whole(project, source) == ""
+    assert whole(project, source | {"folder": "/nowhere", "lock": "a"}) == ""

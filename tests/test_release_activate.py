@@ -5,7 +5,6 @@ import sys
 import pytest
 import release_activate
 from ansible.module_utils import coldframe
-from deploy_begin import as_wanted, in_place
 from fake_systemd import Failure, FakeModule, place
 from release_activate import Activation
 
@@ -122,7 +121,7 @@ def test_old_unit_that_comes_back_on_its_own_is_asked_to_stop(host, job):
     assert not Activation(host, "r2", PARTS).changes(), "what was asked to stop is gone"
     del host.module.jobs[worker]
     assert Activation(host, "r2", PARTS).to_stop == [worker], "somebody had it restarted afterwards"
-    assert not as_wanted(host, "r2", PARTS)
+    assert not host.as_wanted("r2", PARTS)
 
 
 def test_unit_of_the_release_itself_that_is_being_restarted_is_replaced_by_one_beside_it(host):
@@ -241,14 +240,37 @@ def test_release_with_an_environment_for_another_python_is_no_longer_one_to_go_b
     [("venvs/a-3.13", "venvs/a-3.13", True), ("venvs/a-3.11", "venvs/a-3.11", False), ("", "venvs/a-3.13", False)],
 )
 def test_release_is_in_place_with_the_environment_that_it_shall_have(tmp_path, made, link, right):
+    host = coldframe.Application(FakeModule(), "shop", tmp_path)
     if made:
         (tmp_path / made).mkdir(parents=True)
         (tmp_path / made / ".lock-sha256").touch()
-    (tmp_path / "r1").mkdir()
-    (tmp_path / "r1/.venv").symlink_to(tmp_path / link)
-    assert in_place(tmp_path / "r1", str(tmp_path / "venvs/a-3.13")) is right
-    assert in_place(tmp_path / "r1", ""), "a rollback asks for none"
-    assert not in_place(tmp_path / "r2", str(tmp_path / "venvs/a-3.13"))
+    (tmp_path / "releases/r1").mkdir(parents=True)
+    (tmp_path / "releases/r1/.venv").symlink_to(tmp_path / link)
+    assert host.in_place("r1", str(tmp_path / "venvs/a-3.13")) is right
+    assert host.in_place("r1", ""), "a rollback asks for none"
+    assert not host.in_place("r2", str(tmp_path / "venvs/a-3.13"))
+
+
+def deployed(host, outcome="done"):
+    """Note a deploy of r1 whose inputs have the digest `d`, and end it."""
+    left = {"digest": "d", "release": "r1", "parts": PARTS, "venv": ""}
+    assert host.take_lock({"deploy": "a", "inputs": left})
+    host.finish("a", outcome)
+
+
+def test_inputs_of_the_last_deploy_are_told_while_the_host_is_as_it_left_it(host):
+    activate(host, "r1")
+    assert host.inputs() == ""
+    deployed(host, "failed")
+    assert host.inputs() == ""
+    deployed(host)
+    assert host.inputs() == "d"
+    host.module.states["shop-web@r1.service"] = "inactive"
+    assert host.inputs() == ""
+    host.module.states["shop-web@r1.service"] = "active"
+    assert host.inputs() == "d"
+    activate(host, "r2")
+    assert host.inputs() == ""
 
 
 def test_pruning_keeps_what_runs_drains_and_may_be_gone_back_to(host, tmp_path):

@@ -144,6 +144,27 @@ def test_same_files_from_a_repository_are_the_running_release(deployment, invent
 
 
 @pytest.mark.thorough
+def test_deploy_with_nothing_to_do_runs_the_smoke_test_alone(host, deployment, inventory):
+    app = deployment.app_name
+    release = current(host, app)
+    nothing = "Nothing has changed since the last deploy, and the hosts are as it left them."
+    assert deploy(inventory).returncode == 0
+    history = host.check_output(f"cat /var/lib/coldframe/{app}/history.jsonl")
+    for arguments in ([], ["--check", "--diff"]):
+        result = deploy(inventory, *arguments)
+        assert result.returncode == 0 and changed(result) == 0 and nothing in output(result), result.stdout
+        assert "Lock the host for this deploy" not in result.stdout
+        assert ("Send the request" in result.stdout) == (not arguments)
+        assert f"release {release} (unchanged), configuration unchanged" in output(result)
+    assert host.check_output(f"cat /var/lib/coldframe/{app}/history.jsonl") == history
+    # A host that is not as the deploy left it, a variable, and the playbook that does all of it each time.
+    host.check_output(f"systemctl stop {app}-beat@{release}.service")
+    for run in (lambda: deploy(inventory), lambda: deploy(inventory, release_keep=4), lambda: play(inventory, "site")):
+        result = run()
+        assert result.returncode == 0 and nothing not in output(result), result.stdout
+        assert running(host, app) == wanted(deployment, release)
+
+
 def test_check_mode_with_diff_reports_no_change_in_plain_ansible_too(inventory):
     command = ("ansible-playbook", "-i", inventory, "playbooks/site.yml", "--check", "--diff")
     result = ansible(*command, ANSIBLE_STRATEGY="linear")

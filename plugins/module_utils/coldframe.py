@@ -78,6 +78,7 @@ class Application:
         self.units, self.credentials, self.state = UNITS, CREDENTIALS / app, STATE / app
         self.lock_file, self.history_file = self.state / "lock.json", self.state / "history.jsonl"
         self.stamp_file = self.state / "converged"
+        self.inputs_file = self.state / "inputs.json"
         self.record_file = self.state / "host.json"
         self.signers_file = self.state / "allowed_signers"
         self.shared_stamp = self.state / "shared-open"
@@ -156,6 +157,17 @@ class Application:
             return before
         return ["web"] * web + [f"worker-{queue}" for queue in queues] + processes + ["beat"] * beat
 
+    def as_wanted(self, release: str, parts: list[str]) -> bool:
+        """Whether exactly the wanted units run and start at boot. What drains counts as gone."""
+        states = self.instances()
+        wanted = {self.unit(part, release, states) for part in parts}
+        return (
+            self.current == release
+            and self.runs(states) == wanted
+            and all(states[unit] == "active" for unit in wanted)
+            and self.enabled() == wanted
+        )
+
     def journal(self, unit: str, since: float = 0) -> str:
         """Return the last lines that a unit logged, and systemd of it.
 
@@ -218,6 +230,11 @@ class Application:
         """The id of the running release; empty before the first."""
         link = self.root / "current"
         return os.path.basename(os.readlink(link)) if link.is_symlink() else ""
+
+    def in_place(self, release: str, venv: str) -> bool:
+        """Whether a release's folder has the virtual environment that it shall have: another Python needs another one."""
+        link = self.root / "releases" / release / ".venv"
+        return not venv or (link.is_symlink() and str(link.readlink()) == venv and (link / ".lock-sha256").exists())
 
     def queues(self, release: str = "") -> list[str]:
         """List the queues that a release, the running one if none is named, has workers for, on whichever host."""
@@ -365,6 +382,12 @@ class Application:
             self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
             replace(self.record_file, json.dumps(record, sort_keys=True))
 
+    def inputs(self) -> str:
+        """Return the digest of what the last deploy was made of, if it came to its end and the host is as it left it; else an empty one."""
+        last = read_record(self.inputs_file)
+        here = last and self.in_place(last["release"], last["venv"]) and self.as_wanted(last["release"], last["parts"])
+        return str(last["digest"]) if here else ""
+
     def lock(self) -> dict[str, Any]:
         """Read who holds the lock; empty when nobody does."""
         try:
@@ -389,12 +412,14 @@ class Application:
         return True
 
     def finish(self, deploy: str, outcome: str, **facts: Any) -> None:
-        """Note how a deploy ended, and give its lock back. One that is done has converged the host to the lock's digest."""
+        """Note how a deploy ended, and give its lock back. One that is done has converged the host to the lock's digests."""
         self.note(deploy, "ended", outcome=outcome, **facts)
         lock = self.lock()
         if lock.get("deploy") == deploy:
             if outcome == "done" and lock.get("converged"):
                 replace(self.stamp_file, lock["converged"])
+            if outcome == "done" and lock.get("inputs"):
+                replace(self.inputs_file, json.dumps(lock["inputs"]))
             for mark in self.marks.glob("paused-*") if outcome == "done" else ():  # its release has started them
                 mark.unlink(missing_ok=True)
             self.lock_file.unlink(missing_ok=True)

@@ -22,6 +22,12 @@ options:
       makes it the host's when the deploy ends well.
     type: str
     default: ""
+  inputs:
+    description: >-
+      A digest of all that the deploy is made of. The host keeps it if the deploy ends well, with what it left there, and M(deploy_state) returns
+      it. Empty: nothing is kept.
+    type: str
+    default: ""
   partial: {description: "Whether only a part of the host is converged: then O(converged) does not become the host's.", type: bool, default: false}
   web: {description: Whether Gunicorn runs on this host., type: bool, default: false}
   queues: {description: The queues that this host serves., type: list, elements: str, default: []}
@@ -68,29 +74,10 @@ migrations: {description: Those that the running release does not have., type: l
 """
 
 import time
-from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.coldframe import PARTS, Application, replace
 from ansible.module_utils.coldframe_signatures import check_signers
-
-
-def as_wanted(host: Application, release: str, parts: list[str]) -> bool:
-    """Whether exactly the wanted units run and start at boot. What drains counts as gone."""
-    states = host.instances()
-    wanted = {host.unit(part, release, states) for part in parts}
-    return (
-        host.current == release
-        and host.runs(states) == wanted
-        and all(states[unit] == "active" for unit in wanted)
-        and host.enabled() == wanted
-    )
-
-
-def in_place(release: Path, venv: str) -> bool:
-    """Whether a release's folder has the virtual environment that it shall have: another Python needs another one."""
-    link = release / ".venv"
-    return not venv or (link.is_symlink() and str(link.readlink()) == venv and (link / ".lock-sha256").exists())
 
 
 def refusal(app: str, host: Application, error: str) -> str:
@@ -112,6 +99,7 @@ def main() -> None:
             "release": {"type": "str", "required": True},
             "source": {"type": "str", "default": ""},
             "converged": {"type": "str", "default": ""},
+            "inputs": {"type": "str", "default": ""},
             "partial": {"type": "bool", "default": False},
             "venv": {"type": "path", "default": ""},
             "migrations": {"type": "list", "elements": "str", "default": []},
@@ -130,6 +118,7 @@ def main() -> None:
     deploy = p["holder"].get("deploy", "")
     lock, when = host.lock(), int(time.time())
     signers = p["signers"] or ""
+    parts = host.parts(p["release"], **{name: p[name] for name in PARTS})
     if p["action"] == "deploy":
         try:
             check_signers(host.signers, signers, p["signatures"])
@@ -139,7 +128,10 @@ def main() -> None:
         if p["take_over"] and lock.get("deploy") == p["take_over"]:
             host.finish(p["take_over"], "cut off")
         coming = "" if p["partial"] else p["converged"]
-        if not host.take_lock(p["holder"] | {"since": int(time.time()), "converged": coming}):
+        left = (
+            {"digest": p["inputs"], "release": p["release"], "parts": parts, "venv": p["venv"]} if p["inputs"] else {}
+        )
+        if not host.take_lock(p["holder"] | {"since": int(time.time()), "converged": coming, "inputs": left}):
             lock = host.lock()
             since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(lock.get("since", 0)))
             module.fail_json(
@@ -150,14 +142,14 @@ def main() -> None:
 
     stamp = host.stamp_file.read_text() if host.stamp_file.exists() else ""
     converge = bool(p["converged"]) and stamp != p["converged"]
-    parts = host.parts(p["release"], **{name: p[name] for name in PARTS})
-    place = p["release"] != host.current or not in_place(host.root / "releases" / p["release"], p["venv"])
-    activate = not as_wanted(host, p["release"], parts)
+    place = p["release"] != host.current or not host.in_place(p["release"], p["venv"])
+    activate = not host.as_wanted(p["release"], parts)
     if not module.check_mode:
         if signers and signers != host.signers:
             replace(host.signers_file, signers)
         if p["record"]:
             host.write_record(p["record"])
+        host.inputs_file.unlink(missing_ok=True)
         if converge:  # until it came to its end the host is neither as before nor as wanted
             host.stamp_file.unlink(missing_ok=True)
         host.note(

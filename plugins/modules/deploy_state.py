@@ -55,6 +55,10 @@ sandbox_error:
   type: str
   returned: with C(surroundings)
 signers: {description: "The public keys whose releases the host takes. Empty: it takes those without a signature.", type: list, returned: always}
+inputs:
+  description: "The O(deploy_begin#module:inputs) of the last deploy, if it came to its end and the host is as it left it; else empty."
+  type: str
+  returned: always
 when: {description: "When this began, in seconds since the epoch.", type: int, returned: always}
 lock: {description: Who deploys now; empty when nobody does., type: dict, returned: always}
 deploys: {description: "The last deploys, the newest first.", type: list, returned: always}
@@ -212,6 +216,7 @@ def main() -> None:
         record=host.record(),
         foreign=foreign_services(module.run_command),
         signers=keys_of(host.signers),
+        inputs=host.inputs(),
         when=when,
         lock=lock,
         deploys=deploys(host.history(), lock, module.params["history"]),
