@@ -59,6 +59,7 @@ def rendered(name, **variables):
         "app_redis_names": {"cache": "cache"},
         "app_database_pooled": False,
         "app_log_redact": ["token=[^&]+"],
+        "app_stored_tasks": "shop.outbox:stored",
         "app_reports": ["app_secrets.sentry_dsn"],
         "app_otel_endpoint": "http://192.0.2.7:4318",
         "__app_env": "../ops/inventories/desk",
@@ -111,7 +112,7 @@ def test_runtime_reads_what_a_release_has(several, tmp_path, monkeypatch):
     assert deployment.hosts == ["shop.example.org"] and deployment.origins == ["https://shop.example.org:8443"]
     assert (deployment.media_url, deployment.private_url) == ("/media/", "/protected/")
     assert (deployment.email["encryption"], deployment.email["port"]) == ("starttls", 587)
-    assert deployment.log_redact == ("token=[^&]+",)
+    assert deployment.log_redact == ("token=[^&]+",) and deployment.stored_tasks == "shop.outbox:stored"
     wanted = {"name": "shop", "environment": "desk", "sentry": True, "otel_endpoint": "http://192.0.2.7:4318"}
     assert deployment.tracing == wanted
     assert deployment.development == {}

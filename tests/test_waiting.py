@@ -77,6 +77,18 @@ def test_removed_task_is_refused_with_each_place_where_it_waits_and_with_the_way
     assert "Allowed: app.send is not in" in judged(release(mail), running, *messages, allowed="app.send")[1]
 
 
+def test_what_the_application_keeps_is_judged_too_and_a_function_that_fails_is_a_note():
+    running = release(send)
+    running["kept"] = {"messages": [waits("send", 1, queue="", count=3), waits("send", 0, queue="")]}
+    assert "app.send is not in the new release, and waits: 3 kept by the application." in judged(release(), running)[0]
+    problem, notes = judged(release(send=lambda to, subject: 0), release(send) | running)
+    assert "(missing a required argument: 'subject'): 3 kept by the application with 1 positional argument." in problem
+    assert notes == "app.send: the running release cannot execute 1 message of it either."
+    running["kept"] = {"error": "shop.outbox:stored failed with OSError: x"}
+    wanted = "Tasks that the application keeps were not judged: shop.outbox:stored failed with OSError: x."
+    assert judged(release(), running) == ("", wanted)
+
+
 def test_task_that_is_removed_while_nothing_waits_may_go():
     assert judged(release(), release(send), waits("other")) != judged(release(), release(send))
     assert judged(release(), release(send)) == ("", "")

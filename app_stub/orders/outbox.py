@@ -9,6 +9,7 @@ it, and must count once.
 
 import logging
 import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -62,6 +63,13 @@ def find(task_id: str | None) -> QuerySet[Intent]:
         return Intent.objects.filter(pk=UUID(str(task_id)), done_at=None)
     except ValueError:  # called as a function, or sent under another kind of id
         return Intent.objects.none()
+
+
+def stored() -> Iterator[tuple[str, list[Any], dict[str, Any]]]:
+    """List the tasks of undone intents: a deploy refuses a release that could not execute them."""
+    undone = Intent.objects.filter(done_at=None, due_at__isnull=False).values_list("task", "args")
+    for task, args in undone.iterator():
+        yield task, args, {}
 
 
 def patience(sent: int) -> timedelta:

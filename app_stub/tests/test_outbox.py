@@ -149,6 +149,14 @@ def test_what_is_sent_and_sent_and_never_done_is_a_dead_letter(order, broker):
     assert Intent.objects.get().due_at is None
 
 
+def test_what_will_be_sent_is_told_to_a_deploy_and_what_is_over_is_not(order, broker):
+    intent(order, id=uuid.uuid4(), done_at=timezone.now(), due_at=None)
+    intent(order, id=uuid.uuid4(), due_at=None)  # a dead letter
+    assert list(outbox.stored()) == []
+    intent(order)
+    assert list(outbox.stored()) == [(tasks.charge_order.name, [str(order.pk)], {})]
+
+
 def test_what_is_long_over_is_forgotten(order, broker):
     now = timezone.now()
     intent(order, id=uuid.uuid4(), due_at=None, done_at=now - timedelta(days=2))

@@ -10,6 +10,7 @@ from support.units import current, running, wanted
 pytestmark = [pytest.mark.deploys, pytest.mark.one_host, pytest.mark.changes, pytest.mark.example]
 
 FAR, PAST = "2100-01-01T00:00:00+00:00", "2001-01-01T00:00:00+00:00"
+INTENT = "7d0f6a0e-3a55-4a44-9d0c-52f1a6f0f4b1"
 TASK = """
 
 @shared_task(name="orders.tasks.{name}", ignore_result=False)
@@ -51,6 +52,11 @@ def test_task_that_waits_keeps_a_release_without_it_away(host, deployment, inven
         "from datetime import datetime; from celery import current_app as app; "
         f"print(app.send_task('orders.tasks.letter', [1], eta=datetime.fromisoformat({FAR!r})).id)"
     )
+    # And an intent of the application, which is sent then too.
+    manage(
+        "from orders.models import Intent; "
+        f"Intent.objects.create(id={INTENT!r}, task='orders.tasks.letter', args=[1], due_at={FAR!r})"
+    )
     without = variant("without", "post", "to")
     # In a dry run the controller tells the tasks of a release that is not on the host; a deploy asks it there.
     for arguments, on_controller in ((["--check"], True), ([], False)):
@@ -58,7 +64,10 @@ def test_task_that_waits_keeps_a_release_without_it_away(host, deployment, inven
         said = output(result)
         assert result.returncode != 0, said
         assert "The new release could not execute what waits for 1 task: " in said
-        assert "orders.tasks.letter is not in the new release, and waits: 1 stored for default until due." in said
+        assert (
+            "orders.tasks.letter is not in the new release, and waits: 1 stored for default until due, "
+            "1 kept by the application." in said
+        )
         assert "make deploy ALLOW_TASKS='orders.tasks.letter'" in said
         assert current(host, app) == old and running(host, app) == wanted(deployment, old)
 
@@ -73,6 +82,7 @@ def test_task_that_waits_keeps_a_release_without_it_away(host, deployment, inven
     # The rollback has it again: nothing was lost.
     back = play(inventory, "rollback", "-e", f"release_rollback_to={old}")
     assert back.returncode == 0 and current(host, app) == old, back.stdout
+    manage(f"from orders.models import Intent; Intent.objects.filter(id={INTENT!r}).delete()")
     manage(
         "from coldframe.delayed.models import DelayedTask; "
         f"row = DelayedTask.objects.get(task_id={sent!r}); assert {FAR!r} in row.message; "

@@ -31,7 +31,15 @@ NOT_INPUT = FOUND | {
     "app_lock_file",
     "app_include",
 }
-NOT_INPUT |= {"app_exclude", "app_build", "app_hooks", "app_own_settings", "app_sandbox", "app_log_redact"}
+NOT_INPUT |= {
+    "app_exclude",
+    "app_build",
+    "app_hooks",
+    "app_own_settings",
+    "app_sandbox",
+    "app_log_redact",
+    "app_stored_tasks",
+}
 NOT_INPUT |= {"app_environment", "app_settings_module", "app_wsgi", "app_celery", "app_start_timeout"}
 
 

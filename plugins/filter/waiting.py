@@ -16,7 +16,12 @@ ansible.module_utils.__path__.append(str(Path(__file__).parents[1] / "module_uti
 from ansible.module_utils import coldframe_shapes as shapes  # noqa: E402
 
 SHOWN = 30  # tasks that a message describes
-PLACES = {"waiting": "in the queue {}", "taken": "with a worker of {}", "parked": "parked for {}"}
+PLACES = {
+    "waiting": "in the queue {}",
+    "taken": "with a worker of {}",
+    "parked": "parked for {}",
+    "kept": "kept by the application",
+}
 EARLIER = re.compile(r"No module named '?coldframe\b")  # what Python says of a runtime that does not have this
 REMEDY = """Expand first and contract later: keep the old name as an alias, or the old parameters with defaults, for one release, until none
 of these is left. Then take it away in another one."""
@@ -83,6 +88,9 @@ def task_judgement(
         )
     else:
         notes.append(f"Stored tasks and Beat's table were not judged: {running.get('error', 'no release was asked')}.")
+    kept = database.get("kept", {})
+    judge.messages(each | {"place": "kept"} for each in kept.get("messages", []))
+    notes += [f"Tasks that the application keeps were not judged: {kept['error']}."] if "error" in kept else []
     judge.schedule(database.get("entries", {}))
     found = judge.found
     notes = judge.notes() + notes

@@ -49,7 +49,7 @@ class Site:
         }
         self.own, self.email, self.email_logged, self.celery = [], {}, False, celery
         self.cache_user, self.cache_databases, self.pooled = "cache", 16, False
-        self.redact, self.development = [], {}
+        self.redact, self.development, self.stored_tasks = [], {}, ""
         self.tracing = {"name": "shop", "environment": "desk", "sentry": False, "otel_endpoint": ""}
         self.media_url, self.private_url = "/media/", "/protected/"
         self.variables, self.path, self.environment = {}, folder, environment
@@ -69,6 +69,7 @@ class Site:
             "cache_databases": self.cache_databases,
             "database_pooled": self.pooled,
             "log_redact": self.redact,
+            "stored_tasks": self.stored_tasks,
             "tracing": self.tracing,
             "development": self.development,
         }

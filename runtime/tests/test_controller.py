@@ -225,6 +225,20 @@ def test_faults_of_the_web_of_the_tasks_and_of_migrations_are_told_together(look
     assert any("coldframe.E001" in line for line in said) and len(said) == 3, said
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("letters.tasks:stored", "and Python says: module 'letters.tasks' has no attribute 'stored'."),
+        ("letters.outbox:stored", "and Python says: No module named 'letters.outbox'."),
+        ("letters.tasks:__name__", "which is no function."),
+        ("letters.tasks:send", None),
+    ],
+)
+def test_function_for_stored_tasks_that_is_not_there_is_told_with_the_variable(look, name, why):
+    result = look(DESK, deployed={"stored_tasks": name})
+    assert told(result) == ([f": app_stored_tasks is {name!r}, {why}"] if why else [])
+
+
 @pytest.mark.parametrize("broken", [False, True])
 def test_asgi_application_is_loaded_in_place_of_that_for_wsgi(look, broken):
     served = DESK["desk/wsgi.py"].replace("wsgi", "asgi")

@@ -272,6 +272,7 @@ DEPLOYMENT = Deployment(
     cache_databases=16,
     database_pooled=False,
     log_redact=(),
+    stored_tasks="",
     tracing={"name": "shop", "environment": "desk", "sentry": False, "otel_endpoint": ""},
     development={},
 )

@@ -230,6 +230,40 @@ def test_what_the_database_keeps_is_told_without_the_values(own):
     ]
 
 
+OUTBOX = """
+def stored():
+    yield "shop.tasks.add", [1], {"second": "secret"}
+    yield "shop.tasks.add", (2,), {"second": 3}
+    yield "shop.tasks.old", (), {}
+
+def failing():
+    yield from stored()
+    raise LookupError("no table")
+
+odd = lambda: ["shop.tasks.add"]
+nothing = None
+"""
+
+
+def test_what_the_application_keeps_itself_is_told_without_the_values(own):
+    (own.folder / "shop/outbox.py").write_text(OUTBOX)
+    assert told(own)["kept"] == {"messages": []}
+    own.stored_tasks = "shop.outbox:stored"
+    shape = {"further": [], "unread": "", "queue": ""}
+    assert told(own)["kept"]["messages"] == [
+        {"task": "shop.tasks.add", "args": 1, "kwargs": ["second"], "count": 2} | shape,
+        {"task": "shop.tasks.old", "args": 0, "kwargs": [], "count": 1} | shape,
+    ]
+    for name, why in {
+        "failing": "LookupError: no table",
+        "odd": "ValueError: too many values to unpack (expected 3)",
+        "nothing": "ImportError: app_stored_tasks is 'shop.outbox:nothing', which is no function.",
+        "absent": "ImportError: app_stored_tasks is 'shop.outbox:absent', and Python says: module 'shop.outbox' has no attribute 'absent'.",
+    }.items():
+        own.stored_tasks = f"shop.outbox:{name}"
+        assert told(own)["kept"] == {"error": f"shop.outbox:{name} failed with {why}"}
+
+
 def test_stored_tasks_beyond_those_that_are_read_are_counted_by_their_names(own):
     found = own.manage(
         f"""

@@ -25,6 +25,9 @@ class Deployment:
     """The deployment's own variables, as the units have them: DATABASE_URL, CACHE_URL and so on."""
     celery: str
     """The Celery application (`app_celery`), such as `mysite.celery:app`."""
+    stored_tasks: str
+    """The function that lists tasks which the application keeps to send them later (`app_stored_tasks`), such as
+    `shop.outbox:stored`; empty when there is none."""
     media_url: str
     """Where the edge serves uploads (`nginx_media_url`); empty when it serves none."""
     private_url: str
@@ -57,6 +60,7 @@ class Deployment:
             given=frozenset(values["given"]),
             environment=values["environment"],
             celery=values["celery"],
+            stored_tasks=values["stored_tasks"],
             media_url=values["media_url"],
             private_url=values["private_url"],
             email=values["email"],

@@ -53,6 +53,7 @@ def examine(order: dict[str, Any], result: dict[str, Any]) -> None:
         return
     if loaded[1]:
         problem.of(settings, order, result)
+        problem.of(lister, result)
     if order["check"]:
         problem.of(django, order, result, problem)
     if not all(loaded):
@@ -76,6 +77,14 @@ def settings(order: dict[str, Any], result: dict[str, Any]) -> None:
     for finding in settings_check.problems(order["celery"], reach=False):
         result["findings"].append({"place": finding.place, "text": str(finding)})
     result["warnings"] += [finding.text for finding in settings_check.warnings()]
+
+
+def lister(result: dict[str, Any]) -> None:
+    """Look for the function of `app_stored_tasks`."""
+    try:
+        tasks.lister()
+    except ImportError as error:
+        result["findings"].append({"place": "", "text": str(error)})
 
 
 def django(order: dict[str, Any], result: dict[str, Any], problem: Problems) -> None:

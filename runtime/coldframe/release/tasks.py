@@ -8,12 +8,15 @@ A deploy compares two releases by it. Nothing is written, and no broker is asked
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import json
 import os
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 from coldframe import delayed, settings_check
 from coldframe.overlay.apps import PACKAGE
+from coldframe.overlay.deployment import Deployment
 from coldframe.release import shapes
 
 LONGEST = 60  # seconds that this may take
@@ -85,6 +88,43 @@ def stored() -> dict[str, Any]:
     return {"messages": shapes.counted(found), "held": total, "read": min(total, MOST)}
 
 
+def lister() -> Callable[[], Iterable[tuple[str, Sequence[Any], Mapping[str, Any]]]] | None:
+    """Return the application's function that lists the tasks which it keeps itself (`app_stored_tasks`); None if there is none.
+
+    Raises ImportError if it cannot be had, which names the variable.
+    """
+    if not (name := Deployment.read().stored_tasks):
+        return None
+    module, _, attribute = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for each in attribute.split("."):
+            found = getattr(found, each)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(f"app_stored_tasks is {name!r}, and Python says: {error}.") from error
+    if not callable(found):
+        raise ImportError(f"app_stored_tasks is {name!r}, which is no function.")
+    return cast(Callable[[], Any], found)
+
+
+def kept() -> dict[str, Any]:
+    """Ask the application for the tasks that it keeps itself.
+
+    :returns: `messages`, as shapes.counted returns them; or `error`, why there are none.
+    """
+    try:
+        found = lister()
+        return {"messages": shapes.counted(map(call, found() if found else ()))}
+    except Exception as error:
+        return {"error": f"{Deployment.read().stored_tasks} failed with {type(error).__name__}: {error}"}
+
+
+def call(told: tuple[str, Sequence[Any], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a task that the application keeps, as `shapes.shape` does. Raises TypeError or ValueError if it is none."""
+    name, args, kwargs = told
+    return {"task": str(name), "args": len(args), "kwargs": sorted(kwargs), "further": [], "unread": "", "queue": ""}
+
+
 def table() -> Any:
     """Return the entries of django-celery-beat's table, also disabled ones; none where Beat does not read it."""
     from django.apps import apps
@@ -124,8 +164,6 @@ def load() -> Any:
     import django
     from celery.app.utils import find_app
 
-    from coldframe.overlay.deployment import Deployment
-
     django.setup()
     app = find_app(Deployment.read().celery)
     app.loader.import_default_modules()
@@ -139,7 +177,7 @@ def main() -> None:
     channel = os.dup(1)
     os.dup2(2, 1)
     result = registry(load())
-    result |= {"stored": stored(), "entries": entries()}
+    result |= {"stored": stored(), "kept": kept(), "entries": entries()}
     with os.fdopen(channel, "w") as stream:
         json.dump(result, stream)
 
