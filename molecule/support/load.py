@@ -226,7 +226,7 @@ class Load:
 
     def place_entry(self, ask: Ask) -> None:
         """Send three tasks whose name only one release knows, in a way chosen at random."""
-        key, way = str(uuid.uuid4()), random.choice(["plain", "chain", "chord", "later", "expires"])  # noqa: S311
+        key, way = str(uuid.uuid4()), random.choice(["plain", "chain", "chord", "later", "retried", "expires"])  # noqa: S311
         queue = random.choice(self.queues)  # noqa: S311
         ask("POST", "/holds/ledger/", {"key": key, "way": way, "queue": queue}, expect=201)
         self.entries.append(key)

@@ -30,7 +30,11 @@ def send(request: HttpRequest) -> JsonResponse:
     elif wish["way"] == "chord":
         chord(part[:2])(part[2])
     else:
-        options = {"later": {"countdown": 15}, "expires": {"expires": 3000}}.get(wish["way"], {})
+        options = {
+            "later": {"countdown": 15},
+            "expires": {"expires": 3000},
+            "retried": {"headers": {"retried": True}},
+        }.get(wish["way"], {})
         for each in part:
             each.apply_async(**options)
     return JsonResponse({}, status=201)

@@ -26,25 +26,27 @@ def note(**facts: str | int) -> None:
         file.write(json.dumps(facts).encode() + b"\n")
 
 
-def work(key: str, part: int) -> None:
-    """Note that a part of an entry of the ledger was done."""
+def work(self: Task, key: str, part: int) -> None:
+    """Note that a part of an entry of the ledger was done; one with the header `retried` is tried a second time first."""
+    if getattr(self.request, "retried", False) and not self.request.retries:
+        raise self.retry(countdown=15)
     note(event="ledger", key=key, part=part)
 
 
-def work_signed(key: str, part: int, name: str) -> None:
+def work_signed(self: Task, key: str, part: int, name: str) -> None:
     """Note the same: this one must be told who asks."""
-    work(key, part)
+    work(self, key, part)
 
 
-def work_perhaps_signed(key: str, part: int, name: str = "") -> None:
+def work_perhaps_signed(self: Task, key: str, part: int, name: str = "") -> None:
     """Note the same: this one may be told who asks."""
-    work(key, part)
+    work(self, key, part)
 
 
 # The ledger's tasks, which change with the release: one's name does, and the other's parameters. The web sends the
 # last of the names (holds.ledger).
 NAMES = getattr(settings, "LEDGER", ["first"])
-TASKS = {name: shared_task(name=f"holds.ledger.{name}", ignore_result=False)(work) for name in NAMES}
+TASKS = {name: shared_task(name=f"holds.ledger.{name}", bind=True, ignore_result=False)(work) for name in NAMES}
 SIGNED = getattr(settings, "LEDGER_SIGNED", "")
 SIGNATURES = {"": work, "always": work_signed, "perhaps": work_perhaps_signed}
-signed = shared_task(name="holds.ledger.signed", ignore_result=False)(SIGNATURES[SIGNED])
+signed = shared_task(name="holds.ledger.signed", bind=True, ignore_result=False)(SIGNATURES[SIGNED])
