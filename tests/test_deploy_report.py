@@ -36,7 +36,8 @@ FACTS |= {
 
 def host(**changed):
     """What Ansible knows of a host after a deploy."""
-    units = [{"unit": WEB, "state": "active"}, {"unit": f"shop-worker-bulk@{OLD}.service", "state": "draining"}]
+    drains = {"state": "draining", "doing": "draining, running shop.tasks.mail[5c1e]"}
+    units = [{"unit": WEB, "state": "active", "doing": ""}, {"unit": f"shop-worker-bulk@{OLD}.service"} | drains]
     known = {
         "group_names": ["web"],
         "app_state": {"when": 100},
@@ -85,6 +86,7 @@ def test_document_says_what_was_done_on_each_host():
     assert first["smoke"] == {"requests": 3, "failed": 0}
     assert first["draining"] == [f"shop-worker-bulk@{OLD}.service"] and first["before"] == OLD
     assert [unit["exposure"] for unit in first["units"]] == [0.2, None]
+    assert [unit["doing"] for unit in first["units"]] == ["", "running shop.tasks.mail[5c1e]"]
     assert report_packages({"app1": {"release_ended": {"packages": PACKAGES}}, "app2": other}) == {
         "app1": PACKAGES,
         "app2": {},
@@ -197,6 +199,7 @@ def test_page_is_self_contained_and_shows_markup_as_text():
         "blog.0002_x",
         "visibility timeout 3600 s",
         WEB,
+        "draining, running shop.tasks.mail[5c1e]",
         "0.2",
         "preflight 30",
     ):

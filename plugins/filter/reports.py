@@ -55,7 +55,12 @@ def _host(host: Mapping[str, Any]) -> dict[str, Any]:
         "stopped": stopped,
         "draining": [unit["unit"] for unit in ended.get("units") or [] if unit.get("state") == "draining"],
         "units": [
-            {"unit": unit["unit"], "state": unit["state"], "exposure": (ended.get("exposure") or {}).get(unit["unit"])}
+            {
+                "unit": unit["unit"],
+                "state": unit["state"],
+                "doing": unit.get("doing", "").removeprefix(unit["state"]).removeprefix(", "),
+                "exposure": (ended.get("exposure") or {}).get(unit["unit"]),
+            }
             for unit in ended.get("units") or []
         ],
         "removed": ended.get("removed") or [],
