@@ -23,6 +23,12 @@ def test_one_that_waits_is_overdue():
     assert told(600.0) == "q OVERDUE: never done, or more than a day ago; the last was sent 400 s ago"
 
 
+def test_one_that_waits_since_less_than_that_is_told_with_its_age():
+    done = "q done 60 s ago by q-r1@app1, after 0.5 s"
+    assert told(970.0, 940.0) == f"{done}; one that was sent 30 s ago still waits"
+    assert told(999.9, 940.0) == done
+
+
 def test_when_none_is_sent_beat_is_asked_about():
     assert told() == "q OVERDUE: never done, or more than a day ago; none was sent: does Beat tick?"
     assert told(569.5, 570.0).endswith("the last was sent 431 s ago: does Beat tick?")

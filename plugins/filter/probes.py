@@ -100,7 +100,8 @@ def _line(now: float, sent: str, noted: str) -> str:
     else:
         last = f"done {_span(now - note['done'])} ago by {note['worker']}, after {note['done'] - note['sent']:.1f} s"
     if note and now - note["done"] <= OVERDUE:
-        return last
+        waits = now - float(sent) if sent and float(sent) > note["sent"] else 0
+        return f"{last}; one that was sent {_span(waits)} ago still waits" if waits >= 1 else last
     since = f"the last was sent {_span(now - float(sent))} ago" if sent else "none was sent"
     if not sent or (note and note["sent"] >= float(sent)):
         since += ": does Beat tick?"
