@@ -184,3 +184,8 @@ def test_environment_of_a_unit_has_no_secret_and_each_variable_once():
     assert lines["DJANGO_SETTINGS_MODULE"] == "coldframe.settings" and lines["APP_SETTINGS_MODULE"] == "shop.settings"
     assert lines["DATABASE_URL"] == "'sqlite:///a b.db'", "the last one counts"
     assert set(lines) == {*environment, "DJANGO_SETTINGS_MODULE", "APP_SETTINGS_MODULE", "PYTHONUNBUFFERED"}
+
+
+def test_many_applied_migrations_are_counted_by_app():
+    applied = ["admin.0001_initial", "auth.0001_initial", "admin.0002_log.entry"]
+    assert rendered("__release_migration_counts", release_prepared={"applied": applied}) == {"admin": 2, "auth": 1}
