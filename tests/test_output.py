@@ -271,21 +271,22 @@ LONG = """
   hosts: a
   connection: local
   gather_facts: false
-  tasks: [{name: "x : Sleep", ansible.builtin.command: sleep 11, changed_when: false}]
+  tasks: [{name: "x : Sleep", ansible.builtin.command: sleep 13, changed_when: false}]
 """
 
 
 def test_long_task_is_said_to_run_still(tmp_path):
-    assert short(tmp_path, LONG).stdout.startswith("  Sleep: 10 s and still running\nSlow ")
+    assert re.match(r"  Sleep: 1\d s and still running\nSlow ", short(tmp_path, LONG).stdout)
 
 
 def test_in_a_terminal_the_last_line_says_which_task_runs_and_goes_again(tmp_path):
     main, other = pty.openpty()
-    done = short(tmp_path, LONG.replace("sleep 11", "sleep 5"), stdout=other, stderr=other)
+    done = short(tmp_path, LONG.replace("sleep 13", "sleep 5"), stdout=other, stderr=other)
     os.close(other)
     said = os.read(main, 100000).decode()
     assert done.returncode == 0
-    assert "\r\x1b[K  Sleep, 3 s" in said and said.index("Sleep, 3 s") < said.index("\r\x1b[KSlow ")
+    # A machine that is busy may skip a second.
+    assert re.match(r"(\r\x1b\[K  Sleep, [1-9] s)+\r\x1b\[KSlow ", said), said
     assert "still running" not in said
 
 
