@@ -1,10 +1,11 @@
 """A host is converged again when something that its configuration follows from is another, and only then."""
 
+import os
 from pathlib import Path
 
 import pytest
 import yaml
-from converged import FOUND, converged_digest, converged_inputs, deploy_digest, deploy_inputs
+from converged import FOUND, converged_digest, converged_inputs, deploy_digest, deploy_inputs, source_digest
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,7 +106,7 @@ def source(tmp_path_factory):
 def whole(project, source, groups=GROUPS, facts=FACTS, **variables):
     everything = VARIABLES | variables
     inputs = {name: everything[name] for name in deploy_inputs(everything, str(project))}
-    return deploy_digest(inputs, groups, facts, str(project), source)
+    return deploy_digest(inputs, groups, facts, str(project), source_digest(source))
 
 
 def test_deploy_of_the_same_is_the_same_digest(project, source):
@@ -151,13 +152,30 @@ def test_deploy_of_another_file_is_another(project, source, tmp_path):
         lambda: source.update(include=["note.txt"], exclude=[]),
         lambda: lock.write_text("one") and source.update(lock=str(lock)),
         lambda: lock.write_text("two"),
+        lambda: (folder / "lock.txt").symlink_to(lock) or source.update(lock="lock.txt"),
+        lambda: lock.write_text("three"),
     ):
         change()
         seen.append(whole(project, source))
-    assert len(set(seen)) == len(seen) == 13
+    assert len(set(seen)) == len(seen) == 15
 
 
 def test_deploy_of_files_that_cannot_be_told_has_no_digest(project, source):
     (Path(source["folder"]) / "requirements.txt").unlink()
     assert whole(project, source) == ""
     assert whole(project, source | {"folder": "/nowhere", "lock": "a"}) == ""
+
+
+def test_what_the_deploy_refuses_has_no_digest(project, source, monkeypatch):
+    os.mkfifo(Path(source["folder"], "shop/queue"))
+    assert source_digest(source) == "", "reading it would wait for ever"
+    Path(source["folder"], "shop/queue").unlink()
+    snippet = Path(source["folder"], "note.txt")
+    (project / "roles/nginx").mkdir()
+    assert whole(project, source, nginx_snippet=str(snippet)) != ""
+
+    def refuse(path):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(path) if path == snippet else b"")
+    assert whole(project, source, nginx_snippet=str(snippet)) == ""

@@ -13,7 +13,7 @@ PARTS = ["web", "worker-default", "beat"]
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    for name in ("UNITS", "STATE", "CREDENTIALS"):
+    for name in ("UNITS", "STATE", "CREDENTIALS", "MARKS"):
         monkeypatch.setattr(coldframe, name, tmp_path / name)
         (tmp_path / name).mkdir()
     for release in ("r1", "r2", "r3"):
@@ -253,8 +253,8 @@ def test_release_is_in_place_with_the_environment_that_it_shall_have(tmp_path, m
 
 def deployed(host, outcome="done"):
     """Note a deploy of r1 whose inputs have the digest `d`, and end it."""
-    left = {"digest": "d", "release": "r1", "parts": PARTS, "venv": ""}
-    assert host.take_lock({"deploy": "a", "inputs": left})
+    left = {"digest": "d", "converged": "c", "release": "r1", "parts": PARTS, "venv": ""}
+    assert host.take_lock({"deploy": "a", "converged": "c", "inputs": left})
     host.finish("a", outcome)
 
 
@@ -268,6 +268,14 @@ def test_inputs_of_the_last_deploy_are_told_while_the_host_is_as_it_left_it(host
     host.module.states["shop-web@r1.service"] = "inactive"
     assert host.inputs() == ""
     host.module.states["shop-web@r1.service"] = "active"
+    assert host.inputs() == "d"
+    host.marks.mkdir(parents=True)
+    (host.marks / "paused-bulk").touch()
+    assert host.inputs() == ""
+    (host.marks / "paused-bulk").unlink()
+    host.stamp_file.write_text("another deploy's")
+    assert host.inputs() == ""
+    host.stamp_file.write_text("c")
     assert host.inputs() == "d"
     activate(host, "r2")
     assert host.inputs() == ""

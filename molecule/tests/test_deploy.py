@@ -147,7 +147,7 @@ def test_same_files_from_a_repository_are_the_running_release(deployment, invent
 def test_deploy_with_nothing_to_do_runs_the_smoke_test_alone(host, deployment, inventory):
     app = deployment.app_name
     release = current(host, app)
-    nothing = "Nothing has changed since the last deploy, and the hosts are as it left them."
+    nothing = "Nothing has changed since the last deploy, and the application's units run as it left them."
     assert deploy(inventory).returncode == 0
     history = host.check_output(f"cat /var/lib/coldframe/{app}/history.jsonl")
     for arguments in ([], ["--check", "--diff"]):

@@ -14,7 +14,7 @@ import ansible.module_utils
 
 # Ansible brings module_utils to the hosts, and not to its own plugins.
 ansible.module_utils.__path__.append(str(Path(__file__).parents[1] / "module_utils"))
-from ansible.module_utils.coldframe_files import Choice  # noqa: E402
+from ansible.module_utils.coldframe_files import Choice, refuse_others  # noqa: E402
 
 # Variables with a path on the controller, of a file or a folder that roles copy.
 PATHS = ("nginx_snippet", "nginx_error_pages", "app_database_ca_file", "app_redis_ca_file")
@@ -96,7 +96,7 @@ def converged_digest(variables: Mapping[str, Any], groups: Mapping[str, list[str
 
 
 def deploy_digest(
-    variables: Mapping[str, Any], groups: Mapping[str, list[str]], facts: Any, project: str, source: Mapping[str, Any]
+    variables: Mapping[str, Any], groups: Mapping[str, list[str]], facts: Any, project: str, source: str
 ) -> str:
     """Digest all that a deploy is made of: what `converged_digest` does, the playbooks, and the application.
 
@@ -104,23 +104,39 @@ def deploy_digest(
     :param groups: Ansible's groups.
     :param facts: what else is known of the host.
     :param project: the project's folder.
-    :param source: the application: C(folder), C(kind), C(include) and C(exclude), as of M(release_artifact), and C(lock), the path
-        of its lock file, absolute or relative to the folder.
-    :returns: 64 hexadecimal digits; an empty text if the application's files cannot be told, which the deploy explains.
+    :param source: the `source_digest` of the application.
+    :returns: 64 hexadecimal digits; an empty text without the application's, or if a file cannot be read, which the deploy explains.
     """
     total = hashlib.sha256()
-    for line in _lines(Path(project), (*FOLDERS, "playbooks", "VERSION"), variables):
-        total.update(line.encode())
-    root = Path(source["folder"])
+    try:
+        for line in _lines(Path(project), (*FOLDERS, "playbooks", "VERSION"), variables):
+            total.update(line.encode())
+    except OSError:
+        return ""
+    total.update(json.dumps([variables, dict(groups), facts, source], sort_keys=True, default=str).encode())
+    return total.hexdigest() if source else ""
+
+
+def source_digest(source: Mapping[str, Any]) -> str:
+    """Digest the files of the application that make a release.
+
+    :param source: C(folder), C(kind), C(include) and C(exclude), as of M(release_artifact), and C(lock), the path of the lock file,
+        absolute or relative to the folder.
+    :returns: 64 hexadecimal digits; an empty text if the files cannot be told, which the deploy explains.
+    """
+    total, root = hashlib.sha256(), Path(source["folder"])
     try:
         choice = Choice(root, source["kind"], list(source["include"]), list(source["exclude"]))
-        for path in [*choice.files, *map(Path, choice.committed_secrets), Path(source["lock"])]:
+        files = [*choice.files, *map(Path, choice.committed_secrets)]
+        refuse_others(root, files, "")
+        for path in files:
             here = root / path
             told = os.readlink(here) if here.is_symlink() else hashlib.sha256(here.read_bytes()).hexdigest()
             total.update(f"{path} {here.lstat().st_mode & 0o100:o} {told}\n".encode())
+        total.update((root / source["lock"]).read_bytes())  # what a link leads to, for a deploy reads that
     except (OSError, ValueError, CalledProcessError):
         return ""
-    total.update(json.dumps([variables, dict(groups), facts, choice.report()], sort_keys=True, default=str).encode())
+    total.update(json.dumps(choice.report(), sort_keys=True).encode())
     return total.hexdigest()
 
 
@@ -134,4 +150,5 @@ class FilterModule:
             "converged_digest": converged_digest,
             "deploy_inputs": deploy_inputs,
             "deploy_digest": deploy_digest,
+            "source_digest": source_digest,
         }

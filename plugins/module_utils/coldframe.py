@@ -383,10 +383,24 @@ class Application:
             replace(self.record_file, json.dumps(record, sort_keys=True))
 
     def inputs(self) -> str:
-        """Return the digest of what the last deploy was made of, if it came to its end and the host is as it left it; else an empty one."""
+        """Return the digest of what the last deploy was made of, if it came to its end and the host is as it left it; else an empty one.
+
+        A deploy by a Coldframe that does not know these digests leaves another one of the host's configuration. Whoever resumed a queue
+        by hand leaves its mark.
+        """
         last = read_record(self.inputs_file)
-        here = last and self.in_place(last["release"], last["venv"]) and self.as_wanted(last["release"], last["parts"])
+        here = (
+            last
+            and self.stamp() == last.get("converged")
+            and self.in_place(last["release"], last["venv"])
+            and self.as_wanted(last["release"], last["parts"])
+            and not any(self.marks.glob("paused-*"))
+        )
         return str(last["digest"]) if here else ""
+
+    def stamp(self) -> str:
+        """Return the digest of what the host's configuration follows from; empty if it is not known."""
+        return self.stamp_file.read_text() if self.stamp_file.exists() else ""
 
     def lock(self) -> dict[str, Any]:
         """Read who holds the lock; empty when nobody does."""

@@ -128,10 +128,17 @@ def main() -> None:
         if p["take_over"] and lock.get("deploy") == p["take_over"]:
             host.finish(p["take_over"], "cut off")
         coming = "" if p["partial"] else p["converged"]
-        left = (
-            {"digest": p["inputs"], "release": p["release"], "parts": parts, "venv": p["venv"]} if p["inputs"] else {}
-        )
-        if not host.take_lock(p["holder"] | {"since": int(time.time()), "converged": coming, "inputs": left}):
+        # A host that gets no release, such as one with Redis alone, stays as it is.
+        left = {
+            "digest": p["inputs"],
+            "converged": coming,
+            "release": p["release"] if p["venv"] else host.current,
+            "parts": parts,
+            "venv": p["venv"],
+        }
+        if not host.take_lock(
+            p["holder"] | {"since": int(time.time()), "converged": coming, "inputs": left if p["inputs"] else {}}
+        ):
             lock = host.lock()
             since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(lock.get("since", 0)))
             module.fail_json(
@@ -140,8 +147,7 @@ def main() -> None:
                 lock=lock,
             )
 
-    stamp = host.stamp_file.read_text() if host.stamp_file.exists() else ""
-    converge = bool(p["converged"]) and stamp != p["converged"]
+    converge = bool(p["converged"]) and host.stamp() != p["converged"]
     place = p["release"] != host.current or not host.in_place(p["release"], p["venv"])
     activate = not host.as_wanted(p["release"], parts)
     if not module.check_mode:

@@ -70,6 +70,7 @@ def test_same_release_again_changes_nothing(scene):
     with scene.step("nothing changed") as before:
         result = scene.deploy()
         assert (result.returncode, changed(result)) == (0, 0), result.stdout
+        assert "Nothing has changed since the last deploy" in output(result)
         scene.assert_all_on(before)
     assert scene.processes() == processes
 
