@@ -18,6 +18,7 @@ PLAIN = {
     "LC_ALL": "C.UTF-8",
 }
 Finished = subprocess.CompletedProcess[str]
+SHORT = re.compile(r"^Tasks that changed something:(.+)\. [\d.]+ s in all\.$", re.MULTILINE)
 EDGE = [
     {
         "hosts": "edge",
@@ -67,8 +68,10 @@ def converge_edge(inventory: str, folder: Path, **variables: Any) -> Finished:
 
 
 def changed(result: Finished) -> int:
-    """Count the tasks that changed something, on all hosts together."""
-    return sum(int(n) for n in re.findall(r"changed=(\d+)", result.stdout))
+    """Count the tasks that changed something, on all hosts together: by Ansible's recap, or by the short account of make."""
+    recap, short = re.findall(r"changed=(\d+)", result.stdout), SHORT.findall(result.stdout)
+    assert recap or short or result.returncode, f"neither a recap nor a short account: {result.stdout}"
+    return sum(map(int, recap + re.findall(r" (\d+)(?=,|$)", "\n".join(short), re.MULTILINE)))
 
 
 def output(result: Finished) -> str:
