@@ -8,9 +8,9 @@ A deploy compares two releases by it. Nothing is written, and no broker is asked
 from __future__ import annotations
 
 import faulthandler
-import importlib
 import json
 import os
+import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -95,11 +95,8 @@ def lister() -> Callable[[], Iterable[tuple[str, Sequence[Any], Mapping[str, Any
     """
     if not (name := Deployment.read().stored_tasks):
         return None
-    module, _, attribute = name.partition(":")
     try:
-        found: Any = importlib.import_module(module)
-        for each in attribute.split("."):
-            found = getattr(found, each)
+        found = pkgutil.resolve_name(name)
     except (ImportError, AttributeError) as error:
         raise ImportError(f"app_stored_tasks is {name!r}, and Python says: {error}.") from error
     if not callable(found):
