@@ -291,7 +291,7 @@ test-hosts: tools browser ## Run the Molecule scenarios except `faults`, `adopt`
 	@$(MAKE) --no-print-directory --jobs=3 scenario-default scenario-cluster scenario-deploys $(BESIDE_SCENARIOS) converged-release && $(MAKE) --no-print-directory verified-release || \
 		{ molecule destroy -s release >/dev/null 2>&1; \
 		echo "What failed:"; sed 's/\x1b\[[0-9;]*m//g' .cache/scenario-*.log | grep -E ': [ │]*E  ' | tail -40; \
-		sed 's/\x1b\[[0-9;]*m//g' .cache/scenario-*.log | grep -E '\.py::|: fatal: \[|CRITICAL'; exit 1; }
+		sed 's/\x1b\[[0-9;]*m//g' .cache/scenario-*.log | grep -E '(FAILED|ERROR) .*\.py::|: fatal: \[|CRITICAL'; exit 1; }
 	@molecule destroy -s release
 
 # Its host is created while another scenario still runs.
