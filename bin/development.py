@@ -49,6 +49,7 @@ WORDS = {
     "dev-manage": ("ENV", "APP", "VENV", "CMD", *OF_PROJECT),
 }
 PORT = 8000
+RELOADS = 4.0  # seconds in which runserver, which looks at its files each second, has ended and started again
 HOSTS = ("localhost", ".localhost", "127.0.0.1", "[::1]")
 # Variables of this program and of the shell's Python that are not for the application.
 DROPPED = re.compile(
@@ -593,9 +594,11 @@ class Run:
         """Start processes again when code changes, until a signal comes or a service ends; return the exit status.
 
         runserver does that itself, unless it has ended or serves nothing: it does not see a change that comes while it fails to
-        load the code.
+        load the code, nor one that comes after it has loaded a file and before it first looks at the file's time.
         """
         changed: list[str] = []
+        files: list[str] = []
+        last = seen = 0.0  # when they changed, by the clock, until web has loaded them again; and when that was noted
         threading.Thread(target=self.watch, args=(changed, output), daemon=True).start()
         told: set[Process] = set()
         while not self.stopping.wait(0.2):
@@ -611,12 +614,18 @@ class Run:
                         f"{each.name} ended with {each.reap()}. It is started again when a Python file changes.",
                     )
             if changed:
-                files = sorted(set(changed))
+                files, seen = sorted(set(changed)), time.monotonic()
+                last = changed_at(Path(self.app["folder"], name) for name in files)
                 changed.clear()
                 again = [each for each in running if each.name != "web" or each.ended() or not listens(self.port)]
-                if again:
-                    shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
-                    output.tell("make dev", f"{shown} changed: {', '.join(each.name for each in again)} again.")
+            elif last and time.monotonic() > seen + RELOADS:
+                again = [each for each in running if each.name == "web" and 0 < each.began() < last]
+                last = 0.0
+            else:
+                again = []
+            if again:
+                shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+                output.tell("make dev", f"{shown} changed: {', '.join(each.name for each in again)} again.")
                 stop(again, self.stopping.is_set)
                 for each in again:
                     told.discard(each)
@@ -664,6 +673,14 @@ class Run:
             return 1
         finally:
             self.stop_services()
+
+
+def changed_at(files: Iterable[Path]) -> float:
+    """When the last of some files changed, in seconds since the epoch: now, if one is gone."""
+    try:
+        return max(path.stat().st_ctime for path in files)
+    except OSError:
+        return time.time()
 
 
 def listens(port: int) -> bool:

@@ -212,6 +212,16 @@ class Process:
         self.process = None
         return code
 
+    def began(self) -> float:
+        """When it, or the last of its children, was started, in seconds since the epoch; 0 if it has ended."""
+        if self.ended() or not self.process:
+            return 0
+        here, last = self.process.pid, 0
+        for each in [here, *map(int, Path(f"/proc/{here}/task/{here}/children").read_text().split())]:
+            with suppress(OSError):  # proc_pid_stat(5): field 22, in clock ticks after the boot
+                last = max(last, int(Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[19]))
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + last / os.sysconf("SC_CLK_TCK")
+
     def signal(self, number: int) -> None:
         """Send a signal to the process itself."""
         if self.process and not self.ended():
