@@ -84,7 +84,7 @@ def told(
     :param secret: the password of all Redis users here.
     :param redis: the version of Redis here.
     """
-    table = yaml.safe_load((ROOT / "roles/redis/vars/main.yml").read_text())["__redis_users"]
+    table = yaml.safe_load((ROOT / "roles/redis/vars/main.yml").read_text())["redis_users"]
     given = {
         "dev_folder": str(folder),
         "dev_venv": venv,

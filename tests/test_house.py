@@ -68,6 +68,14 @@ def test_variables_bear_the_roles_name(role):
     assert [name for name in names if not name.lstrip("_").startswith((f"{role}_", shared))] == []
 
 
+def test_a_role_reads_no_internal_variable_of_another():
+    own = "|".join(sorted({role.split("_")[0] for role in ROLES}))
+    for path in (path for end in ("yml", "j2") for path in (ROOT / "roles").rglob(f"*.{end}")):
+        role = path.relative_to(ROOT / "roles").parts[0].split("_")[0]
+        read = set(re.findall(rf"\b__(?:{own})_\w+", path.read_text()))
+        assert {name for name in read if not name.startswith(f"__{role}_")} == set(), path
+
+
 def test_nothing_but_the_inventory_names_the_stub():
     places = [
         *ROOT.glob("roles/**/*"),

@@ -19,7 +19,7 @@ from redis_acl import redis_acl_commands, redis_acl_lines
 
 ROOT = Path(__file__).parents[1]
 PASSWORD = "of the provider"  # noqa: S105  # pragma: allowlist secret
-USERS = yaml.safe_load((ROOT / "roles/redis/vars/main.yml").read_text())["__redis_users"]
+USERS = yaml.safe_load((ROOT / "roles/redis/vars/main.yml").read_text())["redis_users"]
 URLS = {
     "database": "postgres://ann@db.example.net:25060/blog",
     "broker": "rediss://default@redis.example.net:25061/2",

@@ -17,7 +17,7 @@ from strategies import PASSWORD
 ROOT = Path(__file__).parents[1]
 ROLE = ROOT / "roles/redis"
 TABLE = DataLoader().load_from_file(str(ROLE / "vars/main.yml"), trusted_as_template=True)
-USERS = TABLE["__redis_users"]
+USERS = TABLE["redis_users"]
 SENDERS = ("web", "worker", "beat")
 
 

@@ -62,7 +62,7 @@ def rendered(name, **variables):
         "app_stored_tasks": "shop.outbox:stored",
         "app_reports": ["app_secrets.sentry_dsn"],
         "app_otel_endpoint": "http://192.0.2.7:4318",
-        "__app_env": "../ops/inventories/desk",
+        "app_inventory": "../ops/inventories/desk",
     }
     return Templar(DataLoader(), variables=known | variables).template(trust_as_template("{{ " + name + " }}"))
 

@@ -43,7 +43,7 @@ def test_nginx_waits_for_the_slower_application():
 
 
 def test_first_application_has_the_present_names_and_the_other_one_its_own():
-    names = "{{ [__redis_names, app_redis_group, app_broker_socket, app_cache_socket, app_socket_groups, __redis_drop_ins, __nginx_acme_unit] }}"
+    names = "{{ [redis_names, app_redis_group, app_broker_socket, app_cache_socket, app_socket_groups, __redis_drop_ins, nginx_acme_unit] }}"
     template = "/etc/systemd/system/redis-server@{}.service.d"
     assert evaluate("shop", names) == [
         {"broker": "broker", "cache": "cache"},

@@ -109,7 +109,7 @@ def _schema(option: dict[str, Any], valid: dict[str, Any]) -> dict[str, Any]:
 @cache
 def redis_users(project: str) -> dict[str, dict[str, Any]]:
     """Read the users of both Redis instances from the role's table, user to permissions."""
-    table = yaml_load(Path(project, "roles/redis/vars/main.yml").read_text())["__redis_users"]
+    table = yaml_load(Path(project, "roles/redis/vars/main.yml").read_text())["redis_users"]
     return {name: user for users in table.values() for name, user in users.items()}
 
 

@@ -102,9 +102,9 @@ def redis_logins(
     passwords: Mapping[str, str],
     given: Mapping[str, str],
 ) -> dict[str, dict[str, str]]:
-    """Map each user of `__redis_users` to the `name` and the `password` that it logs in with.
+    """Map each user of `redis_users` to the `name` and the `password` that it logs in with.
 
-    :param table: `__redis_users`: instance to users.
+    :param table: `redis_users`: instance to users.
     :param servers: what `managed_servers` returns.
     :param own: what `managed_users` returns.
     :param app: `app_name`, which a provider's server may have beside others.

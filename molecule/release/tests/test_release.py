@@ -261,7 +261,7 @@ def test_every_secret_is_changed(scene, secrets, manage, redis, shell):
     assert len({first, between, scene.release}) == 3
 
     new = scene.deployment
-    users = yaml.safe_load((ROOT / "roles/redis/vars/main.yml").read_text())["__redis_users"]
+    users = yaml.safe_load((ROOT / "roles/redis/vars/main.yml").read_text())["redis_users"]
     for user, password in old["app_redis_passwords"].items():
         instance = "cache" if user == "cache" else "broker"
         answer = shell(f"redis-cli -s /run/redis-{instance}/redis-server.sock <<'END'\nAUTH {user} {password}\nEND\n")
