@@ -498,12 +498,15 @@ def variables_of_others(variables: Mapping[str, Any]) -> list[str]:
 def secrets_once(variables: Mapping[str, Any], project: str) -> dict[str, Any]:
     """Work out the secrets of a host, so that the command of a lookup runs once and not wherever the secret is used.
 
+    With them what says where a sandbox host is: each connection is made with it.
+
     :param variables: of one host, such as its entry of Ansible's hostvars.
     :param project: the project's folder.
     :returns: name to value; nothing for those that cannot be worked out, which `variable_problems` names.
     """
     found = {}
-    for name in (name for name, option in specs(project).items() if option.get("no_log") and name in variables):
+    secrets = [name for name, option in specs(project).items() if option.get("no_log") and name in variables]
+    for name in [*secrets, *(name for name in variables if name.startswith("sandbox_"))]:
         with suppress(Exception):  # whatever Ansible makes of a template that cannot be worked out
             found[name] = _plain(variables[name])
     return found
