@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from applications import evaluate
 from converged import FOUND, converged_digest, converged_inputs, deploy_digest, deploy_inputs, source_digest
 
 ROOT = Path(__file__).parents[1]
+SET = "ansible.builtin.set_fact"
 
 CREDENTIALS = "runtime/coldframe/credentials.py"  # Flower has it too
 GROUPS = {"web": ["one"]}
@@ -179,3 +181,73 @@ def test_what_the_deploy_refuses_has_no_digest(project, source, monkeypatch):
 
     monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(path) if path == snippet else b"")
     assert whole(project, source, nginx_snippet=str(snippet)) == ""
+
+
+UNIT = {
+    "unit": "shop-web@1.service",
+    "part": "web",
+    "release": "1",
+    "state": "active",
+    "doing": "Gunicorn arbiter booted",
+}
+UNIT |= {"restarts": 0, "age": 600, "ended": "", "since": ""}
+AS_LEFT = {"inputs": "a", "lock": None, "current": "1", "units": [UNIT]}
+
+
+def unchanged(one=None, two=None, **variables):
+    """Whether the quick deploy, of two hosts that the last one left alike, finds nothing to do."""
+    tasks = yaml.safe_load((ROOT / "playbooks/tasks/compare.yml").read_text())
+    (expression,) = (
+        task["ansible.builtin.set_fact"]["release_unchanged"]
+        for task in tasks
+        if "release_unchanged" in str(task.get(SET))
+    )
+    states = {"one": AS_LEFT | (one or {}), "two": AS_LEFT | (two or {})}
+    known = {
+        "ansible_play_hosts_all": list(states),
+        "hostvars": {name: {"release_inputs": "a", "app_state": state} for name, state in states.items()},
+        "__app_inventory_checks": {"smoke test": []},
+    }
+    return evaluate("shop", expression, **(known | variables))
+
+
+@pytest.mark.parametrize("one", [{}, {"current": ""}])
+def test_hosts_that_are_as_the_last_deploy_left_them_need_none(one):
+    """A host without a release, such as that of Redis, has no units either."""
+    assert unchanged(one | ({"units": []} if one else {})) is True
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"two": {"inputs": "b"}},
+        {"two": {"inputs": ""}},
+        {
+            "one": {"inputs": ""},
+            "hostvars": {
+                name: {"release_inputs": "", "app_state": AS_LEFT | {"inputs": ""}} for name in ("one", "two")
+            },
+        },
+        {"two": {"lock": {"by": "ops"}}},
+        {"two": {"current": "2", "units": [UNIT | {"release": "2"}]}},
+        {"two": {"units": [UNIT | {"state": "failed"}]}},
+        {"two": {"units": [UNIT | {"restarts": 4, "age": 30}]}},
+        {"two": {"units": [UNIT, UNIT | {"unit": "shop-worker-a@0.service", "release": "0"}]}},
+        {"__app_inventory_checks": {"smoke test": ["smoke_request has no path"]}},
+        {"deploy_all": True},
+    ],
+    ids=[
+        "other inputs",
+        "deploy without inputs",
+        "no inputs",
+        "locked",
+        "other release",
+        "unit failed",
+        "unit restarts",
+        "unit of an old release",
+        "smoke test",
+        "site.yml",
+    ],
+)
+def test_what_the_last_deploy_did_not_leave_so_is_a_whole_deploy(changed):
+    assert unchanged(**changed) is False
