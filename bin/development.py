@@ -50,6 +50,7 @@ WORDS = {
 }
 PORT = 8000
 RELOADS = 4.0  # seconds in which runserver, which looks at its files each second, has ended and started again
+LOADS = 30.0  # seconds in which it has loaded the code and looked at the times of its files
 HOSTS = ("localhost", ".localhost", "127.0.0.1", "[::1]")
 # Variables of this program and of the shell's Python that are not for the application.
 DROPPED = re.compile(
@@ -619,7 +620,7 @@ class Run:
                 changed.clear()
                 again = [each for each in running if each.name != "web" or each.ended() or not listens(self.port)]
             elif last and time.monotonic() > seen + RELOADS:
-                again = [each for each in running if each.name == "web" and 0 < each.began() < last]
+                again = [each for each in running if each.name == "web" and last - LOADS < each.began() < last]
                 last = 0.0
             else:
                 again = []

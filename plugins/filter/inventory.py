@@ -506,7 +506,8 @@ def secrets_once(variables: Mapping[str, Any], project: str) -> dict[str, Any]:
     """
     found = {}
     secrets = [name for name, option in specs(project).items() if option.get("no_log") and name in variables]
-    for name in [*secrets, *(name for name in variables if name.startswith("sandbox_"))]:
+    sandbox = [name for name in map(str, variables) if name.startswith("sandbox_") and name.isidentifier()]
+    for name in secrets + sandbox:
         with suppress(Exception):  # whatever Ansible makes of a template that cannot be worked out
             found[name] = _plain(variables[name])
     return found
