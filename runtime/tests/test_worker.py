@@ -237,13 +237,20 @@ def test_task_that_cannot_be_called_is_parked_for_a_release_that_can_call_it(
     body = celery.chord([part], app.signature("project.hold", (0,)), app=app).apply_async()
     wrong = Sent(server, body.parent[0].id)
     wait_for(lambda: one.ended() == "SUCCESS" and server.client.llen(parked) == 2, 10, "it executes one, and parks two")
-    assert server.client.hlen("unacked") == 0 and worker.logged("cannot be called here (too many positional arguments)")
+    said = "cannot be called here (too many positional arguments)"
+    wait_for(
+        lambda: server.client.hlen("unacked") == 0 and worker.logged(said), 10, "all are acknowledged, and it says why"
+    )
     time.sleep(3)  # in which it looks at them some times
     assert server.client.llen(parked) == 2 and worker.noted(one.id, "signs a") and not worker.noted(more.id, "signs")
     assert worker.log.read_text().count("cannot be called here") == 2, "each is parked once"
     later = Worker(tmp_path / "next", environment | {"NEXT": "1"}).ready()
     try:
-        wait_for(lambda: more.ended() == "SUCCESS", 10, "the next release executes it")
+        wait_for(
+            lambda: more.ended() == "SUCCESS",
+            30,
+            "the next release executes it, though the other worker may take it first",
+        )
         assert later.noted(more.id, "signs b 1") and server.client.smembers(f"unknown:{QUEUE}") == {"project.sign"}
         (entry,) = server.client.lrange(parked, 0, -1)
         assert wrong.id in entry and not wrong.ended()

@@ -3,7 +3,8 @@
 Celery 5.7 drops a message whose task's name is not registered, and fails a task whose function does not accept the arguments. While
 two releases run beside each other, at a deploy or a rollback, that loses tasks which one of them alone can execute. Here such a
 message is parked: it moves, in one step, from what is unacknowledged to the list `unknown:QUEUE:NAME`; the set `unknown:QUEUE` has
-the names. Every worker of the queue looks there once a second, and puts what it can execute back at the front of the queue. What no
+the names. Every worker of the queue looks there about once a second, and puts what it can execute back at the front of the queue.
+There another worker may take it, and park it again: so the times are random, for at even ones it could be always the other. What no
 running release could execute for `task_unknown_seconds` becomes a dead letter: it moves to the list `dead:QUEUE`, and Celery's own
 handling of an unknown task follows.
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import random
 import time
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -27,7 +29,7 @@ from kombu.utils.json import dumps, loads
 
 from coldframe.release import shapes
 
-INTERVAL = 1.0  # seconds between two looks
+INTERVAL = (0.5, 1.5)  # seconds between two looks, at random
 BATCH = 100  # tasks of one name that go back to the queue at one look
 MOST = 1000  # of them that are looked at
 AGAIN = 30.0  # seconds until those that this release cannot execute are looked at again, if none comes or goes
@@ -87,19 +89,27 @@ class Unknown(StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Start to check the parked tasks, once connected."""
-        self.timer = consumer.timer.call_repeatedly(INTERVAL, self.look, (consumer,))
+        delay = random.uniform(*INTERVAL)  # noqa: S311 -- it guards no secret
+        self.timer = consumer.timer.call_after(delay, self.look, (consumer,))
 
     def stop(self, consumer: Any) -> None:
         """Stop that: the connection is lost, or the worker stops."""
         if timer := self.timer:
             self.timer = None
             timer.cancel()
-            getattr(timer, "entry", timer).cancel()  # with gevent it is a green thread, which repeats the entry
 
     def look(self, consumer: Any) -> None:
         """Return tasks that this worker can execute to each queue, and give up those that none could execute for too long."""
-        if not self.timer:
+        if not (timer := self.timer):
             return
+        try:
+            self.look_now(consumer)
+        finally:
+            if self.timer is timer:  # not stopped meanwhile
+                self.start(consumer)
+
+    def look_now(self, consumer: Any) -> None:
+        """Look once."""
         channel = consumer.task_consumer.channel
         try:
             with channel.conn_or_acquire() as client:
