@@ -38,7 +38,7 @@ APP = {
 def test_names_that_no_variable_can_have_are_left_to_the_check():
     """As in YAML, where `on` and 404 are no text."""
     inventory_file = {True: "x", 404: "x", "sandbox_x-y": "x", "sandbox_name": "a", "app_secret_key": "k"}
-    assert inventory.secrets_once(inventory_file, str(ROOT)) == {"sandbox_name": "a", "app_secret_key": "k"}
+    assert inventory.worked_out_once(inventory_file, str(ROOT)) == {"sandbox_name": "a", "app_secret_key": "k"}
 
 
 def value(name):

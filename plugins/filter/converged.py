@@ -22,7 +22,7 @@ FOLDERS = ("roles", "systemd", "plugins", "requirements", "runtime/coldframe")
 # What a run finds out or works out (its other names begin with __).
 FOUND = {"app_state", "app_checkout", "app_buildable", "app_python", "app_managed_found"}
 # roles/app/tasks/facts.yml
-FOUND |= {"app_project", "app_managed", "app_addresses", "app_queue_table", "__app_redis_table"}
+FOUND |= {"app_project", "app_managed", "app_addresses", "app_queue_table"}
 # And what makes a release rather than a host, with all that begins with release_.
 NOT_INPUT = FOUND | {
     "app_source",

@@ -495,10 +495,11 @@ def variables_of_others(variables: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def secrets_once(variables: Mapping[str, Any], project: str) -> dict[str, Any]:
-    """Work out the secrets of a host, so that the command of a lookup runs once and not wherever the secret is used.
+def worked_out_once(variables: Mapping[str, Any], project: str) -> dict[str, Any]:
+    """Work out what is to be worked out once, and not wherever it is used.
 
-    With them what says where a sandbox host is: each connection is made with it.
+    These are the secrets of a host, for a lookup may run a command, and the variables that say where a sandbox host is, for each
+    connection is made with them.
 
     :param variables: of one host, such as its entry of Ansible's hostvars.
     :param project: the project's folder.
@@ -648,7 +649,7 @@ class FilterModule:
             "report_addresses": report_addresses,
             "variable_problems": variable_problems,
             "variables_of_others": variables_of_others,
-            "secrets_once": secrets_once,
+            "worked_out_once": worked_out_once,
             "variable_files": variable_files,
             "secret_place_problems": secret_place_problems,
             "with_defaults": with_defaults,

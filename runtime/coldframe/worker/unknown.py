@@ -4,9 +4,9 @@ Celery 5.7 drops a message whose task's name is not registered, and fails a task
 two releases run beside each other, at a deploy or a rollback, that loses tasks which one of them alone can execute. Here such a
 message is parked: it moves, in one step, from what is unacknowledged to the list `unknown:QUEUE:NAME`; the set `unknown:QUEUE` has
 the names. Every worker of the queue looks there about once a second, and puts what it can execute back at the front of the queue.
-There another worker may take it, and park it again: so the times are random, for at even ones it could be always the other. What no
-running release could execute for `task_unknown_seconds` becomes a dead letter: it moves to the list `dead:QUEUE`, and Celery's own
-handling of an unknown task follows.
+There another worker may take it first, and park it again. The times are random because at regular ones it could be that worker
+each time. What no running release could execute for `task_unknown_seconds` becomes a dead letter: it moves to the list `dead:QUEUE`,
+and Celery's own handling of an unknown task follows.
 
 An entry is the time at which it was parked, in seconds since 1970, a space, and the message as kombu keeps it in a queue.
 """
