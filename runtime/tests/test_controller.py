@@ -9,6 +9,8 @@ from conftest import QUEUE
 from projects import CELERY_OF_THE_DOCUMENTATION, CONTRACT, PLAIN
 from sites import CACHE_PASSWORD, DATABASE_PASSWORD, SECRET_KEY
 
+pytestmark = pytest.mark.any_celery
+
 CELERY = {
     name.replace("mysite", "desk"): text.replace("mysite", "desk") for name, text in CELERY_OF_THE_DOCUMENTATION.items()
 }

@@ -11,6 +11,8 @@ import pytest
 from coldframe import overlay
 from sites import CACHE_PASSWORD, DATABASE_PASSWORD, HOST, MEDIA_ROOT, SECRET_KEY, STATIC_ROOT
 
+pytestmark = pytest.mark.any_celery
+
 
 def test_project_that_was_just_started_has_all_that_a_deployment_asks_for(site):
     own = site(projects.CELERY_OF_THE_DOCUMENTATION, "mysite.settings", "mysite.celery:app", start="mysite")
