@@ -85,6 +85,7 @@ def test_document_says_what_was_done_on_each_host():
     assert document["watch"] == {"seconds": 0, "tasks": [], "problems": [], "notes": []}
     assert first["smoke"] == {"requests": 3, "failed": 0}
     assert first["draining"] == [f"shop-worker-bulk@{OLD}.service"] and first["before"] == OLD
+    assert (first["draining_tasks"], second["draining_tasks"]) == (1, 0)
     assert [unit["exposure"] for unit in first["units"]] == [0.2, None]
     assert [unit["doing"] for unit in first["units"]] == ["", "running shop.tasks.mail[5c1e]"]
     assert report_packages({"app1": {"release_ended": {"packages": PACKAGES}}, "app2": other}) == {
@@ -92,6 +93,23 @@ def test_document_says_what_was_done_on_each_host():
         "app2": {},
     }
     assert second["changed"]["configuration"] and second["seconds"] == {} and second["units"] == []
+
+
+@pytest.mark.parametrize(
+    ("doing", "tasks"),
+    [
+        ("draining", 0),
+        ("draining, running a.b[1], c[2-3]", 2),
+        ("waiting for the broker: no, running shoes[1] at 10.0.0.1, running a[1]", 1),
+        ("draining, running a[1] and 190 more", 191),
+        ("draining, running a[1], parking b, returning c.d", 1),
+    ],
+)
+def test_tasks_that_a_worker_has_to_finish_are_counted(doing, tasks):
+    units = [{"unit": f"shop-worker-{each}@1.service", "state": "draining", "doing": doing} for each in ("a", "b")]
+    ended = {"units": [*units, {"unit": WEB, "state": "active", "doing": "consuming, running a[1]"}]}
+    (told,) = deploy_report({"app1": host(release_ended=ended)}, FACTS, {})["hosts"].values()
+    assert told["draining_tasks"] == 2 * tasks
 
 
 def test_rollback_says_what_the_host_noted_of_the_release():
@@ -200,6 +218,7 @@ def test_page_is_self_contained_and_shows_markup_as_text():
         "visibility timeout 3600 s",
         WEB,
         "draining, running shop.tasks.mail[5c1e]",
+        f"shop-worker-bulk@{OLD}.service: 1 task to finish",
         "0.2",
         "preflight 30",
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -56,3 +57,9 @@ def children(host: Any, unit: str) -> tuple[str, set[str]]:
 def logged(lines: Iterable[tuple[float, str]], text: str) -> list[float]:
     """Return the times, in seconds since 1970, of those lines of a journal that contain a text."""
     return [at for at, line in lines if text in line]
+
+
+def newest_report(host: Any, app: str) -> tuple[str, dict[str, Any]]:
+    """Return the path of the newest report of a deploy or rollback on the host, and the report."""
+    path = host.check_output(f"ls /var/lib/coldframe/{app}/reports/*.json | tail -1")
+    return path, json.loads(host.check_output(f"cat {path}"))

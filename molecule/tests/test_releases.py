@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support.hosts import wait_for
 from support.playbooks import ROOT, changed, deploy, output, play
-from support.units import current, instances, once, running, wanted
+from support.units import current, instances, newest_report, once, running, wanted
 
 pytestmark = [pytest.mark.deploys, pytest.mark.one_host, pytest.mark.changes]
 
@@ -267,6 +267,8 @@ def test_worker_that_drains_holds_one_task_and_is_in_no_rollbacks_way(
         assert re.search(rf" {queue} done \d+ s ago by {queue}-", status), status
     removed = deploy(inventory, app_source=str(tmp_path / "app"), app_environment={"CHANGED": "1"}, release_keep=1)
     assert removed.returncode == 0 and host.file(f"/srv/{app}/releases/{old}").exists, "it drains"
+    (told,) = newest_report(host, app)[1]["hosts"].values()
+    assert (told["draining"], told["draining_tasks"]) == ([unit], 1)
     back = play(inventory, "rollback", "-e", f"release_rollback_to={old}")
     assert back.returncode == 0 and current(host, app) == old, back.stdout
     beside = unit.replace(".service", ":2.service")

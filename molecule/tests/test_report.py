@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.playbooks import ROOT, ansible, deploy, output, play
-from support.units import current
+from support.units import current, newest_report
 
 pytestmark = [pytest.mark.deploys, pytest.mark.one_host, pytest.mark.changes]
 
@@ -31,17 +31,11 @@ def known(host, app):
     return int(host.check_output(f"grep -c ^coldframe /var/lib/coldframe/{app}/allowed_signers"))
 
 
-def newest(host, app):
-    """The newest report on the host, and its path."""
-    path = host.check_output(f"ls /var/lib/coldframe/{app}/reports/*.json | tail -1")
-    return path, json.loads(host.check_output(f"cat {path}"))
-
-
 def test_deploy_leaves_a_signed_report(host, deployment, inventory, key):
     app = deployment.app_name
     result = deploy(inventory)
     assert result.returncode == 0, result.stdout
-    path, report = newest(host, app)
+    path, report = newest_report(host, app)
     assert report["action"] == "deploy" and report["release"] == current(host, app) and "@" in report["who"]
     assert len(report["sha256"]) == len(report["lock_sha256"]) == 64 and report["contract"]
     (mine,) = report["hosts"].values()
@@ -73,7 +67,7 @@ def test_report_has_no_secret(host, deployment, inventory, shell, key):
 
 def test_report_that_was_changed_by_hand_is_named(host, deployment, inventory, key):
     assert deploy(inventory).returncode == 0
-    path, report = newest(host, deployment.app_name)
+    path, report = newest_report(host, deployment.app_name)
     host.check_output(f'cp -p {path} /root/report.json && sed -i \'s/"who": "/&x/\' {path}')
     try:
         shown = play(inventory, "report")

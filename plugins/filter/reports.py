@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 FORMAT = 1  # of the document
 SECRET_LENGTH = 6  # of what is looked for: shorter ones are in ordinary words
 HIDDEN = "(secret)"
+RUNNING = re.compile(
+    r"[^ ]\[[^\]]+\]| and (\d+) more"
+)  # of a worker's status line: its tasks, of which it names the first ones
 
 
 def _phases(host: Mapping[str, Any]) -> dict[str, int]:
@@ -38,11 +42,18 @@ def _smoke(host: Mapping[str, Any]) -> dict[str, int]:
     return {"requests": len(sent), "failed": sum(bool(answer.get("failed")) for answer in sent)}
 
 
+def _running(unit: Mapping[str, Any]) -> int:
+    """Count the tasks that a worker executes, by its status line."""
+    _, _, tasks = unit.get("doing", "").rpartition(", running ")
+    return sum(int(task[1] or 1) for task in RUNNING.finditer(tasks))
+
+
 def _host(host: Mapping[str, Any]) -> dict[str, Any]:
     """Say what a deploy did on a host."""
     begun, activated, ended = (host.get(f"release_{part}") or {} for part in ("begun", "activated", "ended"))
     prepared = host.get("release_prepared") or {}
     started, stopped = activated.get("started") or [], activated.get("stopped") or []
+    draining = [unit for unit in ended.get("units") or [] if unit.get("state") == "draining"]
     return {
         "before": begun.get("current", ""),
         "changed": {
@@ -53,7 +64,8 @@ def _host(host: Mapping[str, Any]) -> dict[str, Any]:
         },
         "started": started,
         "stopped": stopped,
-        "draining": [unit["unit"] for unit in ended.get("units") or [] if unit.get("state") == "draining"],
+        "draining": [unit["unit"] for unit in draining],
+        "draining_tasks": sum(map(_running, draining)),
         "units": [
             {
                 "unit": unit["unit"],
