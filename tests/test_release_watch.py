@@ -239,7 +239,7 @@ def test_watch_ends_with_its_time_or_with_the_first_problem(monkeypatch, server,
     other = Redis.behind(redis_socket)
     other.ask("SELECT", "4")
     threading.Timer(1, count, (other, NEW, "blog.send"), {"failed": 5}).start()
-    result = ran(monkeypatch, redis_socket, seconds=600)
+    result = ran(monkeypatch, redis_socket, seconds=15)
     assert len(result["problems"]) == 1 and result["watched"] < 10
 
 
@@ -249,7 +249,7 @@ def test_watch_goes_on_after_a_lost_connection(monkeypatch, server, redis_socket
     other.ask("SELECT", "4")
     threading.Timer(1, other.ask, ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")).start()
     threading.Timer(3, count, (other, NEW, "blog.send"), {"failed": 5}).start()
-    result = ran(monkeypatch, redis_socket, seconds=600)
+    result = ran(monkeypatch, redis_socket, seconds=30)
     assert len(result["problems"]) == 1 and 2 < result["watched"] < 20
 
 
