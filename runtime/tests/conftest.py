@@ -219,24 +219,13 @@ class Worker(Process):
         return set(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split())
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """Redis."""
-    server = Server(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def broker(server):
+def address(server):
     """The address by which an application without the runtime reaches the broker."""
     return f"redis+socket://{server.path}?virtual_host=0"
 
 
-@pytest.fixture(scope="session")
-def settings(broker):
-    """What the deployment gives each process (plugins/filter/contract.py)."""
+def contract(broker):
+    """What the deployment gives each process (plugins/filter/contract.py), with the address of the broker."""
     return {
         "broker_url": f"{broker}&{LOGIN}",
         "broker_transport_options": {
@@ -266,22 +255,18 @@ def settings(broker):
     }
 
 
-@pytest.fixture(scope="session")
-def login(tmp_path_factory):
-    """The environment by which a process logs in to Redis."""
-    folder = tmp_path_factory.mktemp("credentials")
+def credentials(folder):
+    """The environment by which a process logs in to Redis, with files in a folder."""
     (folder / "redis_password").write_text(f"{PASSWORD}\n")
     return {"CREDENTIALS_DIRECTORY": str(folder), "REDIS_USERNAME": USER}
 
 
-@pytest.fixture(scope="session")
-def environment(server, settings, login, tmp_path_factory):
-    """The environment of a unit's processes."""
-    file = tmp_path_factory.mktemp("settings") / "celery.json"
+def unit(server, settings, folder):
+    """The environment of a unit's processes, without the login."""
+    file = folder / "celery.json"
     file.write_text(json.dumps(settings))
     url = f"redis+socket://{server.path}?virtual_host=2&{LOGIN}"
-    own = {"PYTHONPATH": f"{RUNTIME}:{HERE}", "CELERY_SETTINGS_FILE": str(file), "RESULTS": url}
-    return os.environ | login | own
+    return os.environ | {"PYTHONPATH": f"{RUNTIME}:{HERE}", "CELERY_SETTINGS_FILE": str(file), "RESULTS": url}
 
 
 class Sent:
@@ -300,12 +285,50 @@ class Sent:
         return result.get("status", "").replace("RETRY", "")
 
 
-@pytest.fixture(scope="session")
-def send(server, settings, broker):
-    """Send a task of the project from an application with nothing of the runtime."""
+def sender(server, settings):
+    """What sends a task of the project from an application with nothing of the runtime."""
     app = celery.Celery("sender", set_as_current=False)
-    app.conf.update(settings | {"broker_url": broker})
+    app.conf.update(settings | {"broker_url": address(server)})
     return lambda name, *arguments, **options: Sent(server, app.send_task(f"project.{name}", arguments, **options).id)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """Redis."""
+    server = Server(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def broker(server):
+    """The address by which an application without the runtime reaches the broker."""
+    return address(server)
+
+
+@pytest.fixture(scope="session")
+def settings(broker):
+    """What the deployment gives each process."""
+    return contract(broker)
+
+
+@pytest.fixture(scope="session")
+def login(tmp_path_factory):
+    """The environment by which a process logs in to Redis."""
+    return credentials(tmp_path_factory.mktemp("credentials"))
+
+
+@pytest.fixture(scope="session")
+def environment(server, settings, login, tmp_path_factory):
+    """The environment of a unit's processes."""
+    return unit(server, settings, tmp_path_factory.mktemp("settings")) | login
+
+
+@pytest.fixture(scope="session")
+def send(server, settings):
+    """Send a task of the project from an application with nothing of the runtime."""
+    return sender(server, settings)
 
 
 @pytest.fixture
