@@ -23,6 +23,7 @@ UP = 'up{job="coldframe",instance="a"}'
 WORKER = 'coldframe_unit_state{instance="a",job="coldframe",unit="w@1",part="worker-mail",release="1",state="%s"}'
 PROBE = 'coldframe_queue_probe_wait_seconds{queue="%s"}'
 EXPIRY = 'coldframe_certificate_expiry_timestamp_seconds{instance="a",certificate="redis"}'
+SITE = 'probe_ssl_earliest_cert_expiry{instance="a",job="edge",certificate="shop.example.com"}'
 AVAILABLE = 'node_filesystem_avail_bytes{instance="a",mountpoint="/"}'
 EVENTS = 'flower_events_total{task="shop.pay",type="task-%s"}'
 FAST = 120  # seconds in which an alert fires whose fault users notice
@@ -43,6 +44,7 @@ WELL = {
     PROBE % "video": "80",
     PROBE % "sms": "4",
     EXPIRY: str(90 * 86400),
+    SITE: str(90 * 86400),
     AVAILABLE: "30",
     'node_filesystem_size_bytes{instance="a",mountpoint="/"}': "100",
     'node_memory_MemAvailable_bytes{instance="a"}': "20",
@@ -68,7 +70,7 @@ FIRES = {
     "UnitFailed": ({'node_systemd_unit_state{name="nginx.service",instance="a",state="failed"}': "1"}, FAST),
     "UnitRestarted": ({'node_systemd_service_restart_total{name="nginx.service",instance="a"}': "4"}, FAST),
     "CertificateExpires": ({EXPIRY: str(20 * 86400)}, 360),
-    "CertificateExpiresSoon": ({EXPIRY: str(2 * 86400)}, 360),
+    "CertificateExpiresSoon": ({SITE: str(2 * 86400)}, 360),
     "BrokerDown": ({'coldframe_broker_up{instance="a"}': "0"}, FAST),
     "BrokerMemoryFills": ({'redis_memory_used_bytes{redis="broker"}': "80"}, 180),
     "BrokerMemoryFull": ({'redis_memory_used_bytes{redis="broker"}': "99"}, FAST),

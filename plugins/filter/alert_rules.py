@@ -36,7 +36,9 @@ def _host_rules() -> list[dict[str, Any]]:
     """Of servers: whether they are there, and whether they have room."""
     full = "node_filesystem_avail_bytes / node_filesystem_size_bytes"
     memory = "node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes"
-    expires = "min by (instance, certificate) (coldframe_certificate_expiry_timestamp_seconds) - time()"
+    # Between hosts, and what the edge shows its clients.
+    certificates = 'coldframe_certificate_expiry_timestamp_seconds or probe_ssl_earliest_cert_expiry{job="edge"}'
+    expires = f"min by (instance, certificate) ({certificates}) - time()"
     left = f"The certificate {{{{ $labels.certificate }}}} of {HOST} expires in {SPAN}."
     return [
         _rule("HostDown", "critical", 'up{job="coldframe"} == 0', f"{HOST} does not answer.", "host-down", "1m"),
