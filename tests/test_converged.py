@@ -38,6 +38,12 @@ def test_what_is_worked_out_once_is_no_input_beside_what_it_follows_from():
     assert {name for name in task[SET] if not name.startswith("__")} <= FOUND
 
 
+def test_variables_may_follow_from_the_facts_of_the_host():
+    """What is worked out once is worked out after they are known."""
+    names = [task["name"] for task in yaml.safe_load((ROOT / "roles/app/tasks/preflight.yml").read_text())]
+    assert names.index("State") < names.index("Facts")
+
+
 def test_same_input_is_the_same_digest(project):
     (project / "roles/redis/tasks/main.yml").touch()
     assert digest(project) == digest(project)

@@ -12,9 +12,8 @@ from typing import Any
 FORMAT = 1  # of the document
 SECRET_LENGTH = 6  # of what is looked for: shorter ones are in ordinary words
 HIDDEN = "(secret)"
-RUNNING = re.compile(
-    r"[^ ]\[[^\]]+\]| and (\d+) more"
-)  # of a worker's status line: its tasks, of which it names the first ones
+# The tasks in a worker's status line, which names the first ones and counts the others.
+RUNNING = re.compile(r"[^ ]\[[^\]]+\]| and (\d+) more")
 
 
 def _phases(host: Mapping[str, Any]) -> dict[str, int]:
