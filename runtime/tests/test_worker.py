@@ -192,9 +192,10 @@ def test_broker_that_is_lost_while_a_long_result_is_read_loses_nothing_of_it(ser
 def test_dropped_connection_does_not_slow_the_worker(server, start, send):
     """One that a child has too, after a reconnection."""
     worker = start()
+    wait_for(lambda: worker.logged(" ready."), 10, "it consumes")
     server.stop()
     server.start()
-    wait_for(lambda: worker.logged("Connected to"), 15, "the worker has connected again")
+    wait_for(lambda: worker.log.read_text().count("Connected to") == 2, 15, "the worker has connected again")
     before = worker.children()
     os.kill(int(min(before)), signal.SIGKILL)
     wait_for(lambda: len(worker.children() - before) == 1, 10, "there is a process that was forked later")
