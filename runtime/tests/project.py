@@ -30,6 +30,14 @@ def hold(self, seconds=0):
 
 
 @shared_task(bind=True)
+def hold_until(self, moment):
+    """Take until a moment, in seconds since 1970."""
+    note(self, "begins")
+    time.sleep(max(0, moment - time.time()))
+    note(self, "ends")
+
+
+@shared_task(bind=True)
 def hang(self):
     """Take for ever, whatever the soft limit."""
     note(self, "begins")

@@ -79,6 +79,25 @@ def test_lost_connection_interrupts_no_task_and_repeats_none(server, worker, sen
     assert not worker.logged("The running tasks are not looked after")
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["broker answers", "connection lost"])
+def test_many_tasks_that_end_at_the_same_time_are_executed_once(server, start, send, pool, lost):
+    """Each is about to be acknowledged, or is, at the moment at which the connection breaks."""
+    worker = start(f"--pool={pool}", f"--concurrency={MANY}", *LIMITS)
+    moment = time.time() + 8
+    tasks = [send("hold_until", moment) for _ in range(MANY)]
+    wait_for(lambda: all(ends(worker, tasks, "begins")), 7, "all run")
+    behind = [send("hold", 0) for _ in range(MANY)]
+    if lost:
+        wait_for(lambda: any(ends(worker, tasks)), 10, "the first have ended")
+        for connection in server.client.client_list():
+            if connection["db"] == "0" and connection["cmd"] != "client|list":  # most are the broker's
+                server.client.client_kill_filter(_id=connection["id"])
+    wait_for(lambda: all(ends(worker, [*tasks, *behind])), 30, "all are executed")
+    wait_for(lambda: server.client.hlen("unacked") == server.client.llen(QUEUE) == 0, 10, "all are acknowledged")
+    assert ends(worker, tasks, "begins") == ends(worker, behind, "begins") == [1] * MANY
+    assert lost or not worker.logged("Connection to broker lost")
+
+
 def test_stop_gives_back_what_waits_for_its_time_or_for_room(server, worker, send, pool):
     later = send("hold", 0, countdown=60)
     due = send("hold", 0, countdown=4)

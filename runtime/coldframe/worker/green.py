@@ -56,7 +56,7 @@ class Run(Greenlet):
         """Do nothing: Celery calls this when `terminate_job` has ended it."""
 
 
-@extends("busy", "execute", "withdraw")
+@extends("execute", "tasks", "withdraw")
 class TaskPool(gevent.TaskPool):
     """Celery's pool of green threads."""
 
@@ -122,9 +122,9 @@ class TaskPool(gevent.TaskPool):
             run.begun = True
             base.apply_target(threads.failing(limited, error_callback), args, {}, done, accept_callback, pid=id(run))
 
-    def busy(self) -> bool:
-        """Whether a task runs or waits."""
-        return bool(self._pool)
+    def tasks(self) -> set[str]:
+        """Return the ids of the tasks that run or wait. One that has ended runs until it is acknowledged."""
+        return {run.task for run in self._pool if not run.withdrawn}
 
     def withdraw(self, task: str) -> bool:
         """Take back a task that has not begun; return whether it has not.

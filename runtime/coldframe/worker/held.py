@@ -13,6 +13,7 @@ Nothing else is sent to it until it accepts a write.
 from __future__ import annotations
 
 import logging
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -30,12 +31,19 @@ class Held:
     no_ack_consumers = None
 
     def __init__(self) -> None:
-        """Start empty. By delivery tag: `running`, messages of tasks; `owed`, messages and whether to requeue them."""
+        """Start empty. By delivery tag: `running`, messages of tasks; `owed`, messages and whether to requeue them.
+
+        `ended` are the tags of tasks that have ended, and that a channel has not been asked to acknowledge. `one` is locked
+        while it is asked: each of many green threads would take a connection of its own from kombu's pool of ten.
+        """
         self.running: dict[str, Any] = {}
         self.owed: dict[str, tuple[Any, bool]] = {}
+        self.ended: set[str] = set()
+        self.one = threading.Lock()
 
     def basic_ack(self, tag: str, **_: Any) -> None:
         """Acknowledge a message later."""
+        self.ended.discard(tag)
         self.owed[tag] = self.running.pop(tag, None), False
 
     def basic_reject(self, tag: str, requeue: bool = False) -> None:
@@ -52,15 +60,16 @@ class Held:
                     sock.settimeout(LIMIT)
         with suppress(*consumer.connection_errors):
             pool.stop_consuming(consumer)
-        for channel in consumer.connection.transport.channels:
-            channel.do_restore = False
-            if channel._qos:
-                for tag in channel._qos._delivered.keys() - channel._qos._dirty:
-                    self.running[tag] = channel._qos._delivered[tag]
-                    self.running[tag].channel = self
+        with self.one:  # what is being acknowledged on the old connection is so, or owed, afterwards
+            for channel in consumer.connection.transport.channels:
+                channel.do_restore = False
+                if channel._qos:
+                    for tag in channel._qos._delivered.keys() - channel._qos._dirty:
+                        self.running[tag] = channel._qos._delivered[tag]
+                        self.running[tag].channel = self
         begun = pool.begun(consumer.controller, LIMIT)
         for tag, message in list(self.running.items()):
-            if message.headers.get("id") not in begun:
+            if message.headers.get("id") not in begun and tag not in self.ended:
                 self.basic_reject(tag, requeue=True)
 
     def hand_over(self, consumer: Any) -> None:

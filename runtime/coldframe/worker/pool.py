@@ -97,6 +97,8 @@ def begun(worker: Any, seconds: float) -> set[str]:
     :param seconds: how long to wait for child processes to accept their tasks. It takes milliseconds.
     """
     take_back(worker)
+    if in_this_process(worker):
+        return worker.pool.tasks() | {request.id for request in running()}
     given = given_to_pool(worker)
     pool, until = worker.pool._pool, time.monotonic() + seconds
     while (silent := {job.correlation_id for job in jobs(worker) if not job._accepted}) and time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""Closes database connections in the worker's main process, and says for which task it speaks.
+"""Closes database connections in the worker's main process, says for which task it speaks, and notes which tasks have ended.
 
 That process stores the result of a task that was ended at its time limit, or whose process was killed. Celery 5.7 leaves
 the connection open then. Once it is cut, no further result can be stored, and each new process inherits it.
@@ -14,6 +14,7 @@ from kombu.utils.imports import symbol_by_name
 
 from coldframe.logs import ids
 from coldframe.worker import celery56
+from coldframe.worker.held import held
 from coldframe.worker.runs import runs
 
 
@@ -41,6 +42,13 @@ class Closing:
         finally:
             close_connections()
 
+    def acknowledge(self: Any) -> None:
+        """Acknowledge the message: at once, or at the next turn of the event loop, where there is one."""
+        if not self.acknowledged:
+            held.ended.add(self._message.delivery_tag)
+        with held.one:
+            super().acknowledge()  # type: ignore[misc]
+
 
 def close_connections() -> None:
     """Close the database connections of this process, if it uses Django."""
@@ -59,6 +67,6 @@ def extended(kind: Any) -> Any:
     base = symbol_by_name(kind)
     if issubclass(base, Closing):
         return base
-    for name in ("on_timeout", "on_failure"):
+    for name in ("on_timeout", "on_failure", "acknowledge"):
         getattr(base, name)
     return type(base.__name__, (Closing, *celery56.REQUESTS, base), {"__slots__": ()})

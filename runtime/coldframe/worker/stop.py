@@ -61,7 +61,7 @@ class Rest:
             if waiting:
                 return False  # the event loop requeues them at its next turn; Celery 5.6 would when the last task has ended
         if pool.in_this_process(self.worker) and self.worker.consumer.connection:
-            self.idle = 0 if self.worker.pool.busy() else self.idle + 1
+            self.idle = 0 if self.worker.pool.tasks() else self.idle + 1
             return self.idle > 1  # the last task was acknowledged at the turn between
         quiet = all(job._accepted for job in pool.jobs(self.worker)) and not pool.reading(self.worker)
         return quiet or time.monotonic() > self.until

@@ -40,7 +40,7 @@ def failing(target: Callable[..., Any], failed: Callable[[ExceptionInfo], Any]) 
     return execute
 
 
-@extends("busy", "withdraw")
+@extends("tasks", "withdraw")
 class TaskPool(thread.TaskPool):
     """Celery's pool of threads."""
 
@@ -72,9 +72,9 @@ class TaskPool(thread.TaskPool):
         applied.f.add_done_callback(lambda future: self.given.pop(future, None))
         return applied
 
-    def busy(self) -> bool:
-        """Whether a task runs or waits."""
-        return bool(self.given)
+    def tasks(self) -> set[str]:
+        """Return the ids of the tasks that run or wait. One that has ended runs until it is to be acknowledged."""
+        return set(tuple(self.given.values()))
 
     def withdraw(self, task: str) -> bool:
         """Take back a task that has not begun; return whether it has not.

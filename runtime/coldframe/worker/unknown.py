@@ -111,6 +111,8 @@ class Unknown(StartStopStep):
     def look_now(self, consumer: Any) -> None:
         """Look once."""
         channel = consumer.task_consumer.channel
+        if channel.closed:  # with gevent, while a lost connection is given up
+            return
         try:
             with channel.conn_or_acquire() as client:
                 for queue in channel.active_queues:  # none while the worker drains
