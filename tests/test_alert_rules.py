@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from alert_rules import alert_rules
+from alert_rules import THRESHOLDS, alert_rules
 from debian import program
 from queues import celery_queue_table
 
@@ -66,10 +66,10 @@ FIRES = {
     "ExporterDown": ({'up{job="node",instance="a"}': "0"}, 240),
     "DiskFills": ({AVAILABLE: "9"}, 360),
     "DiskFull": ({AVAILABLE: "2"}, FAST),
-    "MemoryLow": ({'node_memory_MemAvailable_bytes{instance="a"}': "5"}, 360),
+    "MemoryLow": ({'node_memory_MemAvailable_bytes{instance="a"}': "4"}, 360),
     "UnitFailed": ({'node_systemd_unit_state{name="nginx.service",instance="a",state="failed"}': "1"}, FAST),
     "UnitRestarted": ({'node_systemd_service_restart_total{name="nginx.service",instance="a"}': "4"}, FAST),
-    "CertificateExpires": ({EXPIRY: str(20 * 86400)}, 360),
+    "CertificateExpires": ({EXPIRY: str(13 * 86400)}, 360),
     "CertificateExpiresSoon": ({SITE: str(2 * 86400)}, 360),
     "BrokerDown": ({'coldframe_broker_up{instance="a"}': "0"}, FAST),
     "BrokerMemoryFills": ({'redis_memory_used_bytes{redis="broker"}': "80"}, 180),
@@ -115,6 +115,20 @@ QUIET = {
     "TasksFail": {EVENTS % "failed": f"1+1x{FAULT - 1}", EVENTS % "succeeded": f"1+100x{FAULT - 1}"},
     "DrainLong": {'coldframe_unit_draining_seconds{unit="w@0",part="worker-video"}': "600"},
 }
+
+# What is stopped on purpose: alert, its fault, and the metric that says so.
+PAUSED = 'coldframe_queue_paused{instance="%s",queue="%s",part="worker-%s"}'
+MAINTENANCE = 'coldframe_maintenance{instance="b"}'
+PLANNED = [
+    *((alert, PAUSED % ("a", "mail", "mail")) for alert in ("PartDown", "UnitDown", "QueueWaits", "QueueNotServed")),
+    *(
+        (alert, MAINTENANCE)
+        for alert in (
+            *("PartDown", "UnitDown", "UnitFailed", "UnitRestarted", "QueueWaits", "QueueNotServed", "WebDown"),
+            *("BrokerDown", "BeatDown", "CacheDown", "DatabaseDown"),
+        )
+    ),
+]
 
 
 def values(well, fault):
@@ -186,6 +200,24 @@ def test_what_is_no_fault_fires_nothing(tmp_path, alert):
     assert not promtool(tmp_path, case(QUIET[alert], alert, moments))
 
 
+@pytest.mark.parametrize(("alert", "planned"), PLANNED, ids=lambda value: value.partition("{")[0])
+def test_what_is_stopped_on_purpose_fires_nothing_until_it_runs_again(tmp_path, alert, planned):
+    moments = dict.fromkeys(range(BEGIN, END + 750, 60), False)
+    assert not promtool(tmp_path, case(FIRES[alert][0] | {planned: "1"}, alert, moments))
+
+
+@pytest.mark.parametrize("alert", ["PartDown", "UnitDown", "QueueWaits", "QueueNotServed"])
+def test_another_queue_that_is_paused_hides_nothing(tmp_path, alert):
+    fault = FIRES[alert][0] | {PAUSED % ("a", "video", "video"): "1"}
+    assert not promtool(tmp_path, case(fault, alert, {BEGIN + 180: True}))
+
+
+@pytest.mark.parametrize("alert", ["DiskFull", "MemoryLow", "HostDown", "CertificateExpires", "BrokerMemoryFull"])
+def test_maintenance_hides_no_fault_of_a_server(tmp_path, alert):
+    fault, within = FIRES[alert]
+    assert not promtool(tmp_path, case(fault | {MAINTENANCE: "1"}, alert, {BEGIN + within: True}))
+
+
 def test_budget_of_a_queue_takes_the_place_of_the_usual_one(tmp_path):
     assert not promtool(tmp_path, case({PROBE % "sms": "6"}, "QueueWaits", {BEGIN - EVERY: False, BEGIN + 180: True}))
 
@@ -218,8 +250,20 @@ def test_an_hour_without_a_fault_has_no_alert_but_the_one_that_always_fires(tmp_
 
 def test_thresholds_follow_from_the_queue_table():
     expressions = [rule["expr"] for group in RULES["groups"] for rule in group["rules"]]
-    assert 'coldframe_queue_probe_wait_seconds{queue="mail"} > 150' in expressions
-    assert 'coldframe_queue_probe_wait_seconds{queue="video"} > 990' in expressions
+    for queue, seconds in (("mail", 150), ("video", 990)):
+        wait = f'(coldframe_queue_probe_wait_seconds{{queue="{queue}"}} > {seconds})'
+        assert [each for each in expressions if each.startswith(wait)]
+
+
+def test_thresholds_of_a_server_are_those_of_the_role_alerts():
+    defaults = yaml.safe_load((ROOT / "roles/alerts/defaults/main.yml").read_text())
+    assert {f"alerts_{name}": value for name, value in THRESHOLDS.items()}.items() <= defaults.items()
+    own = {"disk_free_percent": 25, "memory_available_percent": 1, "certificate_days": 2}
+    rules = {rule["alert"]: rule["expr"] for rule in alert_rules(TABLE, 1100, 100, "", own)["groups"][0]["rules"]}
+    assert rules["DiskFills"].endswith("< 0.25") and rules["MemoryLow"].endswith("< 0.01")
+    assert rules["CertificateExpires"].endswith(f"< {2 * 86400}") and rules["CertificateExpiresSoon"].endswith(
+        f"< {2 * 86400}"
+    )
 
 
 @pytest.mark.parametrize(

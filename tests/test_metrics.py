@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import socket
 import ssl
 import threading
@@ -65,7 +66,7 @@ def serve(tmp_path, shop, redis_socket):
         broker = {"server": {"socket": redis_socket}, "user": "default", "indexes": [0, 1], "queues": QUEUES}
         broker |= {"default_queue": "mail"}
         configuration = {"app": "shop", "root": str(tmp_path), "address": "127.0.0.1", "port": 0, "tls": ""}
-        configuration |= {"certificates": [], "exporters": {}, "broker": broker}
+        configuration |= {"certificates": [], "exporters": {}, "broker": broker, "planned_hours": 24}
         server = metrics.serve(configuration | changed)
         servers.append(server)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -182,6 +183,20 @@ def test_units_with_part_release_and_state(serve, shop):
     assert found["coldframe_unit_state", *worker, ("state", "draining"), unit] == 1
     assert found["coldframe_unit_draining_seconds", *worker, unit] >= 0
     assert len([name for name, *_ in found if name == "coldframe_unit_draining_seconds"]) == 1
+
+
+def test_what_is_stopped_on_purpose_is_told_for_some_hours(serve, shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(coldframe, "MARKS", tmp_path)
+    ask = serve(planned_hours=2)
+    assert samples(ask("/metrics")[1])["coldframe_maintenance",] == 0
+    (tmp_path / "coldframe-alerts-shop").mkdir()
+    for mark, hours in {"paused-video": 1.9, "paused-mail": 2.1, "maintenance": 0}.items():
+        (tmp_path / "coldframe-alerts-shop" / mark).touch()
+        os.utime(tmp_path / "coldframe-alerts-shop" / mark, (time.time() - hours * 3600,) * 2)
+    found = samples(ask("/metrics")[1])
+    paused = {name: value for name, value in found.items() if name[0] == "coldframe_queue_paused"}
+    assert paused == {("coldframe_queue_paused", ("part", "worker-video"), ("queue", "video")): 1}
+    assert found["coldframe_maintenance",] == 1
 
 
 def test_certificates_with_when_they_expire(serve, certificate, tmp_path):

@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import send_test
 import yaml
 from applications import GROUPS, evaluate, rendered
 from debian import program, unpacked
@@ -105,6 +106,7 @@ TOLD = {
     "mail": {"alerts_email": ["ops@example.com", "boss@example.com"], "app_email": MAIL, "app_secrets": {"EMAIL_HOST_PASSWORD": "x" * 16}},
     "mail without a login": {"alerts_email": ["ops@example.com"], "app_email": {"host": "fd00::9", "encryption": "none"}},
     "webhook": {"alerts_webhook_url": "https://hooks.example.com/a?b=c#d"},
+    "chat": {"alerts_webhook_url": "https://hooks.example.com/services/T0", "alerts_webhook_format": "slack"},
     "ping": {"alerts_ping_url": "https://ping.example.com/uuid"},
 }  # fmt: skip
 
@@ -157,6 +159,7 @@ def alertmanager(folder, **variables):
         assert process.poll() is None, (folder / "log").read_text()
         return False
 
+    send.url = f"http://{at}"
     try:
         yield send
     finally:
@@ -190,6 +193,34 @@ def test_alertmanager_reaches_everybody_by_each_channel_and_names_the_cause_alon
                 lambda: received() >= (wanted, said) and len(received()[0]) == 2, 60, lambda: str(receiver.received)
             )
     assert received() == (wanted, said), "PartDown follows from HostDown"
+
+
+@pytest.mark.parametrize("kind", ["json", "slack"])
+def test_test_message_goes_by_each_channel_and_one_that_fails_is_named(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(send_test, "TRIES", 20.0)
+    with Receiver() as receiver:
+        channels = {
+            "alerts_email": ["ops@example.com"],
+            "app_email": {"host": "127.0.0.1", "port": receiver.port, "encryption": "none", "sender": "shop@example.com"},
+            "alerts_webhook_url": f"{receiver.url}/hook",
+            "alerts_webhook_format": kind,
+        }  # fmt: skip
+        told = evaluate("shop", "{{ __monitoring_channels }}", **variables(False, **channels))
+        with alertmanager(tmp_path, **channels) as send:
+            wait_for(lambda: send({}), 60, "Alertmanager answers")
+            one = send_test.Alertmanager(send.url, "")
+            assert send_test.send(one, told, "A test.") == dict.fromkeys(told, "sent") and len(told) == 2
+            (mail,) = [each for each in receiver.received if each["kind"] == "mail"]
+            (post,) = [json.loads(each["body"]) for each in receiver.received if each["kind"] == "http"]
+            assert "TestAlert" in mail["subject"]
+            if kind == "slack":
+                assert post["attachments"][0]["text"].startswith("A test.")
+            else:
+                assert post["alerts"][0]["annotations"]["summary"] == "A test."
+            receiver.__exit__(None, None, None)
+            wait_for(
+                lambda: send_test.send(one, told, "Another.") == dict.fromkeys(told, "failed"), 60, "both have failed"
+            )
 
 
 def test_host_with_the_broker_alone_asks_it():

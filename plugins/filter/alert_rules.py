@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+# What the role alerts has as defaults: percent of a disk and of the memory, and days.
+THRESHOLDS = {"disk_free_percent": 10, "memory_available_percent": 5, "certificate_days": 14}
+AFTER = "5m"  # for how long a planned stop counts after its end: workers start, and queue probes have waited
 OVERDUE = 90  # seconds a queue probe may wait where no task can be the reason; one is sent every 30
 DAY = 86400  # seconds
 # Parts of a message: Prometheus fills in the labels and the value of the alert.
@@ -32,8 +35,22 @@ def _rule(
     }
 
 
-def _host_rules() -> list[dict[str, Any]]:
-    """Of servers: whether they are there, and whether they have room."""
+def _unplanned(expression: str, label: str = "") -> str:
+    """Leave out of an expression what is stopped on purpose: all of it in maintenance, and with a label the paused queues.
+
+    :param label: `queue` or `part`, by which the expression names a queue or its workers.
+    """
+    paused = f" unless on ({label}) max_over_time(coldframe_queue_paused[{AFTER}])" if label else ""
+    return f"({expression}){paused} unless on () max_over_time(coldframe_maintenance[{AFTER}]) == 1"
+
+
+def _host_rules(thresholds: dict[str, int]) -> list[dict[str, Any]]:
+    """Of servers: whether they are there, and whether they have room.
+
+    :param thresholds: as THRESHOLDS.
+    """
+    disk, available = (thresholds[f"{name}_percent"] / 100 for name in ("disk_free", "memory_available"))
+    days = thresholds["certificate_days"]
     full = "node_filesystem_avail_bytes / node_filesystem_size_bytes"
     memory = "node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes"
     # Between hosts, and what the edge shows its clients.
@@ -53,7 +70,7 @@ def _host_rules() -> list[dict[str, Any]]:
         _rule(
             "DiskFills",
             "warning",
-            f"{full} < 0.1",
+            f"{full} < {disk}",
             f"{HOST}:{{{{ $labels.mountpoint }}}} has {PERCENT} left.",
             "disk-full",
             "5m",
@@ -67,12 +84,17 @@ def _host_rules() -> list[dict[str, Any]]:
             "30s",
         ),
         _rule(
-            "MemoryLow", "warning", f"{memory} < 0.08", f"{HOST} has {PERCENT} of its memory left.", "memory-low", "5m"
+            "MemoryLow",
+            "warning",
+            f"{memory} < {available}",
+            f"{HOST} has {PERCENT} of its memory left.",
+            "memory-low",
+            "5m",
         ),
         _rule(
             "UnitFailed",
             "critical",
-            'node_systemd_unit_state{state="failed"} == 1',
+            _unplanned('node_systemd_unit_state{state="failed"} == 1'),
             f"{{{{ $labels.name }}}} on {HOST} has failed: systemd does not start it again.",
             "unit-down",
             "30s",
@@ -80,12 +102,14 @@ def _host_rules() -> list[dict[str, Any]]:
         _rule(
             "UnitRestarted",
             "warning",
-            "increase(node_systemd_service_restart_total[5m]) > 0",
+            _unplanned("increase(node_systemd_service_restart_total[5m]) > 0"),
             f"{{{{ $labels.name }}}} on {HOST} ended by itself, and systemd has started it again.",
             "unit-down",
         ),
-        _rule("CertificateExpires", "warning", f"{expires} < {21 * DAY}", left, "certificate-expires", "5m"),
-        _rule("CertificateExpiresSoon", "critical", f"{expires} < {3 * DAY}", left, "certificate-expires", "5m"),
+        _rule("CertificateExpires", "warning", f"{expires} < {days * DAY}", left, "certificate-expires", "5m"),
+        _rule(
+            "CertificateExpiresSoon", "critical", f"{expires} < {min(days, 3) * DAY}", left, "certificate-expires", "5m"
+        ),
     ]
 
 
@@ -99,7 +123,12 @@ def _service_rules(connections: int) -> list[dict[str, Any]]:
     status = 'probe_http_status_code{job="edge"}'
     return [
         _rule(
-            "BrokerDown", "critical", "coldframe_broker_up == 0", "The broker does not answer.", "broker-stopped", "30s"
+            "BrokerDown",
+            "critical",
+            _unplanned("coldframe_broker_up == 0"),
+            "The broker does not answer.",
+            "broker-stopped",
+            "30s",
         ),
         _rule("BrokerMemoryFills", "warning", f"{used} > 0.75", memory, "broker-memory-full", "2m"),
         _rule("BrokerMemoryFull", "critical", f"{used} > 0.95", memory, "broker-memory-full", "30s"),
@@ -110,8 +139,22 @@ def _service_rules(connections: int) -> list[dict[str, Any]]:
             "The broker cannot write its log: it accepts nothing.",
             "broker-disk-full",
         ),
-        _rule("CacheDown", "warning", 'redis_up{redis="cache"} == 0', "The cache does not answer.", "unit-down", "30s"),
-        _rule("DatabaseDown", "critical", "pg_up == 0", "PostgreSQL does not answer.", "database-stopped", "30s"),
+        _rule(
+            "CacheDown",
+            "warning",
+            _unplanned('redis_up{redis="cache"} == 0'),
+            "The cache does not answer.",
+            "unit-down",
+            "30s",
+        ),
+        _rule(
+            "DatabaseDown",
+            "critical",
+            _unplanned("pg_up == 0"),
+            "PostgreSQL does not answer.",
+            "database-stopped",
+            "30s",
+        ),
         _rule(
             "DatabaseConnections",
             "warning",
@@ -123,7 +166,7 @@ def _service_rules(connections: int) -> list[dict[str, Any]]:
         _rule(
             "WebDown",
             "critical",
-            f"{status} == 0 or {status} >= 500",
+            _unplanned(f"{status} == 0 or {status} >= 500"),
             f"The edge {HOST} answers {{{{ $value }}}} (0: nothing).",
             "web-killed",
             "30s",
@@ -144,7 +187,7 @@ def _queue_rules(table: dict[str, dict[str, Any]], visibility_timeout: int) -> l
             _rule(
                 "QueueWaits",
                 "warning",
-                f"{wait} > {most} <= {longest}",
+                _unplanned(f"{wait} > {most} <= {longest}", "queue"),
                 f"A message of the queue {queue} waits {SPAN}: longer than {most} s.",
                 "README#a-queue-is-overdue",
                 "2m",
@@ -154,7 +197,7 @@ def _queue_rules(table: dict[str, dict[str, Any]], visibility_timeout: int) -> l
             _rule(
                 "QueueNotServed",
                 "critical",
-                f"{wait} > {longest}",
+                _unplanned(f"{wait} > {longest}", "queue"),
                 f"A message of the queue {queue} waits {SPAN}: longer than a task may run ({busy} s).",
                 "README#a-queue-is-overdue",
             )
@@ -214,7 +257,9 @@ def _part_rules() -> list[dict[str, Any]]:
         _rule(
             "PartDown",
             "critical",
-            f'count by (part) ({parts}) unless count by (part) (coldframe_unit_state{{state="active"}})',
+            _unplanned(
+                f'count by (part) ({parts}) unless count by (part) (coldframe_unit_state{{state="active"}})', "part"
+            ),
             f"No unit of {PART} is active on any host.",
             "unit-down",
             "30s",
@@ -222,7 +267,11 @@ def _part_rules() -> list[dict[str, Any]]:
         _rule(
             "UnitDown",
             "warning",
-            f'count by (instance, part) ({parts}) unless count by (instance, part) (coldframe_unit_state{{state="active"}})',
+            _unplanned(
+                f"count by (instance, part) ({parts})"
+                ' unless count by (instance, part) (coldframe_unit_state{state="active"})',
+                "part",
+            ),
             f"No unit of {PART} is active on {HOST}.",
             "unit-down",
             "1m",
@@ -230,7 +279,7 @@ def _part_rules() -> list[dict[str, Any]]:
         _rule(
             "BeatDown",
             "critical",
-            "coldframe_beat_lease == 0",
+            _unplanned("coldframe_beat_lease == 0"),
             "No Beat ticks: periodic tasks are not sent.",
             "beat-killed",
             "30s",
@@ -271,7 +320,11 @@ def _own_rules() -> list[dict[str, Any]]:
 
 
 def alert_rules(
-    table: dict[str, dict[str, Any]], visibility_timeout: int, connections: int, runbooks: str = "docs/runbooks/"
+    table: dict[str, dict[str, Any]],
+    visibility_timeout: int,
+    connections: int,
+    runbooks: str = "docs/runbooks/",
+    thresholds: dict[str, int] | None = None,
 ) -> dict[str, Any]:
     """Make the rules, as Prometheus reads them.
 
@@ -279,10 +332,11 @@ def alert_rules(
     :param visibility_timeout: in seconds.
     :param connections: how many PostgreSQL allows (`postgresql_max_connections`).
     :param runbooks: what the address of a runbook begins with.
+    :param thresholds: `disk_free_percent`, `memory_available_percent` and `certificate_days`; as THRESHOLDS if None.
     :returns: `groups`, each with its `rules`.
     """
     groups = {
-        "hosts": _host_rules(),
+        "hosts": _host_rules(THRESHOLDS | (thresholds or {})),
         "services": _service_rules(connections),
         "queues": _queue_rules(table, visibility_timeout),
         "application": _part_rules(),

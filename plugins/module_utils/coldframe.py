@@ -13,6 +13,7 @@ import subprocess
 import sys
 import syslog
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -371,6 +372,18 @@ class Application:
             file.write("\n" + json.dumps(line))  # first the end of a line that a crash may have cut off
         syslog.openlog(f"coldframe-{self.app}")
         syslog.syslog(" ".join(f"{name}={value}" for name, value in line.items() if name != "units"))
+
+    def planned_stops(self, within: float, now: float) -> list[str]:
+        """Return which stops are planned: `maintenance` and `paused-QUEUE` of each queue.
+
+        :param within: for how many seconds one counts: a pause that lasts longer was perhaps forgotten.
+        :param now: seconds since 1970.
+        """
+        began = {}
+        for mark in self.marks.glob("*"):
+            with suppress(FileNotFoundError):  # it has just ended
+                began[mark.name] = mark.stat().st_mtime
+        return sorted(name for name, since in began.items() if now - since < within)
 
     def record(self) -> dict[str, Any]:
         """Read what the last deploy took of this host, as `__release_record` has it; empty before the first one that noted it."""

@@ -96,9 +96,8 @@ class Look:
         return bool(lock) and self.now - lock.get("since", 0) < DEPLOY
 
     def marked(self, mark: str) -> bool:
-        """Whether a stop is planned: `maintenance` or `paused-QUEUE`. After so long it counts no longer."""
-        file = self.app.marks / mark
-        return file.exists() and self.now - file.stat().st_mtime < self.repeat
+        """Whether a stop is planned: `maintenance` or `paused-QUEUE`. After `repeat_hours` it counts no longer."""
+        return mark in self.app.planned_stops(self.repeat, self.now)
 
     def holds(self) -> bool:
         """Whether units and queues may be interrupted now."""

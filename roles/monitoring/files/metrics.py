@@ -5,8 +5,8 @@ certificates expire. At /NAME: the metrics of another exporter, which listens on
 for its monitoring, with one certificate.
 
 It is started with the path of its configuration, a JSON object: `app`, `root`, `address`, `port`, `tls` (the path of the
-certificate; empty for plain HTTP), `certificates` (names of credentials), `exporters` (name to `port` and `path`, or to
-`socket` and `path`), and on the host that asks the broker `broker` (see Broker).
+certificate; empty for plain HTTP), `certificates` (names of credentials), `planned_hours` (for how long a planned stop counts),
+`exporters` (name to `port` and `path`, or to `socket` and `path`), and on the host that asks the broker `broker` (see Broker).
 """
 
 from __future__ import annotations
@@ -182,7 +182,9 @@ class Broker:
 
 
 class Units(Application):
-    """The units and the release of this host."""
+    """The units and the release of this host, and what is stopped on purpose."""
+
+    planned = 0.0  # for how many seconds a planned stop counts
 
     def ended(self, unit: str) -> str:
         """Leave out how a process ended: that is in the journal, which this process may not read."""
@@ -212,6 +214,18 @@ class Units(Application):
         )
         release = [((self.current,), 1.0)] if self.current else []
         yield gauge("release_info", "The current release of this host.", release, "release")
+        stops = self.planned_stops(self.planned, time.time())
+        paused = [stop.removeprefix("paused-") for stop in stops if stop.startswith("paused-")]
+        yield gauge(
+            "queue_paused",
+            "1 for a queue whose workers are stopped on purpose.",
+            [((queue, f"worker-{queue}"), 1.0) for queue in paused],
+            "queue",
+            "part",
+        )
+        yield gauge(
+            "maintenance", "Whether visitors get a page in place of the site.", [((), float("maintenance" in stops))]
+        )
 
 
 class Certificates:
@@ -355,8 +369,9 @@ class Server(ThreadingHTTPServer):
 
 def serve(configuration: dict[str, Any]) -> Server:
     """Listen as it is configured, and return the server."""
-    parts: list[Any] = [Units(Commands(TIMEOUT), configuration["app"], configuration["root"])]
-    parts.append(Certificates(configuration["certificates"]))
+    units = Units(Commands(TIMEOUT), configuration["app"], configuration["root"])
+    units.planned = configuration["planned_hours"] * 3600
+    parts: list[Any] = [units, Certificates(configuration["certificates"])]
     if configuration.get("broker"):
         parts.append(Broker(**configuration["broker"]))
     registry = CollectorRegistry()
