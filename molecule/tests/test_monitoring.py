@@ -199,15 +199,18 @@ def test_exporters_listen_on_loopback_alone(host, deployment):
             assert address in ("127.0.0.1", "[::1]") or (address == own and port in allowed), line
 
 
-def asked(host, deployment, plain=False):
-    """Ask the exporter of the application on a host; it has TLS where other hosts ask it, unless plain text is tried."""
+def asked(host, deployment, plain=False, what="status"):
+    """Ask the exporter of the application on a host; it has TLS where other hosts ask it, unless plain text is tried.
+
+    :param what: `status`, or `read().decode()` for its metrics.
+    """
     url, ca = "http://127.0.0.1:9469/metrics", ""
     if len(deployment.hosts) > 1:
         url = f"http{'' if plain else 's'}://{deployment.app_private_address}:9469/metrics"
         ca = f"/etc/ssl/{deployment.app_name}-ca.pem"
     code = (
         "import ssl, urllib.request, sys; context = ssl.create_default_context(cafile=sys.argv[2] or None);"
-        "print(urllib.request.urlopen(sys.argv[1], context=context, timeout=10).status)"
+        f"print(urllib.request.urlopen(sys.argv[1], context=context, timeout=10).{what})"
     )
     return host.run("python3 -c %s %s %s", code, url, ca).stdout.strip()
 
@@ -216,6 +219,20 @@ def asked(host, deployment, plain=False):
 def test_metrics_are_shown_by_tls_with_a_certificate_of_the_hosts_own(host, deployment):
     assert asked(host, deployment) == "200"
     assert asked(host, deployment, plain=True) == ""
+
+
+@pytest.mark.changes
+def test_what_is_stopped_on_purpose_is_told(host, deployment, shell):
+    """As make queues PAUSE= and make maintenance mark it; the exporter's sandbox lets it look."""
+    marks = f"/run/coldframe-alerts-{deployment.app_name}"
+    try:
+        shell(f"mkdir -p {marks} && touch {marks}/paused-another {marks}/maintenance")
+        told = asked(host, deployment, what="read().decode()").splitlines()
+    finally:
+        shell(f"rm -f {marks}/paused-another {marks}/maintenance")
+    assert 'coldframe_queue_paused{part="worker-another",queue="another"} 1.0' in told
+    assert "coldframe_maintenance 1.0" in told
+    assert "coldframe_maintenance 0.0" in asked(host, deployment, what="read().decode()").splitlines()
 
 
 @pytest.mark.group("postgresql")

@@ -1,6 +1,7 @@
 """Has Alertmanager send a test message, and tells what came of it: send_test.py URL CA TEXT CHANNEL...
 
-A channel is what Alertmanager calls an integration, such as `email`. Exits with 1 if one did not take the message.
+A channel is what Alertmanager calls an integration, such as `email`. If one did not take the message, it prints what Alertmanager's log
+has about it since then, and exits with 1.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
+import subprocess
 import sys
 import time
 import urllib.request
@@ -34,8 +36,9 @@ class Alertmanager:
         :param body: what to post; None asks by GET.
         """
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=TIMEOUT, context=self.context) as answer:
+        # The address is the role's own.
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=TIMEOUT, context=self.context) as answer:  # noqa: S310
             text: str = answer.read().decode()
             return text
 
@@ -67,6 +70,18 @@ def send(alertmanager: Alertmanager, channels: list[str], text: str) -> dict[str
 
 
 if __name__ == "__main__":
+    began = int(time.time())
     outcome = send(Alertmanager(*sys.argv[1:3]), sys.argv[4:], sys.argv[3])
-    print(*(f"{channel}: {how}" for channel, how in outcome.items()), sep="\n")
-    sys.exit(set(outcome.values()) != {"sent"})
+    print(*(f"{channel}: {how}" for channel, how in outcome.items()), sep="\n", flush=True)
+    if failed := set(outcome.values()) != {"sent"}:
+        subprocess.run(["journalctl", "--sync"], check=False)
+        query = [
+            "--unit=prometheus-alertmanager",
+            f"--since=@{began}",
+            "--grep=told",
+            "--output=cat",
+            "--no-pager",
+            "--quiet",
+        ]
+        subprocess.run(["journalctl", *query], check=False)
+    sys.exit(failed)

@@ -98,7 +98,7 @@ def begun(worker: Any, seconds: float) -> set[str]:
     """
     take_back(worker)
     if in_this_process(worker):
-        return worker.pool.tasks() | {request.id for request in running()}
+        return {*worker.pool.tasks(), *(request.id for request in running())}
     given = given_to_pool(worker)
     pool, until = worker.pool._pool, time.monotonic() + seconds
     while (silent := {job.correlation_id for job in jobs(worker) if not job._accepted}) and time.monotonic() < until:
