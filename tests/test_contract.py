@@ -94,6 +94,13 @@ def test_what_a_pool_cannot_hold_is_said_with_the_figures():
         in computes
     )
     assert "all 4 x processors tasks" in killed
+    lines = celery_contract_lines(table(api={"pool": "solo", "timeout_stop_sec": 95}))
+    assert [line for line in lines if "WARNING" in line] == [
+        "WARNING: celery_queues.api, pool solo: no time limit is enforced. A task that runs longer than 260 s runs twice. One that runs "
+        "95 s after a stop began is killed, and delivered again after 260 to 265 s. One that runs longer than 60 s has the worker restarted.",
+        "WARNING: celery_queues.api, pool solo: when the process is killed, as when memory is used up, its task is delivered again after "
+        "260 to 265 s, without a count of retries.",
+    ]
     assert "WatchdogSec=30\n" in (ROOT / "systemd/worker@.service.j2").read_text()
 
 

@@ -8,7 +8,7 @@ import pytest
 from alert_rules import alert_rules
 from contract import celery_settings
 from inventory import variable_problems
-from queues import PROFILES, celery_queue_problems, celery_queue_table, options_of_a_queue
+from queues import PROFILES, WITHOUT_LIMITS, celery_queue_problems, celery_queue_table, options_of_a_queue
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,6 +63,20 @@ def test_a_right_table_has_no_problem():
             {"critical": {"pool": "gevent", "max_memory_per_child": 0}},
             "max_memory_per_child is 0 and pool is gevent: all tasks",
         ),
+        (
+            {"critical": {"pool": "solo", "concurrency": "auto"}},
+            "concurrency is 'auto' and pool is solo: one task runs",
+        ),
+        (
+            {"critical": {"pool": "solo", "time_limit": 60}},
+            "time_limit is 60 and pool is solo: tasks run in the main process",
+        ),
+        ({"critical": {"pool": "solo", "soft_time_limit": 9}}, "soft_time_limit is 9 and pool is solo: tasks run"),
+        (
+            {"critical": {"pool": "solo", "max_tasks_per_child": 9}},
+            "max_tasks_per_child is 9 and pool is solo: all tasks",
+        ),
+        ({"critical": {"pool": "solo", "max_memory_per_child": 0}}, "max_memory_per_child is 0 and pool is solo: all"),
         ({"critical": {"profile": "fast"}}, "celery_queues.critical.profile is 'fast'; it must be critical, default"),
         ({"critical": {"heartbeat": 1}}, "celery_queues.critical.heartbeat is 1; it must be true or false"),
         (
@@ -127,11 +141,18 @@ def test_limits_follow_from_the_time_limit(limit, soft, stop):
     assert (options["soft_time_limit"], options["timeout_stop_sec"]) == (soft, stop)
 
 
-def test_with_threads_a_task_may_take_what_the_stop_of_the_worker_leaves():
-    options = celery_queue_table({"a": {"pool": "threads", "timeout_stop_sec": 635}})["a"]
+@pytest.mark.parametrize("pool", WITHOUT_LIMITS)
+def test_without_time_limits_a_task_may_take_what_the_stop_of_the_worker_leaves(pool):
+    options = celery_queue_table({"a": {"pool": pool, "timeout_stop_sec": 635}})["a"]
     assert (options["time_limit"], options["soft_time_limit"]) == (600, 480)
-    assert celery_queue_table({"a": {"pool": "threads"}})["a"]["timeout_stop_sec"] == 335
-    assert celery_queue_table({"a": {"pool": "threads", "timeout_stop_sec": 5}})["a"]["time_limit"] == 2
+    assert celery_queue_table({"a": {"pool": pool}})["a"]["timeout_stop_sec"] == 335
+    assert celery_queue_table({"a": {"pool": pool, "timeout_stop_sec": 5}})["a"]["time_limit"] == 2
+    assert "--time-limit=600" in options["arguments"], "the watch knows it"
+
+
+def test_solo_may_say_that_it_runs_one_task():
+    assert celery_queue_problems({"a": {"pool": "solo", "concurrency": 1}}, {}, "a") == []
+    assert celery_queue_table({"a": {"pool": "solo", "profile": "bulk"}})["a"]["concurrency"] == 1
 
 
 @pytest.mark.parametrize(
@@ -160,5 +181,6 @@ def test_arguments_say_what_the_table_says():
     gevent = celery_queue_table({"g": {"pool": "gevent", "concurrency": "auto*4", "time_limit": 50}})["g"]["arguments"]
     assert {"--pool=gevent", "--concurrency=auto*4", "--time-limit=50", "--soft-time-limit=40"} <= set(gevent)
     assert not any("per-child" in a for a in gevent)
-    assert not any("limit" in a for a in celery_queue_table({"s": {"pool": "solo"}})["s"]["arguments"])
+    solo = celery_queue_table({"s": {"pool": "solo"}})["s"]["arguments"]
+    assert not any(option in a for a in solo for option in ("soft-time-limit", "per-child", "concurrency"))
     assert not {"--without-heartbeat", "--task-events"} & set(threads)

@@ -115,6 +115,12 @@ def _weaker(table: dict[str, dict[str, Any]], soonest: int, latest: int) -> list
                 f"{where}: a task that computes, or waits in C code, reaches no time limit and holds up all others. After "
                 f"{WATCHDOG} s the worker is killed, and {lost}.",
             ]
+        elif options["pool"] == "solo":
+            lines += [
+                f"{where}: no time limit is enforced. A task that runs longer than {soonest} s runs twice. One that runs {stop} s after a "
+                f"stop began is killed, and {again}. One that runs longer than {limit} s has the worker restarted.",
+                f"{where}: when the process is killed, as when memory is used up, its task is {again}, without a count of retries.",
+            ]
         if options["pool"] in ("threads", "gevent"):
             lines += [
                 f"{where}: when the process is killed, as when memory is used up, {lost}, without a count of retries. With prefork it "

@@ -19,18 +19,25 @@ STOP_MARGIN = 35
 
 # Options that a pool does not know, and what to do instead. An entry that has one is refused.
 _ONE_PROCESS = "all tasks run in one process, which is not replaced: leave it out"
+_FOLLOWS = f"leave it out. What a task may take follows from timeout_stop_sec, which is {STOP_MARGIN} seconds more"
 IGNORED: dict[str, dict[str, str]] = {
     "threads": {
-        "time_limit": (
-            "no thread can be ended: leave it out. What a task may take follows from timeout_stop_sec, which is "
-            f"{STOP_MARGIN} seconds more"
-        ),
+        "time_limit": f"no thread can be ended: {_FOLLOWS}",
         "soft_time_limit": "no thread can be interrupted: leave it out, and give each call of a task a timeout of its own",
         "max_tasks_per_child": _ONE_PROCESS,
         "max_memory_per_child": _ONE_PROCESS,
     },
     "gevent": {"max_tasks_per_child": _ONE_PROCESS, "max_memory_per_child": _ONE_PROCESS},
+    "solo": {
+        "concurrency": "one task runs at a time: leave it out",
+        "time_limit": f"tasks run in the main process, which ends none: {_FOLLOWS}",
+        "soft_time_limit": "tasks run in the main process, which interrupts none: leave it out",
+        "max_tasks_per_child": _ONE_PROCESS,
+        "max_memory_per_child": _ONE_PROCESS,
+    },
 }
+# Those that end no task. The time limit is what a stop leaves a task, and after what the watch restarts the worker.
+WITHOUT_LIMITS = ("threads", "solo")
 LIMITS = ("time_limit", "soft_time_limit", "max_tasks_per_child", "max_memory_per_child")
 
 
@@ -59,7 +66,7 @@ def celery_queue_problems(queues: dict[str, Any], routes: dict[str, Any], defaul
         f"celery_queues.{name}.{option} is {entry[option]!r} and pool is {entry['pool']}: {reason}."
         for name, entry in queues.items()
         for option, reason in IGNORED.get(entry.get("pool", ""), {}).items()
-        if option in entry
+        if option in entry and (option, entry[option]) != ("concurrency", 1)
     ]
     return problems + [
         f"celery_task_routes[{task!r}] leads to {queue!r}, which is not in celery_queues ({known}): add the queue there or change the route."
@@ -75,17 +82,15 @@ def _arguments(name: str, options: dict[str, Any]) -> list[str]:
         f"--pool={options['pool']}",
         f"--prefetch-multiplier={options['prefetch_multiplier']}",
     ]
-    if options["concurrency"] != "auto":
+    if options["concurrency"] != "auto" and options["pool"] != "solo":
         arguments.append(f"--concurrency={options['concurrency']}")
     if not options["heartbeat"]:
         arguments.append("--without-heartbeat")
     if options["task_events"]:  # Flower does not turn them on
         arguments.append("--task-events")
-    known = [
-        option for option in LIMITS if option not in IGNORED.get(options["pool"], {}) and options["pool"] != "solo"
-    ]
-    if options["pool"] == "threads":
-        known.append("time_limit")  # for the watch: when each thread is past it, the worker is restarted
+    known = [option for option in LIMITS if option not in IGNORED.get(options["pool"], {})]
+    if options["pool"] in WITHOUT_LIMITS:
+        known.append("time_limit")  # for the watch: when each task is past it, the worker is restarted
     arguments += [f"--{option.replace('_', '-')}={options[option]}" for option in known if options[option]]
     return arguments
 
@@ -107,13 +112,15 @@ def celery_queue_table(queues: dict[str, dict[str, Any]]) -> dict[str, dict[str,
             "soft_time_limit": max(1, options["time_limit"] * 4 // 5),
             "timeout_stop_sec": options["time_limit"] + STOP_MARGIN,
         }
-        if options["pool"] == "threads" and "timeout_stop_sec" in entry:
+        if options["pool"] in WITHOUT_LIMITS and "timeout_stop_sec" in entry:
             options["time_limit"] = max(2, entry["timeout_stop_sec"] - STOP_MARGIN)
             follows["soft_time_limit"] = max(1, options["time_limit"] * 4 // 5)
         options |= {option: value for option, value in follows.items() if options[option] is None}
+        if options["pool"] == "solo":
+            options["concurrency"] = 1
         auto, _, times = str(options["concurrency"]).partition("*")
-        each = int(times or 1) if auto == "auto" and options["pool"] != "solo" else 0
-        tasks = 0 if each else 1 if options["pool"] == "solo" else options["concurrency"]
+        each = int(times or 1) if auto == "auto" else 0
+        tasks = 0 if each else options["concurrency"]
         more = {"arguments": _arguments(name, options), "tasks": tasks, "tasks_per_processor": each}
         table[name] = options | more
     return table
