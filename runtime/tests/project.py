@@ -37,6 +37,13 @@ def hold_until(self, moment):
     note(self, "ends")
 
 
+@shared_task(bind=True, rate_limit="2/s")
+def limited(self):
+    """Be quick, but not too often."""
+    note(self, "begins")
+    note(self, "ends")
+
+
 @shared_task(bind=True)
 def hang(self):
     """Take for ever, whatever the soft limit."""

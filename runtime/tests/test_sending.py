@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from celery import Celery
-from coldframe.sending import countdown
+from coldframe.sending import amqp, countdown
 from conftest import LONGEST, QUEUE
 
 
@@ -46,6 +46,20 @@ def test_eta_without_a_zone_is_in_the_applications():
     assert countdown.producer("real", "a", {"eta": soon.replace(tzinfo=None).isoformat()}, QUEUE, LONGEST) == "real"
     with pytest.raises(ValueError):
         countdown.producer("real", "a", {"eta": (soon + timedelta(seconds=10)).isoformat()}, QUEUE, LONGEST)
+
+
+def test_priority_has_no_effect_which_is_said_once_for_each_task(app, server, caplog):
+    server.client.flushall()
+    amqp.ignore_priority.cache_clear()
+    for number, options in enumerate(({"priority": 0}, {"priority": 9}, {"priority": 3}, {})):
+        app.send_task("other.task", (number,), **options)
+    app.send_task("other.again", priority=5)
+    said = [record.getMessage() for record in caplog.records if "priority" in record.getMessage()]
+    assert [text.split()[0] for text in said] == ["other.task", "other.again"] and "celery_task_routes" in said[0]
+    messages = [json.loads(message)["headers"]["argsrepr"] for message in server.client.lrange(QUEUE, 0, -1)]
+    assert messages[::-1] == ["(0,)", "(1,)", "(2,)", "(3,)", "()"], (
+        "all are in one queue, in the order in which they were sent"
+    )
 
 
 def test_routes_of_the_deployment_come_first(app):

@@ -264,6 +264,17 @@ def test_task_that_cannot_be_called_is_parked_for_a_release_that_can_call_it(
         print(later.log.read_text())
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
+def test_rate_limit_holds_in_each_pool_and_loses_nothing(server, start, send, pool):
+    worker = start(f"--pool={pool}", "--time-limit=60", "--soft-time-limit=50")
+    limited = [send("limited") for _ in range(7)]
+    behind = [send("hold", 0) for _ in range(4)]
+    wait_for(lambda: all(task.ended() == "SUCCESS" for task in (*limited, *behind)), 20, "all are executed")
+    at = sorted(worker.noted(task.id)[0][1] for task in limited)
+    assert at[-1] - at[0] > 2.9, "two in a second"
+    wait_for(lambda: server.client.hlen("unacked") == server.client.llen(QUEUE) == 0, 5, "all are acknowledged")
+
+
 def test_pool_solo(server, start, send):
     worker = start("--pool=solo")
     tasks = [send("hold", 1) for _ in range(3)]

@@ -1,12 +1,14 @@
 """Extends how Celery sends tasks: the deployment's routes, the id of the request, and countdowns and ETAs of any length.
 
-The deployment's routes take precedence over the application's for the tasks that they name.
+The deployment's routes take precedence over the application's for the tasks that they name. A priority has no effect, which is
+logged: what must not wait for other tasks has a queue of its own.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 from celery import Celery
@@ -16,6 +18,16 @@ from coldframe import seams, settings_check, tracing
 from coldframe.logs import ids
 from coldframe.seams import extends
 from coldframe.sending import countdown, kombu55
+
+logger = logging.getLogger(__name__)
+
+
+@cache
+def ignore_priority(name: str) -> None:
+    """Log once for each task of a process that its messages have a priority, which is ignored."""
+    logger.warning(
+        "%s is sent with a priority, which has no effect: give it a queue of its own by celery_task_routes.", name
+    )
 
 
 @extends()
@@ -31,6 +43,8 @@ class AMQP(amqp.AMQP):
 
         @wraps(send)
         def sent(producer: Any, name: str, message: Any, *arguments: Any, **options: Any) -> Any:
+            if options.get("priority"):
+                ignore_priority(name)
             request_id = message.headers.setdefault(ids.HEADER, ids.to_send())
             queue = options.get("queue") or self.app.conf.task_default_queue
             queue = getattr(queue, "name", queue)
