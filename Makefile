@@ -309,7 +309,7 @@ test-faults: tools ## Run the scenario `faults` in full, with 20,000 orders (ORD
 	@$(if $(WITHOUT),,bench/faults)
 
 # The environment is how Molecule's playbooks and tests learn of these.
-PROJECTS = clinic press weblate cookiecutter chat
+PROJECTS = clinic press mysite weblate cookiecutter chat
 test-adopt: export ADOPT ?= $(subst $(subst ,, ),$(comma),$(PROJECTS))
 test-adopt: export COOKIECUTTER ?=
 test-adopt: asked = $(subst $(comma), ,$(ADOPT))

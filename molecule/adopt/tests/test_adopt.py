@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from support.deployment import Deployment
@@ -24,6 +25,7 @@ NEEDS = {"cookiecutter": "COOKIECUTTER"}  # a project that is skipped without th
 QUEUES = {
     "clinic": {"default", "mail", "reports"},
     "press": {"default", "render"},
+    "mysite": {"default", "mail"},
     "weblate": {"default", "backup", "memory", "notify", "translate"},
     "cookiecutter": {"default"},
 }
@@ -108,13 +110,33 @@ def place_issue(project: Project, name: str) -> Callable[[], bool]:
     return lambda: project.deployment.request(path).json["bound"] == pages
 
 
+def place_note(project: Project, name: str) -> Callable[[], bool]:
+    """Save a note by the form of the page; return whether the page shows that its e-mail was sent."""
+    page = project.deployment.request("/")
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.body)
+    cookie = re.search(r"\S*csrftoken=[^;]+", page.headers["Set-Cookie"])
+    assert token and cookie
+    headers = {"Cookie": cookie[0], "Referer": f"{project.deployment.app_url}/"}
+    headers["Content-Type"] = "application/x-www-form-urlencoded"
+    body = urlencode({"csrfmiddlewaretoken": token[1], "text": name}).encode()
+    answer = project.deployment.request("/", body, headers=headers)
+    assert answer.status == 302, answer.body
+    return lambda: f"<li>{name} (sent)</li>" in project.deployment.request("/").body
+
+
 def look(project: Project, name: str) -> Callable[[], bool]:
     """Look at a page of an application whose tasks are sent from the host."""
     assert project.deployment.request(LOGIN[project.name]).status == 200
     return lambda: True
 
 
-PLACE = {"clinic": place_appointment, "press": place_issue, "weblate": look, "cookiecutter": look}
+PLACE = {
+    "clinic": place_appointment,
+    "press": place_issue,
+    "mysite": place_note,
+    "weblate": look,
+    "cookiecutter": look,
+}
 # Tasks of an application that need no arguments, one for each queue.
 TASKS = {
     "cookiecutter": {"default": "my_awesome_project.users.tasks.get_users_count"},
@@ -270,6 +292,9 @@ def test_schedule_of_the_project_is_kept(project):
         placed = project.deployment.request("/issues/", {"title": "counted"}).json["id"]
         counted = project.deployment.request(f"/issues/{placed}/").json["counted"]
         wait_for(lambda: project.deployment.request(f"/issues/{placed}/").json["counted"] > counted, 20, "Beat sends")
+        return
+    if project.name == "mysite":
+        assert "notes.tasks.count_notes" in project.make("schedule").stdout
         return
     code = "from django_celery_beat.models import PeriodicTask as P; print([(p.name, str(p.crontab)) for p in P.objects.all()])"
     kept = project.run(f'{project.deployment.app_name}-manage shell --command "{code}"')
