@@ -144,7 +144,8 @@ class Edge:
         """Return nginx's command line, with the configuration where only files and ports are others."""
         root = nginx()
         own = self.text.replace("user www-data;", "user root;" if os.geteuid() == 0 else "")
-        own = own.replace("worker_processes auto;", "worker_processes 1;").replace("error_log stderr;", "")
+        own = own.replace("worker_processes auto;", "worker_processes 1;")
+        own = re.sub(r"error_log [^;]+;", "", own)
         own = own.replace("/etc/nginx/mime.types", str(root / "etc/nginx/mime.types"))
         own = own.replace("/etc/nginx/error_pages", str(self.folder / "error_pages"))
         own = own.replace("/usr/lib/nginx/modules", str(root / "usr/lib/nginx/modules"))

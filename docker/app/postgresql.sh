@@ -20,7 +20,7 @@ if [ ! -e "$data/PG_VERSION" ]; then
     mv "$data.new" "$data"
 fi
 rm -f "$sockets"/.s.PGSQL.* # nobody else has this folder
-set -- -D "$data" -c "hba_file=$conf/pg_hba.conf" -c "ident_file=$conf/pg_ident.conf"
+set -- -D "$data" -c log_destination=stderr -c "hba_file=$conf/pg_hba.conf" -c "ident_file=$conf/pg_ident.conf"
 
 # Only this script reaches the server while it is prepared.
 private=$(mktemp -d)

@@ -63,6 +63,25 @@ def test_error_of_a_task_is_one_entry_of_its_priority(host, deployment, manage):
     manage(f"from orders.models import DeadLetter; DeadLetter.objects.filter(task_id={task!r}).delete()")
 
 
+@pytest.mark.group("edge")
+def test_error_of_nginx_is_an_entry_of_its_priority(host, deployment):
+    missing = f"{uuid.uuid4().hex}.css"
+    assert deployment.request(f"/static/{missing}").status == 404
+    (error,) = wait_for(lambda: entries(host, f"--unit=nginx --priority=err --grep={missing}"), 10, "it is there")
+    assert error["PRIORITY"] == "3" and error["SYSLOG_IDENTIFIER"] == "nginx"
+
+
+@pytest.mark.group("postgresql")
+def test_error_of_postgresql_is_an_entry_of_its_priority(host, shell):
+    word = f"w{uuid.uuid4().hex}"
+    shell(f"runuser -u postgres -- psql --no-psqlrc -c 'SELECT 1/0 AS {word}' 2>/dev/null || true")
+    find = lambda: entries(host, f"--unit='postgresql@*' --priority=warning --grep={word}")  # noqa: E731
+    (error,) = wait_for(find, 10, "it is there")
+    assert error["PRIORITY"] == "4" and "division by zero" in "".join(
+        entry["MESSAGE"] for entry in entries(host, "--unit='postgresql@*' --priority=warning --lines=20")
+    )
+
+
 def test_each_entry_of_a_unit_names_its_part_and_its_release(host, deployment):
     app, release = deployment.app_name, current(host, deployment.app_name)
     deployment.request("/")
