@@ -49,6 +49,16 @@ PLACEHOLDERS = (
     (r"EMAIL|EMAIL_ADDRESS", "try@example.invalid"),
     (r"PORT|TIMEOUT|SECONDS|DAYS|AGE|SIZE|COUNT|LIMIT", "1"),
 )
+# What settings read of what the deployment decides. It takes the place of these values, with which the settings can be loaded.
+DECIDED = (
+    (r"BROKER(_URL|_URI)?", "redis://localhost:6379/0"),
+    (r"RESULT_BACKEND(_URL)?", "redis://localhost:6379/1"),
+    (r"(REDIS|BROKER|CACHE)_HOST(NAME)?", "localhost"),
+    (r"(REDIS|BROKER|CACHE)_PORT", "6379"),
+    (r"(REDIS|BROKER|CACHE)_(PASS|PASSWORD|USER|USERNAME)", ""),
+    (r"(REDIS|BROKER|CACHE)_DB", "0"),
+    (r"(DB|DATABASE|SQL|POSTGRES)_(ENGINE|BACKEND)", "django.db.backends.postgresql"),
+)
 SANDBOX_SITE = "localhost:{{ sandbox_https_port }}"
 PORTS = {"ssh": 2300, "https": 8500, "http": 8100}  # from which ports are chosen for sandbox hosts of `make try`
 PORT_WORDS = {name: f"SANDBOX_{name.upper()}_PORT" for name in PORTS}  # as the command line has them
@@ -217,7 +227,19 @@ def packages_of(made: Plan) -> dict[str, str]:
 
 def without_default(project: Project) -> dict[str, str]:
     """Map the variables that the settings read without a default, and the deployment does not give, to where they are read."""
-    return {name: where for name, where in project.environment.items() if name not in GIVEN}
+    known = GIVEN | decided(project).keys()
+    return {name: where for name, where in project.environment.items() if name not in known}
+
+
+def decided(project: Project) -> dict[str, str]:
+    """Map the variables that the settings read without a default, and that say what the deployment decides, to values."""
+    return {
+        name: value
+        for name in project.environment
+        if name not in GIVEN
+        for pattern, value in DECIDED
+        if re.fullmatch(rf"(DJANGO_|CELERY_)?{pattern}", name)
+    }
 
 
 def placeholder(name: str, site: str = SANDBOX_SITE) -> str:
@@ -254,7 +276,10 @@ def questions(made: Plan) -> list[str]:
             )
         )
         if not made.sandbox:
-            made.answers[asked[-1]] = environment_lines(missing, made.given.get("DOMAIN", ""))
+            lines = environment_lines(missing, made.given.get("DOMAIN", ""))
+            if lines and decided(project):
+                lines[0] = "# In app_environment above:"
+            made.answers[asked[-1]] = lines
     if project.missing_middleware:
         checks = ", ".join(project.missing_middleware)
         lacking = ", ".join(found.value for found in project.missing_middleware.values())
@@ -416,13 +441,19 @@ def app_yml(made: Plan) -> str:
         default = VARIABLES.specs(str(ROOT))["base_packages"]["default"]
         names = list(dict.fromkeys([*default, *(name for each in needs.values() for name in each)]))
         lines += ["", line("base_packages", names, ", ".join(needs))]
-    if made.sandbox and (missing := without_default(project)):
-        lines += ["", "# Values to try it with: the settings have no default for these. One that is secret is given by"]
+    given, missing = decided(project), without_default(project) if made.sandbox else {}
+    if given:
         lines += [
-            f"# 'make secrets ENV={environment_of(made.inventory)} SET=NAME' in place of a line here.",
-            "app_environment:",
+            "",
+            f"# The settings read {', '.join(given)}, which the deployment decides. It takes the place of the values.",
         ]
+    if missing:
+        lines += ["", "# Values to try it with: the settings have no default for these. One that is secret is given by"]
+        lines.append(f"# 'make secrets ENV={environment_of(made.inventory)} SET=NAME' in place of a line here.")
+    if given or missing:
+        lines.append("app_environment:")
         lines += [f"  {line(name, placeholder(name), where)}" for name, where in missing.items()]
+        lines += [f"  {line(name, value, project.environment[name])}" for name, value in given.items()]
     if made.sandbox and project.missing_middleware:
         why = next(iter(project.missing_middleware.values())).where
         lines += ["", line("release_check_ignore", list(project.missing_middleware), f"MIDDLEWARE in {why}, see below")]

@@ -608,6 +608,35 @@ def test_what_has_no_default_has_a_value_to_try_it_with(tmp_path, sandbox, capsy
     assert "app_environment" not in values_of(tmp_path / "ops"), "on a server nobody makes one up"
 
 
+def test_what_the_deployment_decides_is_no_question_and_has_a_value_to_load_the_settings_with(tmp_path, sandbox):
+    app = projects.environ(tmp_path / "mysite")
+    settings = app / "clinic/settings.py"
+    decided = {
+        "BROKER_URL": "redis://localhost:6379/0",
+        "CELERY_RESULT_BACKEND": "redis://localhost:6379/1",
+        "REDIS_HOST": "localhost",
+        "REDIS_PORT": "6379",
+        "REDIS_PASSWORD": "",
+        "DB_ENGINE": "django.db.backends.postgresql",
+    }
+    read = "".join(f'env("{name}")\n' for name in (*decided, "CRM_HOST", "MESSAGE_BROKER_OF_OTHERS"))
+    settings.write_text(settings.read_text() + read)
+    told = newinventory.new(words(tmp_path, app), None)
+    assert (
+        "CRM_HOST (" in told
+        and "MESSAGE_BROKER_OF_OTHERS (" in told
+        and not [name for name in decided if f"{name} (" in told]
+    )
+    assert values_of(tmp_path / "ops")["app_environment"] == decided
+    text = (tmp_path / "ops/group_vars/all/app.yml").read_text()
+    assert "# In app_environment above:\n#   CRM_HOST:" in text
+    valid = newinventory.VARIABLES.schemas(str(ROOT))["app_environment"]
+    assert newinventory.VARIABLES.value_problems("app_environment", decided, valid) == []
+    newinventory.prepare({"APP": str(app)})
+    tried = values_of(sandbox / "mysite")["app_environment"]
+    assert tried.items() >= decided.items() and tried["CRM_HOST"] == "example.invalid"
+
+
 SECURITY, CSRF = "django.middleware.security.SecurityMiddleware", "django.middleware.csrf.CsrfViewMiddleware"
 
 
