@@ -54,6 +54,27 @@ ENVIRON = {
     """,
 }
 
+# With a variable for each part of an address, and none with a default.
+PARTS = {
+    "manage.py": "",
+    "parts/__init__.py": "",
+    "parts/settings.py": """
+        import os
+
+        REDIS = "redis://:{REDIS_PASSWORD}@{REDIS_HOST}:{REDIS_PORT}".format(**os.environ)
+        SECRET_KEY = os.environ["SECRET_KEY"]
+        INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "parts"]
+        DATABASES = {"default": {"ENGINE": os.environ["DB_ENGINE"], "NAME": os.environ["DB_NAME"], "USER": os.environ["DB_USER"],
+                                 "PASSWORD": os.environ["DB_PASSWORD"], "HOST": os.environ["DB_HOST"], "PORT": os.environ["DB_PORT"]}}
+        CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS + "/2"}}
+        STATIC_URL, STATIC_ROOT = "static/", "/nowhere/static"
+        ROOT_URLCONF = "parts.urls"
+        CELERY_BROKER_URL, CELERY_RESULT_BACKEND = os.environ["BROKER_URL"], os.environ["CELERY_RESULT_BACKEND"]
+    """,
+    "parts/urls.py": "urlpatterns = []",
+    "parts/celery.py": CELERY_OF_THE_DOCUMENTATION["mysite/celery.py"].replace("mysite", "parts"),
+}
+
 # The layout of cookiecutter-django, with what its settings of production read.
 COOKIECUTTER = {
     "manage.py": "",

@@ -76,6 +76,28 @@ def test_project_that_reads_variables_gets_them_and_no_secret_stays_in_the_envir
     assert "DATABASES['hidden'] stays: django.db.backends.sqlite3 /tmp/legacy.db (it is another database)" in lines
 
 
+def test_values_that_only_let_the_settings_be_loaded_are_replaced(site, settings):
+    """They are what `make new` writes into app_environment (bin/newinventory.py, DECIDED)."""
+    own = site(projects.PARTS, "parts.settings", "parts.celery:app")
+    own.variables = {
+        "BROKER_URL": "redis://localhost:6379/0",
+        "CELERY_RESULT_BACKEND": "redis://localhost:6379/1",
+        "REDIS_HOST": "localhost",
+        "REDIS_PORT": "6379",
+        "REDIS_PASSWORD": "",
+        "DB_ENGINE": "django.db.backends.postgresql",
+    }
+    code = """
+        from django.core.cache import cache
+        from parts.celery import app
+        cache.set("a", 7)
+        say([cache.get("a"), app.conf.broker_url, app.conf.result_backend, settings.DATABASES["default"]])
+    """
+    cached, broker, results, database = own.manage(code)
+    assert cached == 7 and broker == results == settings["broker_url"]
+    assert (database["HOST"], database["PASSWORD"]) == ("/run/postgresql", DATABASE_PASSWORD)
+
+
 def test_what_the_inventory_sets_is_not_replaced(site):
     own = site(projects.ENVIRON, "notes.settings", "notes.celery:app")
     own.variables = {

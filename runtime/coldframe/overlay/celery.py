@@ -201,6 +201,14 @@ def own_backend(conf: Any) -> Any:
     return VARIABLE.get(BACKEND) or conf.result_backend
 
 
+def forget_backend(deployment: Deployment) -> None:
+    """Remove Celery's variable of the result backend if that leads nowhere: an application that is not configured yet would use it."""
+    address = os.environ.get(BACKEND)
+    if address and "results" not in deployment.own:
+        if leads_nowhere(address, deployment, settings_check.given()["broker_url"]):
+            VARIABLE[BACKEND] = os.environ.pop(BACKEND)
+
+
 def leads_nowhere(address: Any, deployment: Deployment, broker: str) -> bool:
     """Whether results would be lost: kept in one process, at an address of a developer's machine, or in the cache.
 
