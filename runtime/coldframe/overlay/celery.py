@@ -203,10 +203,10 @@ def own_backend(conf: Any) -> Any:
 
 def forget_backend(deployment: Deployment) -> None:
     """Remove Celery's variable of the result backend if that leads nowhere: an application that is not configured yet would use it."""
-    address = os.environ.get(BACKEND)
-    if address and "results" not in deployment.own:
-        if leads_nowhere(address, deployment, settings_check.given()["broker_url"]):
-            VARIABLE[BACKEND] = os.environ.pop(BACKEND)
+    if "results" in deployment.own:
+        return
+    if leads_nowhere(os.environ.get(BACKEND), deployment, settings_check.given()["broker_url"]):
+        VARIABLE[BACKEND] = os.environ.pop(BACKEND)
 
 
 def leads_nowhere(address: Any, deployment: Deployment, broker: str) -> bool:
