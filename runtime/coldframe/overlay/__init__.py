@@ -76,6 +76,7 @@ def django_settings() -> dict[str, Any]:
     name = os.environ["APP_SETTINGS_MODULE"]
     with environment.variables(deployment):
         module = imported(name)
+    celery.forget_backend(deployment)
     settings = Settings({key: getattr(module, key) for key in dir(module) if key.isupper()}, name)
     for section, lay in SECTIONS.items():
         if lay and section not in deployment.own:

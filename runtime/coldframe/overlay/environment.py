@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from coldframe import settings_check
-from coldframe.overlay import celery
 from coldframe.overlay.deployment import Deployment
 
 # The parts of an address by the names that projects and images of PostgreSQL use.
@@ -74,7 +73,6 @@ def variables(deployment: Deployment) -> Iterator[None]:
         yield
     finally:
         put(afterwards)
-        celery.forget_backend(deployment)
 
 
 def put(wanted: Any) -> None:
