@@ -276,10 +276,8 @@ def questions(made: Plan) -> list[str]:
             )
         )
         if not made.sandbox:
-            lines = environment_lines(missing, made.given.get("DOMAIN", ""))
-            if lines and decided(project):
-                lines[0] = "# In app_environment above:"
-            made.answers[asked[-1]] = lines
+            heading = "# In app_environment above:" if decided(project) else "# app_environment:"
+            made.answers[asked[-1]] = environment_lines(missing, made.given.get("DOMAIN", ""), heading)
     if project.missing_middleware:
         checks = ", ".join(project.missing_middleware)
         lacking = ", ".join(found.value for found in project.missing_middleware.values())
@@ -330,14 +328,14 @@ def how_to_set(made: Plan, missing: dict[str, str]) -> str:
     return " ".join(told)
 
 
-def environment_lines(missing: dict[str, str], domain: str) -> list[str]:
+def environment_lines(missing: dict[str, str], domain: str, heading: str) -> list[str]:
     """Write app_environment with the variables that are no secrets, to be uncommented; those of the site have its domain."""
     lines = [
         f"#   {line(name, value if domain and (value := placeholder(name, domain)).endswith(domain) else '', where)}"
         for name, where in missing.items()
         if not SECRET.search(name)
     ]
-    return ["# app_environment:", *lines] if lines else []
+    return [heading, *lines] if lines else []
 
 
 # Texts

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import send_test
 import yaml
+from alert_rules import THRESHOLDS
 from applications import GROUPS, evaluate, rendered
 from debian import program, unpacked
 from real_nginx import free_port
@@ -193,6 +194,13 @@ def test_alertmanager_reaches_everybody_by_each_channel_and_names_the_cause_alon
                 lambda: received() >= (wanted, said) and len(received()[0]) == 2, 60, lambda: str(receiver.received)
             )
     assert received() == (wanted, said), "PartDown follows from HostDown"
+
+
+def test_thresholds_are_those_of_the_role_alerts():
+    """Also where that role is not loaded."""
+    assert evaluate("shop", "{{ __monitoring_thresholds }}", **variables(False)) == THRESHOLDS
+    own = {"alerts_disk_free_percent": 25, "alerts_certificate_days": 2}
+    assert "< 0.25" in template("rules", **own) and "< 172800" in template("rules", **own)
 
 
 @pytest.mark.parametrize("kind", ["json", "slack"])

@@ -50,7 +50,7 @@ def test_eta_without_a_zone_is_in_the_applications():
 
 def test_priority_has_no_effect_which_is_said_once_for_each_task(app, server, caplog):
     server.client.flushall()
-    amqp.ignore_priority.cache_clear()
+    amqp.warn_of_priority.cache_clear()
     for number, options in enumerate(({"priority": 0}, {"priority": 9}, {"priority": 3}, {})):
         app.send_task("other.task", (number,), **options)
     app.send_task("other.again", priority=5)

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 @cache
-def ignore_priority(name: str) -> None:
+def warn_of_priority(name: str) -> None:
     """Log once for each task of a process that its messages have a priority, which is ignored."""
     logger.warning(
         "%s is sent with a priority, which has no effect: give it a queue of its own by celery_task_routes.", name
@@ -44,7 +44,7 @@ class AMQP(amqp.AMQP):
         @wraps(send)
         def sent(producer: Any, name: str, message: Any, *arguments: Any, **options: Any) -> Any:
             if options.get("priority"):
-                ignore_priority(name)
+                warn_of_priority(name)
             request_id = message.headers.setdefault(ids.HEADER, ids.to_send())
             queue = options.get("queue") or self.app.conf.task_default_queue
             queue = getattr(queue, "name", queue)

@@ -18,7 +18,7 @@ from coldframe.worker.held import held
 from coldframe.worker.message import is_message
 
 FULL = 0.05  # seconds until a worker without an event loop looks whether it has room again
-CLOSED = (ValueError,)  # of a socket that another green thread closes meanwhile
+CLOSED = ValueError  # of a socket that another green thread closes meanwhile
 SHOWN = 500  # characters of a discarded message in the log
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class QoS(celery56.QoS):
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message, later if the broker does not answer."""
         if not held.owed:  # otherwise the broker does not answer, and each attempt would wait for it
-            with suppress(*self.channel.connection_errors, self.channel.ResponseError, *CLOSED):
+            with suppress(*self.channel.connection_errors, self.channel.ResponseError, CLOSED):
                 super().ack(delivery_tag)
                 held.ended.discard(delivery_tag)
                 return
