@@ -20,8 +20,8 @@ import yaml
 from compose import compose_problems, compose_secrets, compose_services, compose_value
 from project import RefusedError
 from ruamel.yaml import YAML
-from support.hosts import wait_for
 from support.playbooks import PLAIN
+from waits import wait_for
 
 ROOT = Path(__file__).parents[1]
 UNIT = """

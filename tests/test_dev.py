@@ -19,6 +19,7 @@ import development
 import projects
 import pytest
 import yaml
+from waits import wait_for
 
 ROOT = Path(__file__).parents[1]
 VARIABLES = {
@@ -213,14 +214,6 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_for(condition, what, seconds=60):
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
-    return found
-
-
 def get(port, path="/"):
     """Return the answer of a page of the site; None while there is none."""
     try:
@@ -251,7 +244,7 @@ class Dev:
 
     def page(self, path="/"):
         """Wait for a page, and return it."""
-        return wait_for(lambda: get(self.port, path) or self.ended(), f"the page {path}")
+        return wait_for(lambda: get(self.port, path) or self.ended(), 60, f"the page {path}")
 
     def ended(self):
         """Fail when it has ended."""
@@ -262,8 +255,8 @@ class Dev:
         """Wait until a line has this."""
         return wait_for(
             lambda: re.search(pattern, self.text(), re.MULTILINE) or self.ended(),
-            f"{pattern} in {self.log}",
             seconds,
+            f"{pattern} in {self.log}",
         )
 
     def program(self):
@@ -340,24 +333,24 @@ def test_project_runs_with_its_queues_reloads_and_leaves_nothing(desk, tmp_path)
     projects.put(app / "papers/tasks.py", tasks.replace("first", "second").replace("time.sleep(seconds)", "pass"))
     dev.says(r"make dev +\| papers/tasks.py changed: .*worker-default, worker-papers, beat again")
     dev.says(r"folded 18 second")
-    wait_for(lambda: "sent" in (get(dev.port, "/send/?number=19") or ""), "the page")
+    wait_for(lambda: "sent" in (get(dev.port, "/send/?number=19") or ""), 60, "the page")
     dev.says(r"sold 19 second")
     projects.put(app / "papers/views.py", (app / "papers/views.py").read_text().replace('"hello"', '"good day"'))
-    wait_for(lambda: "good day" in (get(dev.port) or ""), "the page has changed")
+    wait_for(lambda: "good day" in (get(dev.port) or ""), 60, "the page has changed")
     # A change that runserver does not see, as one between its first load of a file and its first look at the file's time.
     views = app / "papers/views.py"
     before = views.stat()
     projects.put(views, views.read_text().replace('"good day"', '"good evening"'))
     os.utime(views, ns=(before.st_atime_ns, before.st_mtime_ns))
     dev.says(r"make dev +\| papers/views.py changed: web again")
-    wait_for(lambda: "good evening" in (get(dev.port) or ""), "the page has changed, unseen by runserver")
+    wait_for(lambda: "good evening" in (get(dev.port) or ""), 60, "the page has changed, unseen by runserver")
     # Code that cannot be loaded ends a worker; the next change starts it again.
     good = (app / "papers/tasks.py").read_text()
     projects.put(app / "papers/tasks.py", "nonsense(\n")
     dev.says(r"make dev +\| worker-papers ended with 1. It is started again when a Python file changes.")
     projects.put(app / "papers/tasks.py", good.replace("second", "third"))
     dev.says(r"worker-papers +\| .* ready")
-    wait_for(lambda: "sent" in (get(dev.port, "/send/?number=20") or ""), "the page after the error")
+    wait_for(lambda: "sent" in (get(dev.port, "/send/?number=20") or ""), 60, "the page after the error")
     dev.says(r"folded 20 third")
     assert len(left(services)) > 8
     assert dev.end(signal.SIGINT) < 12
@@ -399,7 +392,7 @@ def test_nothing_is_left_however_it_ends(desk, tmp_path, how):
     else:
         os.kill(victims[how][0], signal.SIGKILL)
     dev.process.wait(30)
-    wait_for(lambda: left(services) == {}, "everything has ended", 12)
+    wait_for(lambda: left(services) == {}, 12, "everything has ended")
 
 
 # A signal for each line that is executed while the one before it is handled, as when a terminal closes and the keeper passes it on.
@@ -488,7 +481,7 @@ def test_project_that_was_adopted_works_without_coldframe(tmp_path, write, page,
         command = [python, "manage.py", "runserver", str(port)]
         server = subprocess.Popen(command, cwd=app, env=variables, stdout=log, stderr=log, start_new_session=True)
     try:
-        answer = json.loads(wait_for(lambda: get(port, page), "the page"))
+        answer = json.loads(wait_for(lambda: get(port, page), 60, "the page"))
         assert answer.get("vendor", "sqlite") == "sqlite"
         style = "/static/paper.css" if write is kiosk else "/static/admin/css/base.css"
         assert "{" in get(port, style)

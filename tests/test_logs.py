@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.hosts import wait_for
+from waits import wait_for
 
 ROOT = Path(__file__).parents[1]
 # ssh as if each host were this machine; one of them is never reached.

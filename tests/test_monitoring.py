@@ -14,8 +14,8 @@ from alert_rules import THRESHOLDS
 from applications import GROUPS, evaluate, rendered
 from debian import program, unpacked
 from real_nginx import free_port
-from support.hosts import wait_for
 from support.receiver import Receiver
+from waits import wait_for
 
 ROOT = Path(__file__).parents[1]
 MAIL = {"host": "mail.example.com", "user": "shop", "sender": "shop@example.com"}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import strategies
 from real_nginx import BALANCER, NAME, Edge, Server, evaluate
-from support.hosts import wait_for
+from waits import wait_for
 
 OTHER, WILD, OLD = "shop.example.org", "a.tenants.example.net", "old.example.com"
 LONG = f"{'a' * 31}.{'b' * 28}.com"  # 64 characters, the most

@@ -12,7 +12,7 @@ from pathlib import Path
 from socketserver import UnixStreamServer
 
 import pytest
-from support.hosts import wait_for
+from waits import wait_for
 
 PROGRAM = Path(__file__).parents[1] / "docker/app/supervise.py"
 SAY = """

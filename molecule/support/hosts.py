@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from waits import wait_for
+
 from support.deployment import Deployment
-
-
-def wait_for(condition: Callable[[], Any], seconds: float, what: str | Callable[[], str]) -> Any:
-    """Wait until a condition is true; return its value.
-
-    Raises AssertionError after `seconds` with `what`, the condition in words, or a function that returns it.
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        if value := condition():
-            return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what if isinstance(what, str) else what()}"
-        time.sleep(0.25)
 
 
 def wait_for_end(pid: int | str) -> None:

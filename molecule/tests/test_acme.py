@@ -8,9 +8,9 @@ import ssl
 import threading
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import converge_edge
 from support.sandbox import SOCKETS, exposure
+from waits import wait_for
 
 pytestmark = [pytest.mark.one_host, pytest.mark.group("edge"), pytest.mark.changes]
 NAME = "www.example.test"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import support
-from support.hosts import wait_for
 from support.playbooks import deploy, output, play
 from support.sandbox import SOCKETS, exposure
 from support.units import current
+from waits import wait_for
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes]
 HTTP, SMTP = 8099, 2526

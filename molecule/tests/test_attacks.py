@@ -5,8 +5,8 @@ import json
 import uuid
 
 import pytest
-from support.hosts import wait_for
 from support.units import instances
+from waits import wait_for
 
 pytestmark = pytest.mark.one_host
 USERS = {"web": "web", "workers": "worker", "beat": "beat", "flower": "flower"}

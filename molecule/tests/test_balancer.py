@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import converge_edge
+from waits import wait_for
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.example, pytest.mark.group("edge")]
 BALANCER = "127.0.0.2"

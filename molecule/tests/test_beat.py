@@ -4,9 +4,10 @@ import itertools
 import re
 
 import pytest
-from support.hosts import entries, wait_for
+from support.hosts import entries
 from support.playbooks import output, play
 from support.units import current, instances
+from waits import wait_for
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("beat")]
 TTL = 20  # seconds; coldframe.beat.lease says so

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from support.hosts import wait_for
+from waits import wait_for
 
 playwright = pytest.importorskip("playwright.sync_api", reason="'make browser' installs what drives a browser")
 CHROMIUM = shutil.which("chromium")

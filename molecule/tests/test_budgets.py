@@ -6,9 +6,9 @@ import shutil
 import threading
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import ROOT, deploy, output, play
 from support.units import current, running, wanted
+from waits import wait_for
 
 pytestmark = [pytest.mark.deploys, pytest.mark.one_host, pytest.mark.changes, pytest.mark.example]
 

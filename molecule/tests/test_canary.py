@@ -4,10 +4,10 @@ import re
 
 import pytest
 from support.deployment import deployed
-from support.hosts import wait_for
 from support.playbooks import ROOT, deploy
 from support.units import once
 from testinfra import get_host
+from waits import wait_for
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("web")]
 

@@ -6,8 +6,8 @@ import uuid
 
 import pytest
 from support.deployment import deployed
-from support.hosts import wait_for
 from support.units import RELEASED, current, instances
+from waits import wait_for
 
 # Send a text to an address and port, to Redis over TLS if it talks that; print the answer, or the error's name.
 CONNECT = """

@@ -5,9 +5,9 @@ import shutil
 import subprocess
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import ROOT, ansible, changed, deploy, output, play
 from support.units import current, running, wanted
+from waits import wait_for
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes]
 

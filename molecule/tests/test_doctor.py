@@ -1,8 +1,8 @@
 """make doctor finds nothing wrong with a host that works, and tells all at once what would stop a deploy."""
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import ansible, output
+from waits import wait_for
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("edge")]
 # As apt does (fcntl(2)); flock(1) takes another kind of lock.

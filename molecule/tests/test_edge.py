@@ -9,7 +9,7 @@ import warnings
 from urllib.parse import urlsplit
 
 import pytest
-from support.hosts import wait_for
+from waits import wait_for
 
 pytestmark = pytest.mark.group("edge")
 SECURITY_HEADERS = {

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from support.hosts import wait_for
+from waits import wait_for
 
 LISTEN = "python3 -m http.server --bind 0.0.0.0 --directory /mnt 9321"
 

@@ -10,8 +10,8 @@ import time
 import uuid
 
 import pytest
-from support.hosts import wait_for
 from support.load import Request, summary
+from waits import wait_for
 
 pytestmark = [pytest.mark.changes, pytest.mark.one_host, pytest.mark.example, pytest.mark.group("edge")]
 

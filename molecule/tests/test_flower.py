@@ -8,9 +8,9 @@ import uuid
 from urllib.parse import urlsplit
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import deploy, output
 from support.units import instances
+from waits import wait_for
 
 pytestmark = pytest.mark.group("flower")
 PAGES = ["/flower/", "/flower/workers", "/flower/tasks", "/flower/api/workers", "/flower/api/tasks"]

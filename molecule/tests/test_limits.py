@@ -7,8 +7,8 @@ import json
 import re
 
 import pytest
-from support.hosts import wait_for
 from support.units import children, current, instances, logged
+from waits import wait_for
 
 pytestmark = [pytest.mark.changes, pytest.mark.group("workers")]
 FOLDER = "/run/trial"

@@ -4,8 +4,9 @@ import re
 import uuid
 
 import pytest
-from support.hosts import entries, wait_for
+from support.hosts import entries
 from support.units import current
+from waits import wait_for
 
 pytestmark = [pytest.mark.one_host, pytest.mark.group("web")]
 

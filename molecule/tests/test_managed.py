@@ -7,10 +7,11 @@ import shutil
 import pytest
 import yaml
 from support.deployment import deployed
-from support.hosts import root_shell, wait_for
+from support.hosts import root_shell
 from support.playbooks import ROOT, changed, output, play
 from support.units import current
 from testinfra import get_host
+from waits import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.changes, pytest.mark.example, pytest.mark.group("postgresql")]
 

@@ -9,9 +9,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import ROOT, deploy, output
 from support.units import current, running, wanted
+from waits import wait_for
 
 pytestmark = [pytest.mark.deploys, pytest.mark.one_host, pytest.mark.changes]
 

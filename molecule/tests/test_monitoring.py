@@ -4,9 +4,9 @@ import re
 import urllib.parse
 
 import pytest
-from support.hosts import wait_for
 from support.queries import names, of_dashboards, of_page
 from support.units import current, instances
+from waits import wait_for
 
 SETTLE = 90  # seconds: a scrape every 15 s, and the alert's own delay
 MEMORY = 250  # MiB

@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import ansible, output
 from support.units import instances
+from waits import wait_for
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("web")]
 

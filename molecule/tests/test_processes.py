@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import changed, deploy, output, play
 from support.sandbox import COSTS, OPENS, SEALED, SOCKETS, exposure
 from support.units import current, instances
+from waits import wait_for
 
 pytestmark = [pytest.mark.deploys, pytest.mark.changes, pytest.mark.one_host, pytest.mark.group("beat")]
 WATCH = "python -c \"import signal, time; open('/tmp/own', 'w'); signal.signal(signal.SIGTERM, lambda *_: exit()); time.sleep(10**6)\""

@@ -4,7 +4,7 @@ import json
 import shlex
 
 import pytest
-from support.hosts import wait_for
+from waits import wait_for
 
 pytestmark = pytest.mark.group("redis")
 BROKER = {

@@ -10,9 +10,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import ROOT, changed, deploy, output, play
 from support.units import current, instances, newest_report, once, running, wanted
+from waits import wait_for
 
 pytestmark = [pytest.mark.deploys, pytest.mark.one_host, pytest.mark.changes]
 

@@ -6,9 +6,9 @@ import shutil
 from urllib.parse import quote
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import deploy, output, play
 from support.units import current, running, wanted
+from waits import wait_for
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.example, pytest.mark.group("edge")]
 BALANCER = "127.0.0.2"  # asks the edge for others, on its own host

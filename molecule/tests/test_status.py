@@ -1,9 +1,9 @@
 """What is told of units that systemd calls active and that do no work."""
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import output, play
 from support.units import current
+from waits import wait_for
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("workers")]
 

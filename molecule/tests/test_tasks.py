@@ -8,8 +8,9 @@ import time
 import uuid
 
 import pytest
-from support.hosts import entries, wait_for
+from support.hosts import entries
 from support.units import once
+from waits import wait_for
 
 pytestmark = pytest.mark.changes
 edge = pytest.mark.group("edge")

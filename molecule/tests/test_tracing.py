@@ -6,9 +6,9 @@ import subprocess
 import uuid
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import ROOT, deploy, output
 from support.units import current, instances, running, wanted
+from waits import wait_for
 
 pytestmark = [
     pytest.mark.deploys,

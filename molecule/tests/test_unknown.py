@@ -7,8 +7,8 @@ import time
 import uuid
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import output, play
+from waits import wait_for
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("redis")]
 

@@ -10,9 +10,9 @@ import re
 import time
 
 import pytest
-from support.hosts import wait_for
 from support.playbooks import ROOT, ansible
 from support.units import children, current, instances, logged
+from waits import wait_for
 
 pytestmark = [pytest.mark.one_host, pytest.mark.changes, pytest.mark.group("workers")]
 FOLDER = "/run/versions"

@@ -6,8 +6,8 @@ import time
 from collections import Counter
 
 import pytest
-from support.hosts import wait_for
 from support.units import instances
+from waits import wait_for
 
 pytestmark = pytest.mark.group("workers")
 LOAD = """

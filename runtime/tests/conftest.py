@@ -17,6 +17,7 @@ import pytest
 import redis
 from coldframe import versions
 from sites import CACHE_PASSWORD, RUNTIME, Site
+from waits import wait_for
 
 HERE = Path(__file__).parent
 QUEUE = "mail"
@@ -35,15 +36,6 @@ def pytest_runtest_setup(item):
         assert name in {lack.name for lack in versions.LACKS}
         if name in lacked:
             pytest.skip(f"these versions lack {name}")
-
-
-def wait_for(condition, seconds, what):
-    """Return what the condition returns once it is true."""
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-    return found
 
 
 class Server:

@@ -10,7 +10,8 @@ import textwrap
 from pathlib import Path
 
 import jinja2
-from conftest import listen, of_journal, wait_for
+from conftest import listen, of_journal
+from waits import wait_for
 
 TEMPLATE = Path(__file__).parents[2] / "roles/gunicorn/templates/gunicorn.conf.py.j2"
 # As systemd starts a service that has a socket: sd_listen_fds(3).

@@ -7,8 +7,9 @@ import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from conftest import LONGEST, QUEUE, wait_for
+from conftest import LONGEST, QUEUE
 from gunicorns import EDGE, PROJECT, Connection, serving
+from waits import wait_for
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import unix_connect
 

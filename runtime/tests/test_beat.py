@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from conftest import QUEUE, Process, wait_for
+from conftest import QUEUE, Process
+from waits import wait_for
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import projects
 import pytest
-from conftest import QUEUE, wait_for
+from conftest import QUEUE
+from waits import wait_for
 
 SHORT = 2  # seconds for which a task of the queue may wait in a worker
 TASKS = """

@@ -6,7 +6,8 @@ import kombu
 import pytest
 from coldframe import credentials
 from coldframe.sending import control, kombu55
-from conftest import LOGIN, PASSWORD, USER, wait_for
+from conftest import LOGIN, PASSWORD, USER
+from waits import wait_for
 
 NETWORK = f"rediss://10.0.0.1:6380/0?ssl_cert_reqs=required&{LOGIN}"
 

@@ -12,8 +12,9 @@ from contextlib import ExitStack
 import pytest
 from coldframe.logs import ids
 from coldframe.logs import journal as own_journal
-from conftest import QUEUE, WORKER, of_journal, wait_for
+from conftest import QUEUE, WORKER, of_journal
 from gunicorns import SITE, serving
+from waits import wait_for
 
 ID = "request-1"
 

@@ -9,8 +9,9 @@ import projects
 import pytest
 from coldframe.overlay import celery as overlaid
 from coldframe.overlay.deployment import Deployment
-from conftest import QUEUE, wait_for
+from conftest import QUEUE
 from sites import SECRET_KEY
+from waits import wait_for
 
 # Project to its module, its Celery application, where results go, and what stays of its own.
 STYLES = {

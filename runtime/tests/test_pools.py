@@ -4,7 +4,8 @@ import json
 import time
 
 import pytest
-from conftest import LIMIT, QUEUE, Worker, wait_for
+from conftest import LIMIT, QUEUE, Worker
+from waits import wait_for
 
 MANY = 200
 LIMITS = "--time-limit=60", "--soft-time-limit=50"

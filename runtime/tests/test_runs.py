@@ -4,7 +4,8 @@ import math
 
 import pytest
 import redis
-from conftest import QUEUE, Worker, wait_for
+from conftest import QUEUE, Worker
+from waits import wait_for
 
 RELEASE = "3f2a9c1b7d04"  # pragma: allowlist secret
 

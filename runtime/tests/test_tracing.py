@@ -9,11 +9,12 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from conftest import QUEUE, WORKER, wait_for
+from conftest import QUEUE, WORKER
 from gunicorns import SITE as TASKS
 from gunicorns import serving
 from receivers import KEY, receiving
 from sites import HOST
+from waits import wait_for
 
 ID = "0af7651916cd43dd8448eb211c80319c"  # of a request, as nginx makes them
 RELEASE = "3050226828af"

@@ -16,8 +16,8 @@ from urllib.parse import urlencode
 
 import pytest
 from support.deployment import Deployment
-from support.hosts import wait_for
 from support.playbooks import ROOT, Finished, ansible, changed, output
+from waits import wait_for
 
 # As hosts.yml has it; the project chat has a scenario of its own.
 CHOSEN = [name for name in (os.environ.get("ADOPT") or "clinic,press").split(",") if name != "chat"]

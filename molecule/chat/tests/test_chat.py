@@ -17,8 +17,8 @@ from urllib.parse import quote, urlsplit
 import pytest
 import yaml
 from support.deployment import Deployment
-from support.hosts import wait_for
 from support.playbooks import ROOT, Finished, ansible
+from waits import wait_for
 
 ENVIRONMENT = ".sandbox/chat"
 GOING_AWAY = 1001

@@ -14,7 +14,7 @@ from itertools import cycle
 from threading import Event
 
 from cluster import BROKER, Cluster
-from support.hosts import wait_for
+from waits import wait_for
 
 Action = Callable[[Cluster], object]
 Cause = Callable[[Cluster], AbstractContextManager[None]]

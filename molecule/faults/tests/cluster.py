@@ -9,8 +9,9 @@ from typing import Any
 
 import testinfra
 from support.deployment import Deployment, deployed
-from support.hosts import redis_client, root_shell, wait_for
+from support.hosts import redis_client, root_shell
 from support.playbooks import ROOT, ansible
+from waits import wait_for
 
 BROKER = "redis-server@broker"
 PODMAN = str(ROOT / "docker/host/podman")

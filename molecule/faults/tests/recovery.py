@@ -12,8 +12,8 @@ from typing import Any
 
 from cluster import Cluster
 from customers import Customers
-from support.hosts import wait_for
 from support.load import ask, connect
+from waits import wait_for
 
 LIMIT = 300  # seconds after which nothing more is awaited
 AGAIN = 2  # seconds after which a task that has not been executed is sent again

@@ -15,9 +15,9 @@ from customers import PERIOD, Customers
 from ledger import NOTE, Ledger, by_step, still_open
 from recovery import LIMIT, at_last, hold, measured
 from support.deployment import deployed
-from support.hosts import wait_for
 from support.load import connect
 from support.playbooks import ROOT
+from waits import wait_for
 
 pytestmark = pytest.mark.changes
 

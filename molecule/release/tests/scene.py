@@ -19,10 +19,10 @@ from typing import Any
 import ansible_mitogen
 from application.assemble import assemble
 from support.deployment import Deployment
-from support.hosts import wait_for
 from support.load import Load, Machine, Request, summary
 from support.playbooks import PLAIN, ROOT, ansible
 from support.units import current, once, wanted
+from waits import wait_for
 
 DEPLOY = "playbooks/deploy.yml"
 LONG = 60  # seconds of the tasks that workers are at when they are replaced

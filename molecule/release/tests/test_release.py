@@ -12,9 +12,10 @@ import pytest
 import yaml
 from scene import LONG, P99_MS, Scene, assert_served
 from support.deployment import Deployment
-from support.hosts import entries, wait_for
+from support.hosts import entries
 from support.load import summary
 from support.playbooks import ROOT, ansible, changed, output
+from waits import wait_for
 
 pytestmark = pytest.mark.changes
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from support.deployment import Deployment
-from support.hosts import redis_client, root_shell, wait_for
+from support.hosts import redis_client, root_shell
 from support.playbooks import ROOT, Finished, ansible, changed, deploy, output, play
 from support.units import current, running, wanted
+from waits import wait_for
 
 # With a fixture that only some of them have, pytest would run those first.
 pytestmark = pytest.mark.usefixtures("host")

@@ -34,12 +34,14 @@ class Held:
         """Start empty. By delivery tag: `running`, messages of tasks; `owed`, messages and whether to requeue them.
 
         `ended` are the tags of tasks that have ended, and that a channel has not been asked to acknowledge. `one` is locked
-        while it is asked: each of many green threads would take a connection of its own from kombu's pool of ten.
+        while it is asked: each of many green threads would take a connection of its own from kombu's pool of ten. `settling`
+        is locked while what is owed is sent: two green threads would send the same, and put a task into its queue twice.
         """
         self.running: dict[str, Any] = {}
         self.owed: dict[str, tuple[Any, bool]] = {}
         self.ended: set[str] = set()
         self.one = threading.Lock()
+        self.settling = threading.Lock()
 
     def basic_ack(self, tag: str, **_: Any) -> None:
         """Acknowledge a message later."""
@@ -88,17 +90,18 @@ class Held:
     def settle(self, channel: Any) -> Exception | None:
         """Send what is owed. Returns the error at which that stopped, or None; the next call continues."""
         broken: tuple[type[Exception], ...] = (*channel.connection_errors, channel.ResponseError)
-        try:
-            for tag, (message, requeue) in list(self.owed.items()):
-                with channel.conn_or_acquire() as client, client.pipeline() as pipe:
-                    channel.qos._remove_from_indices(tag, pipe)
-                    if requeue and message:
-                        where = message.delivery_info
-                        channel._do_restore_message(message._raw, where["exchange"], where["routing_key"], pipe)
-                    pipe.execute()
-                del self.owed[tag]
-        except broken as error:
-            return error
+        with self.settling:
+            try:
+                for tag, (message, requeue) in list(self.owed.items()):
+                    with channel.conn_or_acquire() as client, client.pipeline() as pipe:
+                        channel.qos._remove_from_indices(tag, pipe)
+                        if requeue and message:
+                            where = message.delivery_info
+                            channel._do_restore_message(message._raw, where["exchange"], where["routing_key"], pipe)
+                        pipe.execute()
+                    del self.owed[tag]
+            except broken as error:
+                return error
         return None
 
     def settle_apart(self, app: Any) -> Exception | None:
