@@ -45,6 +45,18 @@ def sandbox_config() -> Path:
     return ROOT / ".sandbox" / os.environ.get("SANDBOX_NAME", "coldframe-sandbox") / "ssh_config"
 
 
+def make_sandbox_secrets(inventory: Path) -> None:
+    """Create the secrets of a sandbox host's inventory, unless they are there. Without them its variables cannot be worked out."""
+    values = inventory / "group_vars/all"
+    if (values / "sandbox.yml").exists():
+        named = ROOT / ".sandbox" / os.environ.get("SANDBOX_NAME", "coldframe-sandbox")
+        file = (inventory / ".host" if (values / "try.yml").exists() else named) / "secrets.yml"
+        if not file.exists():
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            command = [sys.executable, str(ROOT / "bin/secrets"), "make", str(file)]
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
 def environments(root: Path = ROOT) -> str:
     """Name the inventories of this project, and those of `make try`."""
     tried = [path.parent for path in sorted(root.glob(".sandbox/*/hosts.yml"))]

@@ -32,7 +32,7 @@ import dev_services
 import newinventory
 import own_code
 import yaml
-from connections import ROOT, environment_of, environments, inventory_of, played
+from connections import ROOT, environment_of, environments, inventory_of, make_sandbox_secrets, played
 from dev_services import LONGEST, SOCKET, Failed, PostgreSQL, Redis
 from foreground import Output, Process, Stopping, stop
 from project import RefusedError
@@ -343,15 +343,7 @@ class Run:
 
     def secrets(self) -> None:
         """Have the inventory's secrets, where it is a sandbox host's; none of them is used here. Packages that were built are known."""
-        values = self.inventory / "group_vars/all"
-        if (values / "sandbox.yml").exists():
-            own = self.inventory / ".host"
-            named = ROOT / ".sandbox" / os.environ.get("SANDBOX_NAME", "coldframe-sandbox")
-            file = (own if (values / "try.yml").exists() else named) / "secrets.yml"
-            if not file.exists():
-                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                command = [sys.executable, str(ROOT / "bin/secrets"), "make", str(file)]
-                subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        make_sandbox_secrets(self.inventory)
         if (wheels := self.inventory / newinventory.WHEELS).is_dir():
             os.environ["PIP_FIND_LINKS"] = f"{os.environ.get('PIP_FIND_LINKS', '')} {wheels}".strip()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import debian_packages
 import locking
-from connections import ROOT, ansible, environment_of, environments, inventory_of, variables_of
+from connections import ROOT, ansible, environment_of, environments, inventory_of, make_sandbox_secrets, variables_of
 from newinventory import SERVES_ASGI, WHEELS
 from packaging.utils import canonicalize_name
 from project import RefusedError
@@ -112,6 +112,7 @@ def beside(given: dict[str, str]) -> Beside:
             f"ENV is {given['ENV']!r}, and there is no {inventory}. Set it to one of {environments()}, or to a folder."
         )
     names = {name: name for name in SOURCE} | {"sentry": SENTRY, "green": GREEN}
+    make_sandbox_secrets(inventory)
     host, said = next(iter(variables_of(str(inventory), "all", names).items()), ("", {}))
     if not host:
         raise RefusedError(f"{inventory} has no host: put one into its hosts.yml.")

@@ -237,6 +237,16 @@ def test_lock_is_refused_where_it_has_nothing_to_do(ops, tmp_path):
         relock.lock({"ENV": str(ops)})
 
 
+def test_packages_of_a_sandbox_host_that_is_not_there_yet_are_locked(ops):
+    """As those of `make try`, which builds packages before it boots the host."""
+    own = ops / "group_vars/all"
+    for name in ("sandbox.yml", "secrets.yml"):
+        (own / name).symlink_to(ROOT / "inventories/sandbox/group_vars/all" / name)
+    (own / "try.yml").write_text("sandbox_state: '{{ inventory_dir }}/.host'\n")
+    assert "nothing to do" in relock.lock({"ENV": str(ops)})
+    assert (ops / ".host/secrets.yml").stat().st_mode & 0o77 == 0
+
+
 def test_requirements_of_a_repository_are_those_of_the_version_to_deploy(ops, tmp_path):
     app = tmp_path / "mysite"
     git = ["git", "-C", app, "-c", "user.name=a", "-c", "user.email=a@example.com"]
