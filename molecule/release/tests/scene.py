@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ansible_mitogen
 from application.assemble import assemble
 from support.deployment import Deployment
 from support.load import Load, Machine, Request, summary
@@ -33,10 +32,7 @@ P99_MS = 250
 # close its connection answers nobody else for 2 s.
 LONGEST_MS = 1800
 # What `make` deploys with; Molecule's own runs are plain Ansible.
-MITOGEN = {
-    "ANSIBLE_STRATEGY": "mitogen_linear",
-    "ANSIBLE_STRATEGY_PLUGINS": str(Path(ansible_mitogen.__file__).parent / "plugins/strategy"),
-}
+STRATEGY = {"ANSIBLE_STRATEGY": "coldframe"}
 
 
 class Scene:
@@ -77,7 +73,7 @@ class Scene:
 
     def play(self, playbook: str, **variables: Any) -> subprocess.CompletedProcess[str]:
         """Run a playbook."""
-        return ansible(*self.command(playbook, **variables), **MITOGEN)
+        return ansible(*self.command(playbook, **variables), **STRATEGY)
 
     def deploy(self, source: Path | None = None, **variables: Any) -> subprocess.CompletedProcess[str]:
         """Deploy a source, the one of the moment if none is given, once with further variables."""
@@ -88,7 +84,7 @@ class Scene:
         process = subprocess.Popen(
             self.command(DEPLOY, app_source=str(self.source), **self.variables),
             cwd=ROOT,
-            env=os.environ | PLAIN | MITOGEN,
+            env=os.environ | PLAIN | STRATEGY,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
