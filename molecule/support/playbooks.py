@@ -57,6 +57,22 @@ def deploy(inventory: str, *arguments: str, **variables: Any) -> Finished:
     return play(inventory, "deploy", *arguments, "-e", json.dumps(variables))
 
 
+def roll_back(inventory: str, release: str) -> Finished:
+    """Make a release run again that is on the host."""
+    return play(inventory, "rollback", "-e", f"release_rollback_to={release}")
+
+
+def restore(inventory: str, release: str) -> None:
+    """Make the inventory's own release run again: by a rollback, which is quicker, or by a deploy if the host no longer has it.
+
+    Raises AssertionError.
+    """
+    result = roll_back(inventory, release)
+    if result.returncode:
+        result = deploy(inventory)
+    assert result.returncode == 0, result.stdout
+
+
 def converge_edge(inventory: str, folder: Path, **variables: Any) -> Finished:
     """Run the role nginx with variables that override the inventory's.
 

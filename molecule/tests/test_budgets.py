@@ -6,7 +6,7 @@ import shutil
 import threading
 
 import pytest
-from support.playbooks import ROOT, deploy, output, play
+from support.playbooks import ROOT, deploy, output, play, restore
 from support.units import current, running, wanted
 from waits import wait_for
 
@@ -57,8 +57,8 @@ def before(host, deployment, inventory, manage, redis):
     wait_for(lambda: timed() >= 30, 40, "they are recorded")
     yield release
     if current(host, deployment.app_name) != release:
-        result = deploy(inventory)
-        assert result.returncode == 0 and current(host, deployment.app_name) == release, result.stdout
+        restore(inventory, release)
+        assert current(host, deployment.app_name) == release
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from support.playbooks import ROOT, deploy, output
+from support.playbooks import ROOT, deploy, output, restore
 from support.units import current, running, wanted
 from waits import wait_for
 
@@ -72,8 +72,7 @@ def restored(host, deployment, inventory, schema):
         result = host.run(f"{app}-manage --release {newest} migrate --no-input orders {LAST}")
         assert result.rc == 0, result.stderr
     if current(host, app) != before:
-        result = deploy(inventory)
-        assert result.returncode == 0, result.stdout
+        restore(inventory, before)
     assert schema() == columns and current(host, app) == before
 
 

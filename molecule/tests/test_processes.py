@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support.playbooks import changed, deploy, output, play
+from support.playbooks import changed, deploy, output, play, roll_back
 from support.sandbox import COSTS, OPENS, SEALED, SOCKETS, exposure
 from support.units import current, instances
 from waits import wait_for
@@ -89,9 +89,9 @@ def test_time_that_never_comes_is_refused_before_anything_changes(inventory, bef
 
 def test_rollback_brings_back_what_the_other_release_had(host, deployment, inventory, before):
     name, release = deployment.app_name, current(host, deployment.app_name)
-    assert play(inventory, "rollback", "-e", f"release_rollback_to={before}").returncode == 0
+    assert roll_back(inventory, before).returncode == 0
     assert current(host, name) == before and not instances(host, name, "service-*")
-    assert play(inventory, "rollback", "-e", f"release_rollback_to={release}").returncode == 0
+    assert roll_back(inventory, release).returncode == 0
     assert instances(host, name, "service-watch") == {f"{name}-service-watch@{release}.service"}
 
 

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from support.playbooks import ROOT, deploy, output, play
+from support.playbooks import ROOT, deploy, output, play, restore, roll_back
 from support.units import current, running, wanted
 from waits import wait_for
 
@@ -38,8 +38,8 @@ def restored(host, deployment, inventory):
     """The release that runs; it runs again after the test."""
     before = current(host, deployment.app_name)
     yield before
-    result = deploy(inventory)
-    assert result.returncode == 0 and current(host, deployment.app_name) == before, result.stdout
+    restore(inventory, before)
+    assert current(host, deployment.app_name) == before
 
 
 def test_task_that_waits_keeps_a_release_without_it_away(host, deployment, inventory, variant, manage, restored):
@@ -80,7 +80,7 @@ def test_task_that_waits_keeps_a_release_without_it_away(host, deployment, inven
     result = deploy(inventory, app_source=without, release_allow_tasks=["orders.tasks.letter"])
     assert result.returncode == 0 and "Allowed: orders.tasks.letter is not in the new release" in output(result)
     # The rollback has it again: nothing was lost.
-    back = play(inventory, "rollback", "-e", f"release_rollback_to={old}")
+    back = roll_back(inventory, old)
     assert back.returncode == 0 and current(host, app) == old, back.stdout
     manage(f"from orders.models import Intent; Intent.objects.filter(id={INTENT!r}).delete()")
     manage(
@@ -102,12 +102,12 @@ def test_rollback_tells_what_the_older_release_lacks_and_goes_on(
         "from celery import current_app as app; print(app.send_task('orders.tasks.letter', [1], countdown=60).id)"
     )
     newer = current(host, app)
-    back = play(inventory, "rollback", "-e", f"release_rollback_to={restored}")
+    back = roll_back(inventory, restored)
     said = output(back)
     assert back.returncode == 0 and current(host, app) == restored, said
     assert f"Release {restored} cannot execute what waits for 1 task. The rollback goes on" in said
     assert f"orders.tasks.letter is not in release {restored}, and waits: 1 with a worker of default." in said
-    forward = play(inventory, "rollback", "-e", f"release_rollback_to={newer}")
+    forward = roll_back(inventory, newer)
     assert forward.returncode == 0, forward.stdout
     done = f"from celery.result import AsyncResult; print(AsyncResult({sent!r}).status)"
     wait_for(lambda: manage(done) == "SUCCESS", 120, "the task is done by the release that has it")
