@@ -285,9 +285,10 @@ test-hosts test-versions converged-release verified-release scenario-%: .SHELLFL
 
 # Wide enough that the line with a failed test's name is not broken.
 test-hosts: export COLUMNS = 200
-test-hosts: tools browser ## Run the Molecule scenarios except `faults`, `adopt`, `chat`, `shared` and `tutorial`; `release`, the load test, runs by itself
+test-hosts: export ADOPT ?= clinic,press
+test-hosts: tools browser ## Run the Molecule scenarios except `faults`, `chat`, `shared` and `tutorial`, `adopt` with two projects; `release`, the load test, runs by itself
 	@mkdir -p .cache; rm -f .cache/scenario-*.log
-	@$(MAKE) --no-print-directory --jobs=3 scenario-default scenario-cluster scenario-deploys $(BESIDE_SCENARIOS) converged-release && $(MAKE) --no-print-directory verified-release || \
+	@$(MAKE) --no-print-directory --jobs=3 scenario-default scenario-cluster scenario-deploys $(BESIDE_SCENARIOS) scenario-adopt converged-release && $(MAKE) --no-print-directory verified-release || \
 		{ molecule destroy -s release >/dev/null 2>&1; \
 		echo "What failed:"; sed 's/\x1b\[[0-9;]*m//g' .cache/scenario-*.log | grep -E ': [ │]*E  ' | tail -40; \
 		sed 's/\x1b\[[0-9;]*m//g' .cache/scenario-*.log | grep -E '(FAILED|ERROR) .*\.py::|: fatal: \[|CRITICAL'; exit 1; }

@@ -158,6 +158,13 @@ def test_queues_are_for_who_sends_and_flower_counts_them():
     assert found["flower"][1:] == [["%R~default", "%R~mail", "-@all", "+llen"]]
 
 
+def test_applications_may_ask_how_long_any_queue_is_and_no_more():
+    found = access_list("broker")
+    for user in SENDERS:
+        any_key = [rules for rules in found[user] if "%R~*" in rules]
+        assert any_key == ([] if user == "beat" else [["%R~*", "-@all", "+llen"]])
+
+
 def test_queue_that_was_removed_stays_for_its_last_workers():
     before = (
         "user web on ~webs -@all\nuser beat on #00 resetchannels ~default ~old ~_kombu.binding.default &x -@all +ping\n"

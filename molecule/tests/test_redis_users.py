@@ -172,6 +172,12 @@ CONTROL = (
 
 @pytest.mark.changes
 @pytest.mark.group("web")
+def test_application_may_ask_how_long_a_queue_is_that_nobody_has(manage):
+    code = "connection.default_channel.queue_declare('celery').message_count"
+    asked = f"from celery import current_app as app\nwith app.connection_or_acquire() as connection: print({code})"
+    assert manage(asked) == "0"
+
+
 def test_remote_control_works_from_web_and_manage(manage, redis, host):
     """Also where the time is up before a worker was heard: then Redis' client looks for what else there is to do."""
     units = host.check_output("systemctl list-units --plain --no-legend --state=active '*-worker-*@*'").splitlines()
