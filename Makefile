@@ -41,7 +41,8 @@ export SANDBOX_HTTP_PORT ?= 8080
 export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Ansible's steps over one connection; ANSIBLE_STRATEGY=linear is plain Ansible.
-export ANSIBLE_STRATEGY ?= coldframe
+export ANSIBLE_STRATEGY ?= mitogen_linear
+export ANSIBLE_STRATEGY_PLUGINS ?= $(shell echo $(CURDIR)/.venv/lib/python3*/site-packages/ansible_mitogen/plugins/strategy)
 
 # What decrypts the secrets of ENV, where `make secrets` made it; or name a file of your own.
 VAULT_PASSWORD := $(if $(filter inventories/%,$(INVENTORY)),.vault/$(notdir $(INVENTORY)),$(INVENTORY)/.vault_pass)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ansible_mitogen
 from application.assemble import assemble
 from support.deployment import Deployment
 from support.load import Load, Machine, Request, summary
@@ -32,7 +33,10 @@ P99_MS = 250
 # close its connection answers nobody else for 2 s.
 LONGEST_MS = 1800
 # What `make` deploys with; Molecule's own runs are plain Ansible.
-STRATEGY = {"ANSIBLE_STRATEGY": "coldframe"}
+MITOGEN = {
+    "ANSIBLE_STRATEGY": "mitogen_linear",
+    "ANSIBLE_STRATEGY_PLUGINS": str(Path(ansible_mitogen.__file__).parent / "plugins/strategy"),
+}
 
 
 class Scene:
@@ -73,7 +77,7 @@ class Scene:
 
     def play(self, playbook: str, **variables: Any) -> subprocess.CompletedProcess[str]:
         """Run a playbook."""
-        return ansible(*self.command(playbook, **variables), **STRATEGY)
+        return ansible(*self.command(playbook, **variables), **MITOGEN)
 
     def deploy(self, source: Path | None = None, **variables: Any) -> subprocess.CompletedProcess[str]:
         """Deploy a source, the one of the moment if none is given, once with further variables."""
@@ -84,7 +88,7 @@ class Scene:
         process = subprocess.Popen(
             self.command(DEPLOY, app_source=str(self.source), **self.variables),
             cwd=ROOT,
-            env=os.environ | PLAIN | STRATEGY,
+            env=os.environ | PLAIN | MITOGEN,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
