@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,20 @@ SCHEMA = Path(__file__).parents[2] / "roles/app/meta/schema.yml"
 MANAGE = ["python", "-m", "coldframe.manage"]  # runs manage.py with the deployment's settings
 
 
+@cache
+def _defaults(variable: str) -> dict[str, Any]:
+    """Read the defaults of the options of an entry."""
+    options = yaml_load(SCHEMA.read_text())["properties"][variable]["additionalProperties"]["properties"]
+    return {name: schema["default"] for name, schema in options.items() if "default" in schema}
+
+
 def process_table(entries: dict[str, Any], variable: str) -> dict[str, dict[str, Any]]:
     """Fill in the options that entries leave out.
 
     :param entries: the variable's, in which `variable_problems` found nothing.
     :param variable: `app_services` or `app_timers`.
     """
-    options = yaml_load(SCHEMA.read_text())["properties"][variable]["additionalProperties"]["properties"]
-    defaults = {name: schema["default"] for name, schema in options.items() if "default" in schema}
-    return {name: defaults | entry for name, entry in entries.items()}
+    return {name: _defaults(variable) | entry for name, entry in entries.items()}
 
 
 def process_units(services: dict[str, Any], timers: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ansible.module_utils.common.yaml import yaml_load
 
 SPECIAL = {"all", "always", "never", "tagged", "untagged"}  # Ansible's own
 MOLECULE = {"notest", "molecule-notest", "molecule-idempotence-notest"}  # what Molecule skips in every run
@@ -31,7 +31,7 @@ def deploy_tags(project: str) -> list[str]:
     :param project: the project's folder.
     """
     files = [Path(project, "playbooks/deploy.yml"), *Path(project, "roles").glob("*/tasks/main.yml")]
-    return sorted({tag for file in files for tag in _tags(yaml.safe_load(file.read_text()))} - SPECIAL)
+    return sorted({tag for file in files for tag in _tags(yaml_load(file.read_text()))} - SPECIAL)
 
 
 def tag_problems(tags: list[str], project: str) -> list[str]:
