@@ -271,6 +271,15 @@ def test_firewall_opens_metrics_for_the_monitoring_host_alone():
     assert not [each for each in web1 if 9090 in each["ports"]]
 
 
+def test_host_without_the_firewall_is_told_which_ports_are_open():
+    def notes(several, **more):
+        return evaluate("shop", "{{ __firewall_notes }}", **variables(several, **more))
+
+    (note,) = notes(True, firewall_enabled=False)
+    assert note.startswith("firewall_enabled is false: who reaches 10.0.0.") and "9469" in note and "9090" in note
+    assert notes(True) == notes(False, firewall_enabled=False) == []
+
+
 def test_additional_application_has_no_monitoring():
     (problem,) = evaluate("blog", "{{ __monitoring_problems }}", **variables(False))
     assert "app_additional is true" in problem and "'monitoring' has one" in problem
