@@ -252,7 +252,11 @@ def test_forged_messages_stop_no_worker(host, deployment, redis, manage):
     status = f"from celery.result import AsyncResult; print(AsyncResult({task!r}).status)"
     wait_for(lambda: redis("LLEN default") == "0", 20, "the forged messages are gone")
     wait_for(lambda: manage(status) == "SUCCESS", 20, "the worker goes on")
-    wait_for(lambda: redis("HLEN unacked") == "0", 10, "none is kept to be delivered again")
+    wait_for(
+        lambda: redis("HLEN unacked") == "0",
+        10,
+        lambda: f"none is kept to be delivered again: {redis('HVALS unacked')}",
+    )
     assert host.check_output(process) == before, "the worker was not restarted"
 
 
