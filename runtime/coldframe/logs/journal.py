@@ -10,6 +10,9 @@ SYSLOG_IDENTIFIER                the unit without its release, such as shop-web
 
 The unit adds RELEASE and QUEUE to all that its processes write (LogExtraFields=, systemd.exec(5)). Where stderr is not the
 journal, as in a terminal, the records are lines on stderr.
+
+The protocol is a datagram on a socket. For systemd-python or cysystemd, each application would have to lock one more package;
+the first has no wheels.
 """
 
 from __future__ import annotations
