@@ -129,7 +129,7 @@ def prepare(project, **order):
     )
     result = json.loads(done.stdout)
     ignored = order["check_ignore"]
-    return result, release_prepare.failure(result, 5, ignored) if result["error"] else ""
+    return result, release_prepare.failure(result, 5, ignored, order["running"]) if result["error"] else ""
 
 
 def test_check_that_asks_a_table_passes_when_the_first_deploy_has_made_it(project):
@@ -141,6 +141,8 @@ def test_check_that_fails_with_tables_too_is_refused_and_what_was_applied_is_sai
     write(project, {"library/apps.py": PROJECT["library/apps.py"].replace("== 0", "== 1")})
     result, said = prepare(project)
     assert "library.W001: books are there" in said and "library.0001_initial" in said, said
+    assert "This is the first deploy: workers and Beat run only after it" in said
+    assert "first deploy" not in prepare(project, running="0123456789ab")[1]
     result, said = prepare(project, check_ignore=["library.W001"])
     assert said == "" and release_prepare.report(result) == ["Left out by release_check_ignore: library.W001"]
     result, said = prepare(project, check_level="ERROR")

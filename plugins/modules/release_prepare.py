@@ -166,15 +166,16 @@ def refusal(result: dict[str, Any], running: str) -> str:
     )
 
 
-def failure(result: dict[str, Any], lock_timeout: int, ignored: list[str] | None = None) -> str:
+def failure(result: dict[str, Any], lock_timeout: int, ignored: list[str] | None = None, running: str = "") -> str:
     """Say what failed, what was done before it and what helps.
 
     :param ignored: release_check_ignore as it is.
+    :param running: the running release, empty at a first deploy.
     """
     error, plan = result["error"], result["plan"]
     helps = remedies(error["text"])
     if result["step"] == "check" and error["type"] == "Failed":
-        return check_failure(result, ignored or [])
+        return check_failure(result, ignored or [], running)
     if result["step"] != "migrate":
         what = FAILED[result["step"]] + (f" ({result['command']})" if result["step"] == "command" else "")
         lock = [lock_advice(lock_timeout)] if error["lock"] else []
@@ -229,16 +230,21 @@ def half_applied(migration: dict[str, Any], result: dict[str, Any]) -> list[str]
     return text
 
 
-def check_failure(result: dict[str, Any], ignored: list[str]) -> str:
+def check_failure(result: dict[str, Any], ignored: list[str], running: str) -> str:
     """Write the findings that fail, with what to write for those of Django's own.
 
     :param ignored: release_check_ignore as it is.
+    :param running: the running release, empty at a first deploy.
     """
     text = [f"{FAILED['check']}; what ran before was left running.", result["error"]["text"]]
     if result["applied"]:
         text.append(applied_text(result["applied"]))
     if known := check_remedies(result["error"]["text"].splitlines()):
         text += [f"In the settings (see {DOC}):", *(f"    {each}" for each in known)]
+    if not running:
+        text.append(
+            "This is the first deploy: workers and Beat run only after it, and a check that asks them cannot pass yet."
+        )
     ids = dict.fromkeys([*ignored, *FINDING.findall(result["error"]["text"])])
     text.append("What is meant to be so is left out by its id. For all of them:")
     text.append(f"    release_check_ignore: [{', '.join(ids)}]")
@@ -359,7 +365,9 @@ def main() -> None:
     if result["plan"]:
         answer["diff"] = {"before_header": "unapplied migrations", "before": described(result["plan"]), "after": ""}
     if result["error"]:
-        module.fail_json(msg=failure(result, parameters["lock_timeout"], parameters["check_ignore"]), **answer)
+        module.fail_json(
+            msg=failure(result, parameters["lock_timeout"], parameters["check_ignore"], parameters["running"]), **answer
+        )
     if result["refused"]:
         module.fail_json(msg=refusal(result, parameters["running"]), refused=result["refused"], **answer)
     module.exit_json(**answer)
