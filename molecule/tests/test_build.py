@@ -75,9 +75,15 @@ def test_what_commands_write_is_deployed_and_they_run_once(
             {"app_build": ["sh -c 'echo no such page; exit 4'"]},
             "ended with the status 4. No host was changed. The last lines of its output: no such page",
         ),
-        ({"app_build": ["acme-build --all"]}, "there is no acme-build here, on the controller"),
-        ({"app_build": ["mkfifo queue"]}, "The commands of app_build have left queue (a FIFO)"),
-        ({"app_build": ["npm ci && npm run build"]}, "it has &&, which only a shell knows"),
+        # Their texts are tested without a host too.
+        *(
+            pytest.param({"app_build": [command]}, said, marks=pytest.mark.thorough)
+            for command, said in (
+                ("acme-build --all", "there is no acme-build here, on the controller"),
+                ("mkfifo queue", "The commands of app_build have left queue (a FIFO)"),
+                ("npm ci && npm run build", "it has &&, which only a shell knows"),
+            )
+        ),
         (
             {"app_python_interpreter": "/opt/none/bin/python3"},
             "is /opt/none/bin/python3, which is not there on this host",
