@@ -353,17 +353,19 @@ def test_weblate_translates_with_tasks_that_share_its_files(project):
         ask(f"components/{slug}/{name}/translations/", {"language_code": "cs"}, 201)
 
     def unit(name: str) -> dict[str, Any]:
+        """The text's translation; nothing while its file is read again."""
         units = ask(f"translations/{slug}/{name}/cs/units/")["results"]
-        found: dict[str, Any] = next(each for each in units if each["source"] == ["Good morning"])
+        found: dict[str, Any] = next((each for each in units if each["source"] == ["Good morning"]), {})
         return found
 
+    old = wait_for(lambda: unit("old"), 60, "the text is there")
     answer = project.deployment.request(
-        f"/api/units/{unit('old')['id']}/", {"state": 20, "target": ["Dobré ráno"]}, method="PATCH", headers=own
+        f"/api/units/{old['id']}/", {"state": 20, "target": ["Dobré ráno"]}, method="PATCH", headers=own
     )
     assert answer.status == 200, answer.body
     chosen = {"mode": "translate", "q": "state:<translated", "auto_source": "others", "threshold": 80}
     ask(f"translations/{slug}/new/cs/autotranslate/", chosen)
-    wait_for(lambda: unit("new")["target"] == ["Dobré ráno"], 120, "the worker of the queue translate has done it")
+    wait_for(lambda: unit("new").get("target") == ["Dobré ráno"], 120, "the worker of the queue translate has done it")
     committed = project.deployment.request(
         f"/api/components/{slug}/new/repository/", {"operation": "commit"}, headers=own
     )
