@@ -272,7 +272,8 @@ def test_rate_limit_holds_in_each_pool_and_loses_nothing(server, start, send, po
     limited = [send("limited") for _ in range(7)]
     behind = [send("hold", 0) for _ in range(4)]
     wait_for(lambda: all(task.ended() == "SUCCESS" for task in (*limited, *behind)), 20, "all are executed")
-    assert max(worker.noted(task.id)[0][1] for task in limited) - began > 3, "two in a second"
+    # One every 0.5 s; before 5.7, kombu lets two begin at first.
+    assert max(worker.noted(task.id)[0][1] for task in limited) - began > 2.5, "two in a second"
     wait_for(lambda: server.client.hlen("unacked") == server.client.llen(QUEUE) == 0, 5, "all are acknowledged")
 
 
