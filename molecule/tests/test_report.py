@@ -126,7 +126,7 @@ def test_host_refuses_a_file_that_was_changed_on_its_way(host, deployment, inven
 def test_both_keys_are_known_during_a_rotation(host, deployment, inventory, key, other_key):
     app = deployment.app_name
     assert deploy(inventory).returncode == 0 and known(host, app) == 1
-    # The last one gives the host its own key back.
+    # The last one gives the host its own key back; its next deploy forgets the other one.
     for new, before, count in [(other_key, key, 2), (other_key, "", 1), (key, other_key, 2)]:
         result = deploy(inventory, release_signing_key=new, release_signing_key_before=before)
         assert result.returncode == 0 and known(host, app) == count, result.stdout
