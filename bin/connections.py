@@ -49,8 +49,7 @@ def make_sandbox_secrets(inventory: Path) -> None:
     """Create the secrets of a sandbox host's inventory, unless they are there. Without them its variables cannot be worked out."""
     values = inventory / "group_vars/all"
     if (values / "sandbox.yml").exists():
-        named = ROOT / ".sandbox" / os.environ.get("SANDBOX_NAME", "coldframe-sandbox")
-        file = (inventory / ".host" if (values / "try.yml").exists() else named) / "secrets.yml"
+        file = (inventory / ".host" if (values / "try.yml").exists() else sandbox_config().parent) / "secrets.yml"
         if not file.exists():
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             command = [sys.executable, str(ROOT / "bin/secrets"), "make", str(file)]
